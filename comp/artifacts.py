@@ -1,0 +1,303 @@
+"""Every file that stages leave for each other: where it is, how it is written so that it is whole or absent, and
+the stamp inside it that says what it was made from."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.errors import CompError
+
+Stamp = Mapping[str, Any]
+
+# --- places -----------------------------------------------------------------------------------------------------
+
+
+def data_dir(competition: str) -> Path:
+    return Path(os.environ.get("COMP_DATA", "data")) / competition
+
+
+def manifest_path(competition: str) -> Path:
+    return data_dir(competition) / "manifest.json"
+
+
+def cache_dir(competition: str) -> Path:
+    return data_dir(competition) / "cache"
+
+
+def kaggle_input_dirs(slug: str) -> list[Path]:
+    """Folders in which a Kaggle kernel mounts the competition `slug`, in the layouts that Kaggle has used."""
+    root = Path(os.environ.get("COMP_KAGGLE_INPUT", "/kaggle/input"))
+    return [path for path in (root / slug, root / "competitions" / slug) if path.is_dir()]
+
+
+def folds_path(competition: str, n_folds: int, seed: int) -> Path:
+    return Path("folds") / f"{competition}-k{n_folds}-s{seed}.csv"
+
+
+def run_dir(recipe: str) -> Path:
+    return Path(os.environ.get("COMP_RUNS", "runs")) / recipe
+
+
+def fold_dir(recipe: str, fold: int) -> Path:
+    return run_dir(recipe) / f"fold{fold}"
+
+
+def log_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "log.jsonl"
+
+
+def checkpoint_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "last.pt"
+
+
+def started_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "started.json"
+
+
+def model_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "model.safetensors"
+
+
+def oof_path(recipe: str, fold: int | None = None) -> Path:
+    return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / "oof.npz"
+
+
+def test_path(recipe: str, fold: int | None = None) -> Path:
+    return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / "test.npz"
+
+
+def decision_path(recipe: str) -> Path:
+    return run_dir(recipe) / "decision.json"
+
+
+def study_path(recipe: str) -> Path:
+    return run_dir(recipe) / "study.log"
+
+
+def submission_path(name: str) -> Path:
+    return Path("submissions") / f"{name}.csv"
+
+
+def ledger_path() -> Path:
+    return Path("submissions") / "ledger.csv"
+
+
+# --- whole or absent ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on an error it
+    is removed and `path` stays as it was."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise CompError(
+            f"cannot write {path}: {error.strerror or error}; nothing was left half-written"
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CompError(
+            f"{path} is not JSON ({error}); remove it and run the stage that writes it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold `path` (made if absent) so that a second process fails at once instead of writing the same files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CompError(f"another process is {doing} ({path} is held); wait for it or stop it") from error
+        yield
+
+
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold `path` (made if absent), waiting for whoever holds it: for files that several processes append to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# --- stamps ------------------------------------------------------------------------------------------------------
+
+
+def digest(*parts: object) -> str:
+    """16 hexadecimal digits that stand for arrays, strings and JSON-like values."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            if part.dtype.kind in "OUT":
+                part = "\0".join(part.astype(str).tolist())
+            else:
+                state.update(f"{part.dtype.str}{part.shape}".encode())
+                state.update(np.ascontiguousarray(part).tobytes())
+                continue
+        text = part if isinstance(part, str) else json.dumps(part, sort_keys=True, default=str)
+        state.update(f"{len(text)}:".encode() + text.encode())
+    return state.hexdigest()[:16]
+
+
+def plain(stamp: Stamp) -> dict[str, Any]:
+    """The stamp as JSON gives it back (tuples become lists), so that it compares equal to a stored one."""
+    return json.loads(json.dumps(stamp, default=str))
+
+
+def read_stamp(path: Path) -> dict[str, Any] | None:
+    """The stamp inside a JSON, npz or safetensors file; None where the file is absent or carries none."""
+    if not path.exists():
+        return None
+    try:
+        if path.suffix == ".json":
+            return read_json(path).get("stamp")
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return json.loads(str(arrays["stamp"])) if "stamp" in arrays else None
+        if path.suffix == ".safetensors":
+            return json.loads(read_safetensors_metadata(path).get("stamp", "null"))
+    except (ValueError, OSError, KeyError, EOFError) as error:
+        raise CompError(f"{path} cannot be read ({error}); remove it and run its stage again") from error
+    raise ValueError(f"no stamp is kept in {path.suffix} files")
+
+
+def read_safetensors_metadata(path: Path) -> dict[str, str]:
+    """The string metadata of a safetensors file, read without torch (format: 8 bytes of length, then JSON)."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= path.stat().st_size - 8:
+            raise CompError(f"{path} is not a whole safetensors file; remove it and run its stage again")
+        return json.loads(file.read(length)).get("__metadata__", {})
+
+
+def is_done(path: Path, stamp: Stamp, *, force: bool) -> bool:
+    """Whether `path` was made from `stamp` already. Made from another one, it is an error that names what differs,
+    unless `force` says that it may be replaced."""
+    found = read_stamp(path)
+    if found is None or found == plain(stamp):
+        return found is not None
+    if force:
+        return False
+    raise CompError(f"{path} was made with {difference(found, plain(stamp))}; --force replaces it")
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """'phases.0.epochs = 4, not 6 (and 2 more differences)'."""
+    before, now = flat(found), flat(wanted)
+    keys = [key for key in {**now, **before} if before.get(key, "nothing") != now.get(key, "nothing")]
+    key = keys[0]
+    more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+    if re.fullmatch(r"[0-9a-f]{16}", str(before.get(key, ""))):
+        return f"other {key}{more}"
+    return f"{key} = {json.dumps(before.get(key))}, not {json.dumps(now.get(key))}{more}"
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+    if isinstance(value, Mapping) and value:
+        pairs = list(value.items())
+    elif isinstance(value, list | tuple) and value:
+        pairs = list(enumerate(value))
+    else:
+        return {prefix: value}
+    return {
+        k: v for key, item in pairs for k, v in flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+# --- arrays that are filled in over a long time -------------------------------------------------------------------
+
+
+class GrowingArray:
+    """A memory-mapped array at `path`, filled row by row in any order, that a killed process leaves resumable.
+
+    Until `finish` it is `.<name>.partial` with one flag a row in `.<name>.done`; `finish` renames it to `path`.
+    Space is reserved at the start, so that a full disk is an error here and not a crash in the middle.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, stamp: Stamp):
+        self.path = path
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.flags = path.with_name(f".{path.name}.done")
+        meta = path.with_name(f".{path.name}.stamp.json")
+        self.meta = meta
+        wanted = plain({"shape": shape, "dtype": dtype, **stamp})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not (
+                meta.exists() and self.partial.exists() and self.flags.exists() and read_json(meta) == wanted
+            ):
+                self.remove()
+                np.lib.format.open_memmap(self.partial, "w+", dtype, shape)
+                self.flags.write_bytes(b"")
+                for file_path, size in ((self.partial, self.partial.stat().st_size), (self.flags, shape[0])):
+                    with file_path.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+                write_json(meta, wanted)
+            self.rows = np.lib.format.open_memmap(self.partial, "r+")
+            self.done = np.memmap(self.flags, np.uint8, "r+")
+        except OSError as error:
+            self.remove()
+            raise CompError(
+                f"cannot write {path}: {error.strerror or error}; nothing was left half-written"
+            ) from error
+
+    def remove(self) -> None:
+        for file_path in (self.partial, self.flags, self.meta):
+            with contextlib.suppress(OSError):
+                file_path.unlink(missing_ok=True)
+
+    def missing(self) -> np.ndarray:
+        """Indices of the rows that are still to be filled, ascending."""
+        return np.flatnonzero(self.done[: len(self.rows)] == 0)
+
+    def put(self, index: np.ndarray | int, rows: np.ndarray) -> None:
+        self.rows[index] = rows
+        self.done[index] = 1
+
+    def finish(self) -> None:
+        self.rows.flush()
+        self.partial.replace(self.path)
+        self.remove()
+
+
+def free_bytes(path: Path) -> int:
+    """Free space, in bytes, where `path` is or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

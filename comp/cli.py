@@ -1,0 +1,130 @@
+"""The `comp` command: one subcommand a stage. Stages are imported when they are called, so that help is instant."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from comp import __version__
+from comp.errors import CompError
+
+STAGES = {
+    "download": "get a competition's files in order",
+    "folds": "cut the training images into multilabel-stratified folds",
+    "train": "train one network a fold",
+    "predict": "predict held-out and test images, averaged over test-time views",
+    "blend": "put the folds of a recipe together",
+    "decide": "find thresholds, scored honestly",
+    "submit": "write and check the submission, and note it in the ledger",
+}
+
+ABOUT = """\
+From joining a multi-label image competition on Kaggle to a scored submission.
+
+The stages, in order (each can be stopped at any moment and run again):
+"""
+
+EPILOG = """\
+RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML file: a recipe, or a competition of
+your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE --help` for a stage's options.
+
+Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage.
+"""
+
+DETAILS = {
+    "download": "Archives (zip, tar, 7z, tar.7z) are unpacked into data/<competition>/; folders that are unpacked "
+    "already are used where they are. manifest.json, written last, says what was found. The demo is drawn.",
+    "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. With "
+    "labels.group in the competition file, images of one group stay together.",
+    "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. One fold a "
+    "GPU, or as many folds as CPU cores, at once.",
+    "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before any threshold.",
+    "blend": "Writes runs/<recipe>/oof.npz, every held-out id once, and test.npz, the mean of the folds.",
+    "decide": "One threshold for all classes, and one a class found by Optuna, each scored in-sample and "
+    "cross-fitted (every fold decided with thresholds of the others). The cross-fitted best is taken. The Optuna "
+    "study stays in runs/<recipe>/study.log, which optuna-dashboard opens.",
+    "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json beside it, "
+    "and a row in submissions/ledger.csv.",
+}
+
+# option: (stages that read it, arguments)
+OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "--from": (
+        ("download",),
+        dict(metavar="FOLDER", dest="source", help="take the files from this folder, archives or unpacked"),
+    ),
+    "--folds": (
+        ("train", "predict", "blend", "decide"),
+        dict(metavar="K,K", help="only these folds, counted from 0 (default: all)"),
+    ),
+    "--force": (
+        ("download", "folds", "train", "predict", "blend", "decide"),
+        dict(action="store_true", help="replace output that was made with other settings or inputs"),
+    ),
+    "--set": (
+        tuple(STAGES),
+        dict(
+            metavar="KEY=VALUE", action="append", default=[], dest="overrides",
+            help="change a key of the recipe, such as phases.0.epochs=2; may be given several times",
+        ),
+    ),
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    width = argparse.RawDescriptionHelpFormatter
+    listing = "".join(f"  {name:<10}{line}\n" for name, line in STAGES.items())
+    top = argparse.ArgumentParser(
+        prog="comp", description=ABOUT + listing, epilog=EPILOG, formatter_class=width
+    )
+    top.add_argument("--version", action="version", version=f"comp {__version__}")
+    stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True, help="one of the above")
+    for name, line in STAGES.items():
+        note = "Options of other stages are taken and passed over, so that run.sh can hand one line to all."
+        stage = stages.add_parser(name, description=f"{line.capitalize()}. {DETAILS[name]}", epilog=note)
+        stage.add_argument(
+            "recipe", metavar="RECIPE", help="a recipe's name, or the path of a recipe or competition TOML"
+        )
+        for option, (readers, arguments) in OPTIONS.items():
+            hidden = {} if name in readers else {"help": argparse.SUPPRESS}
+            stage.add_argument(option, **{**arguments, **hidden})
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    try:
+        _run(given)
+    except CompError as error:
+        print(f"comp {given.stage}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"comp {given.stage}: stopped; run it again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"comp {given.stage}: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    from comp.config import load_recipe
+
+    recipe = load_recipe(given.recipe, given.overrides)
+    options = {"force": given.force, "source": given.source, "folds": _folds(given.folds, recipe.n_folds)}
+    readers = {"force": "--force", "source": "--from", "folds": "--folds"}
+    wanted = {key: value for key, value in options.items() if given.stage in OPTIONS[readers[key]][0]}
+    importlib.import_module(f"comp.stages.{given.stage}").run(recipe, **wanted)
+
+
+def _folds(text: str | None, n_folds: int) -> list[int]:
+    if text is None:
+        return list(range(n_folds))
+    numbers = text.replace(" ", "").split(",")
+    if not all(n.isdigit() and int(n) < n_folds for n in numbers):
+        raise CompError(f"--folds {text}: numbers from 0 to {n_folds - 1} with commas between are expected")
+    return sorted({int(n) for n in numbers})

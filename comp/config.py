@@ -1,0 +1,322 @@
+"""What a competition is and what a recipe does: typed, frozen, strict. Both are TOML files; a name means a file that
+ships with the package, anything ending in .toml a file of the user's."""
+
+import difflib
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from comp.errors import CompError
+
+PACKAGE_DIR = Path(__file__).parent
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become file names
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelTable(Strict):
+    """The CSV with the training labels."""
+
+    csv: Texts  # file names; the first that is there is taken
+    id: str
+    column: str | None = None  # of label names or indices; None: one 0/1 column a class
+    separator: str = " "
+    classes: Texts = ()  # empty: the labels that occur in the CSV, sorted
+    indices: bool = False  # the column holds positions in `classes` and not names
+    exclusive: tuple[tuple[str, ...], ...] = ()  # groups in which exactly one label holds
+    group: str | None = None  # a column: rows with the same value stay in one fold
+    empty: bool = False  # whether an image may have no label at all
+
+
+class Images(Strict):
+    """Where the images are. A template holds {id}, and {channel} where every channel is a file of its own."""
+
+    train: Texts
+    test: Texts  # several: an id is looked for in each
+    channels: Texts = ()  # empty: one RGB file an image
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.channels) or 3
+
+    @model_validator(mode="after")
+    def _templates_hold_what_they_must(self) -> "Images":
+        for template in (*self.train, *self.test):
+            if "{id}" not in template:
+                raise ValueError(f"image template {template!r} lacks {{id}}")
+            if bool(self.channels) != ("{channel}" in template):
+                raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
+        return self
+
+
+class SubmissionTable(Strict):
+    """The CSV that Kaggle takes, in the order and form of its sample. Unset fields are those of the labels."""
+
+    sample: Texts
+    id: str | None = None
+    column: str | None = None
+    separator: str | None = None
+    solution: str | None = None  # a file with the test labels and a column Usage (Public, Private)
+
+
+class Metric(Strict):
+    """Mean F-beta as scikit-learn defines it (`fbeta_score`)."""
+
+    beta: float = Field(2.0, gt=0)
+    average: Literal["samples", "macro", "micro"] = "samples"
+
+    def __str__(self) -> str:
+        return f"{self.average} F{self.beta:g}"
+
+
+class Drawn(Strict):
+    """A competition that is drawn from a seed instead of downloaded."""
+
+    n_train: int = Field(2000, ge=50)
+    n_test: int = Field(1200, ge=50)
+    size: int = Field(64, ge=32)
+    seed: int = 0
+
+
+class Competition(Strict):
+    name: str = Field(pattern=NAME_PATTERN)
+    title: str = ""
+    slug: str | None = None  # on Kaggle
+    labels: LabelTable
+    images: Images
+    submission: SubmissionTable
+    metric: Metric = Metric()
+    drawn: Drawn | None = None
+
+    @model_validator(mode="after")
+    def _groups_name_classes(self) -> "Competition":
+        if self.labels.classes:
+            for label in (label for group in self.labels.exclusive for label in group):
+                if label not in self.labels.classes:
+                    raise ValueError(f"labels.exclusive names {label!r}, which is not in labels.classes")
+        if len(set(self.labels.classes)) < len(self.labels.classes):
+            raise ValueError("labels.classes names a label twice")
+        return self
+
+
+class Phase(Strict):
+    """A stretch of training at one image size, with its own cycle of learning rates."""
+
+    size: int = Field(ge=16)  # pixels, square
+    epochs: int = Field(ge=1)
+    lr: float = Field(1e-3, gt=0)  # the highest of the cycle, for the head
+    body_lr: float | None = Field(None, gt=0)  # for all other layers; None: as for the head
+    head_epochs: int = Field(0, ge=0)  # so many epochs at the start train the head alone
+    batch_size: int = Field(64, ge=2)
+    schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
+    cycles: int = Field(1, ge=1)  # of cosine-restarts
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Phase":
+        if self.head_epochs > self.epochs:
+            raise ValueError(f"head_epochs = {self.head_epochs} is more than epochs = {self.epochs}")
+        if self.cycles > 1 and self.schedule != "cosine-restarts":
+            raise ValueError('cycles goes with schedule = "cosine-restarts"')
+        return self
+
+
+class Recipe(Strict):
+    """One experiment. Only what differs from what it extends is written down."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    competition: Competition
+    seed: int = 42
+    n_folds: int = Field(5, ge=2)
+    backbone: str = "resnet34"  # any timm model
+    pretrained: bool = True
+    weights: str | None = (
+        None  # a safetensors file, or a folder of <backbone>.safetensors; None: $COMP_WEIGHTS, timm
+    )
+    drop_rate: float = Field(0.0, ge=0, lt=1)
+    phases: tuple[Phase, ...] = Field(
+        (
+            Phase(size=128, epochs=4, body_lr=3e-4, head_epochs=1),
+            Phase(size=224, epochs=6, lr=5e-4, body_lr=2e-4),
+        ),
+        min_length=1,
+    )
+    augment: Literal["none", "dihedral", "satellite"] = "satellite"
+    weight_decay: float = Field(0.02, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)  # 0: no average of the weights
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    views: Texts = ("d4",)  # test-time views by name; d4: the 8 of the square
+    predict_batch_size: int = Field(256, ge=1)
+    n_trials: int = Field(200, ge=1)  # Optuna trials a threshold search
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def shipped(kind: Literal["recipes", "competitions"]) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((PACKAGE_DIR / kind).glob("*.toml"))}
+
+
+def load_competition(name: str, relative_to: Path = Path()) -> Competition:
+    """A competition by name, or by the path of its TOML file."""
+    path = _find(name, "competitions", relative_to)
+    return _validated(Competition, {"name": path.stem, **_read_toml(path)}, path)
+
+
+def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """A recipe by name or path, with `key.path=value` overrides applied. The path of a competition's TOML file
+    means: that competition with the default recipe.
+
+    Raises CompError for an unknown name, key or value.
+    """
+    path = _find(name, "recipes", Path())
+    content = _read_extended(path, seen=())
+    if "competition" not in content:
+        raise CompError(
+            f"{path}: no competition; write competition = NAME or FILE.toml, or extend another recipe"
+        )
+    content = {"name": path.stem, **content}
+    for override in overrides:
+        _apply(override, content)
+    if isinstance(content["competition"], str):
+        content["competition"] = load_competition(content["competition"]).model_dump()
+    return _validated(Recipe, content, path)
+
+
+def _find(name: str, kind: Literal["recipes", "competitions"], relative_to: Path) -> Path:
+    if name.endswith(".toml"):
+        path = relative_to / name
+        if not path.is_file():
+            raise CompError(f"{path}: no such file")
+        return path
+    names = shipped(kind)
+    if name not in names:
+        hint = _nearest(name, names)
+        raise CompError(
+            f"no {kind[:-1]} {name!r}{hint}; there are {', '.join(names)}, or give a TOML file by path"
+        )
+    return names[name]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CompError(f"{path} is not TOML: {error}") from error
+
+
+def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """A recipe's keys over those of what it extends; tables are merged, lists replaced."""
+    if path.resolve() in seen:
+        raise CompError(f"{path} extends itself")
+    content = _read_toml(path)
+    if "labels" in content and "images" in content:  # a competition: the default recipe, on it
+        return {"name": content.get("name", path.stem), "competition": str(path)}
+    if isinstance(content.get("competition"), str) and content["competition"].endswith(".toml"):
+        content["competition"] = str(path.parent / content["competition"])
+    if isinstance(content.get("weights"), str) and not Path(content["weights"]).is_absolute():
+        content["weights"] = str(path.parent / content["weights"])
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    base = _read_extended(_find(parent, "recipes", path.parent), (*seen, path.resolve()))
+    base.pop("name", None)
+    return _merged(base, content)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = dict(base)
+    for key, value in over.items():
+        both[key] = (
+            _merged(both[key], value)
+            if isinstance(value, dict) and isinstance(both.get(key), dict)
+            else value
+        )
+    return both
+
+
+def _apply(override: str, content: dict[str, Any]) -> None:
+    """Set `a.0.b=value` in `content`; the value is TOML, or else text."""
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise CompError(f"--set {override}: expected KEY=VALUE, for example phases.0.epochs=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = dotted.strip().split(".")
+    place: Any = content
+    if parents and parents[0] == "competition" and isinstance(content["competition"], str):
+        content["competition"] = load_competition(content["competition"]).model_dump()
+    if parents and parents[0] == "phases" and "phases" not in content:
+        content["phases"] = [phase.model_dump() for phase in Recipe.model_fields["phases"].default]
+    for key in parents:
+        if isinstance(place, list | tuple):
+            if not key.isdigit() or int(key) >= len(place):
+                raise CompError(
+                    f"--set {override}: there is no {dotted!r} (a list of {len(place)}, counted from 0)"
+                )
+            place = place[int(key)]
+        else:
+            place = place.setdefault(key, {})
+        if not isinstance(place, dict | list | tuple):
+            raise CompError(f"--set {override}: {key!r} is a value and holds no keys")
+    if isinstance(place, list):
+        if not last.isdigit() or int(last) >= len(place):
+            raise CompError(
+                f"--set {override}: there is no {dotted!r} (a list of {len(place)}, counted from 0)"
+            )
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _validated(model: type[BaseModel], content: dict[str, Any], path: Path) -> Any:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _keys_at(model, first["loc"][:-1])
+            hint = _nearest(str(first["loc"][-1]), known) or f"; known are {', '.join(known)}"
+            raise CompError(f"{path}: unknown key {where!r}{hint}") from error
+        if first["type"] == "missing":
+            raise CompError(f"{path}: {where!r} is missing") from error
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
+        raise CompError(f"{path}: {f'{where!r}: ' if where else ''}{message}{found}") from error
+
+
+def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """The keys that the table at `location` may have."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg))), None)
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""

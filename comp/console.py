@@ -1,0 +1,100 @@
+"""What a person sees: progress bars on a terminal, plain lines with the time left in a log, tables that fit both."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+def console() -> Console:
+    """On standard output as it is now; 100 columns where that is no terminal."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """A table whose first column is text and whose others are numbers."""
+    grid = Table(box=None, pad_edge=False, title=title or None, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if i == 0 else "right", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    console().print(grid)
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Bars:
+    """Several labelled counts that move at once."""
+
+    def __init__(self) -> None:
+        self.live: Progress | None = None
+        if sys.stdout.isatty():
+            text, bar = TextColumn("{task.description}"), BarColumn(bar_width=30)
+            self.live = Progress(
+                text, bar, MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn()
+            )
+        self.tasks: dict[str, int] = {}
+        self.started: dict[str, tuple[float, int]] = {}
+        self.printed: dict[str, float] = {}
+
+    def __enter__(self) -> "Bars":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def at(self, label: str, done: int, total: int) -> None:
+        """`label` has come to `done` of `total`."""
+        now = time.monotonic()
+        if self.live:
+            if label not in self.tasks:
+                self.tasks[label] = self.live.add_task(label, total=total)
+            self.live.update(self.tasks[label], completed=done, total=total)  # type: ignore[arg-type]
+        else:
+            start, first = self.started.setdefault(label, (now, done))
+            if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < done < total:
+                self.printed[label] = now
+                left = (now - start) / (done - first) * (total - done)
+                say(f"{label}: {done:,} of {total:,}, {clock(left)} left")
+        if done >= total:
+            self.started.pop(label, None)
+            if self.live and label in self.tasks:
+                self.live.remove_task(self.tasks.pop(label))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more are done."""
+    with Bars() as bars:
+        bars.at(label, done, total)
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            bars.at(label, done, total)
+
+        yield advance

@@ -1,0 +1,58 @@
+"""manifest.json of a competition's data: what `comp download` left behind for all other stages to find."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from comp.artifacts import digest, manifest_path, read_json, read_stamp
+from comp.config import Competition
+from comp.errors import CompError
+from comp.images import ImageSet, find_images
+from comp.labels import Labels, check_unique, read_labels, read_table
+
+
+@dataclass(frozen=True)
+class Data:
+    """A competition's files, by what they are for."""
+
+    labels_csv: Path
+    sample_csv: Path
+    solution_csv: Path | None
+    folders: dict[str, list[tuple[Path, str]]]  # "train" and "test": (folder, file name with {id})
+    stamp: str
+
+    def labels(self, competition: Competition) -> Labels:
+        return read_labels(self.labels_csv, competition.labels)
+
+    def sample_ids(self, competition: Competition) -> np.ndarray:
+        """(N,) str: the test ids, in the order that the submission must have."""
+        column = competition.submission.id or competition.labels.id
+        ids = read_table(self.sample_csv, [column])[column].to_numpy(str)
+        check_unique(ids, self.sample_csv)
+        return ids
+
+    def images(self, name: str, ids: np.ndarray, channels: Sequence[str]) -> ImageSet:
+        return find_images(name, ids, self.folders[name], channels)
+
+
+def read_manifest(competition: Competition) -> Data:
+    """Raises CompError where nothing was downloaded, or where it is no longer there."""
+    path = manifest_path(competition.name)
+    if not path.exists():
+        raise CompError(f"{path} is not there; run `comp download` first")
+    content = read_json(path)
+    files = {name: None if value is None else path.parent / value for name, value in content["files"].items()}
+    folders = {
+        split: [(path.parent / folder, pattern) for folder, pattern in places]
+        for split, places in content["folders"].items()
+    }
+    for place in [
+        *filter(None, files.values()),
+        *(folder for places in folders.values() for folder, _ in places),
+    ]:
+        if not place.exists():
+            raise CompError(f"{place} is gone, though {path} names it; run `comp download --force`")
+    stamp = digest(read_stamp(path), content["sources"])
+    return Data(files["labels"], files["sample"], files["solution"], folders, stamp)

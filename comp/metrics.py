@@ -1,0 +1,35 @@
+"""F-beta as scikit-learn's `fbeta_score(zero_division=0)` defines it, in numpy and fast enough for threshold searches."""
+
+import numpy as np
+
+
+def fbeta(targets: np.ndarray, decisions: np.ndarray, *, beta: float, average: str) -> float:
+    """F-beta of 0/1 matrices (N, C), averaged over "samples", classes ("macro"), or of the pooled counts ("micro").
+
+    0/0 counts as 0, so an image without any label scores 0 under "samples" whatever is answered.
+    """
+    true, chosen = targets.astype(bool), decisions.astype(bool)
+    if average == "samples":
+        return float(score(*_counts(true, chosen, 1), beta).mean())
+    per_class = _counts(true, chosen, 0)
+    if average == "macro":
+        return float(score(*per_class, beta).mean())
+    if average == "micro":
+        return float(score(*(count.sum(keepdims=True) for count in per_class), beta)[0])
+    raise ValueError(f"average is {average!r}; samples, macro or micro is expected")
+
+
+def fbeta_per_class(targets: np.ndarray, decisions: np.ndarray, *, beta: float) -> np.ndarray:
+    """(C,) F-beta of each class."""
+    return score(*_counts(targets.astype(bool), decisions.astype(bool), 0), beta)
+
+
+def score(n_hits: np.ndarray, n_chosen: np.ndarray, n_true: np.ndarray, beta: float) -> np.ndarray:
+    """F-beta from counts: (1 + b²) hits / (chosen + b² true), 0 where that is 0/0."""
+    below = n_chosen + beta**2 * n_true
+    return (1 + beta**2) * n_hits / np.maximum(below, 1e-12)
+
+
+def _counts(true: np.ndarray, chosen: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    hits, all_chosen, all_true = ((m).sum(axis) for m in (true & chosen, chosen, true))
+    return hits, all_chosen, all_true

@@ -1,0 +1,164 @@
+"""timm networks: made for a recipe, given ImageNet weights, saved with what rebuilds them, and run on a batch."""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.data import resolve_model_data_config
+from torch import nn
+from torch.nn import functional
+
+from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
+from comp.errors import CompError
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What rebuilds a network: it travels in the metadata of the weights."""
+
+    backbone: str
+    classes: tuple[str, ...]
+    n_channels: int
+    size: int  # pixels, of the last phase
+    mean: tuple[float, ...]  # a channel, of images scaled to 0 … 1
+    std: tuple[float, ...]
+    drop_rate: float = 0.0
+
+
+def weights_file(backbone: str, weights: str | None) -> Path | None:
+    """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's own."""
+    for place in (weights, os.environ.get("COMP_WEIGHTS")):
+        if not place:
+            continue
+        path = Path(place)
+        if path.is_file():
+            if path.suffix != ".safetensors":
+                raise CompError(
+                    f"{path}: weights are taken from .safetensors files alone, since others can run code"
+                )
+            return path
+        candidates = [path / f"{backbone}.safetensors", path / backbone / "model.safetensors"]
+        if found := next((c for c in candidates if c.is_file()), None):
+            return found
+        if place == weights:
+            raise CompError(
+                f"no weights for {backbone}: neither {candidates[0]} nor {candidates[1]} is there"
+            )
+    return None
+
+
+def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> nn.Module:
+    """The network with a new head of len(classes) logits. Raises CompError for a backbone that timm doesn't have, and
+    for weights that can't be had or don't fit."""
+    kwargs = dict(num_classes=len(spec.classes), in_chans=spec.n_channels, drop_rate=spec.drop_rate)
+    if not timm.is_model(spec.backbone):
+        near = timm.list_models(f"*{spec.backbone.split('.')[0][:6]}*")[:5]
+        raise CompError(
+            f"timm has no model {spec.backbone!r}" + (f"; it has {', '.join(near)}" if near else "")
+        )
+    if not pretrained:
+        return timm.create_model(spec.backbone, **kwargs)
+    path = weights_file(spec.backbone, weights)
+    overlay = dict(file=str(path)) if path else None
+    try:
+        return timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if path:
+            raise CompError(f"{path} does not fit {spec.backbone}: {reason}") from error
+        raise CompError(
+            f"the ImageNet weights of {spec.backbone} can't be downloaded ({reason}); without internet put "
+            f"{spec.backbone}.safetensors into a folder and set COMP_WEIGHTS to it, or train with --set pretrained=false"
+        ) from error
+
+
+def check_weights(backbone: str, weights: str | None) -> None:
+    """Fail now, and not in every fold, if the weights of a recipe can't be had."""
+    spec = ModelSpec(backbone, ("one",), 3, 64, (0.5,) * 3, (0.5,) * 3)
+    create(spec, pretrained=True, weights=weights)
+
+
+def pretrained_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of RGB images scaled to 0 … 1 that a backbone was trained with."""
+    config = resolve_model_data_config(timm.create_model(backbone, num_classes=0))
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def save(path: Path, model: nn.Module, spec: ModelSpec, stamp: Stamp) -> None:
+    metadata = {"spec": json.dumps(asdict(spec)), "stamp": json.dumps(plain(stamp))}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load(path: Path) -> tuple[nn.Module, ModelSpec]:
+    """The network and its spec from what `save` wrote. Raises CompError for a missing or damaged file."""
+    if not path.exists():
+        raise CompError(f"{path} is not there; run `comp train` first")
+    try:
+        fields = json.loads(read_safetensors_metadata(path)["spec"])
+        spec = ModelSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        model = create(spec, pretrained=False)
+        model.load_state_dict(load_file(path))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise CompError(
+            f"{path} does not hold a model of this toolkit ({reason}); remove it and train again"
+        ) from error
+    return model, spec
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+SMALLEST_BF16_ON_CPU = (
+    32  # px; below, the last maps are 1x1, and oneDNN's bf16 gradients of their weights aren't finite
+)
+
+
+def precision_of(name: str, device: torch.device, size: int) -> torch.dtype:
+    """The type that layers compute in, for images of `size` pixels. auto: bf16 where the hardware multiplies it, else
+    fp16 on a GPU and fp32 on a CPU."""
+    if name != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    return torch.bfloat16 if size >= SMALLEST_BF16_ON_CPU and _cpu_multiplies_bf16() else torch.float32
+
+
+def _cpu_multiplies_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+class Input(nn.Module):
+    """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in memory,
+    enlarged or reduced bilinearly where the size differs."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], size: int):
+        super().__init__()
+        self.size = size
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255)
+        self.register_buffer("scale", 1 / (torch.tensor(std).view(1, -1, 1, 1) * 255))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        x = (batch.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        if x.shape[-1] != self.size:
+            x = functional.interpolate(
+                x, (self.size, self.size), mode="bilinear", antialias=x.shape[-1] > self.size
+            )
+        return x.contiguous(memory_format=torch.channels_last)

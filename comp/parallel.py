@@ -1,0 +1,138 @@
+"""Fold jobs: in this process, or one process a GPU, or as many as there are CPU cores. Each reports to the parent,
+which draws the progress; a job dies with its parent."""
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from comp.console import Bars, say
+from comp.errors import CompError
+
+Report = Callable[..., None]
+Job = Callable[..., None]  # job(*arguments, device, report)
+
+
+@dataclass(frozen=True)
+class Device:
+    name: str  # "cpu", "cuda:0", …
+    n_threads: int  # for torch and for loading
+
+    def activate(self) -> torch.device:
+        torch.set_num_threads(self.n_threads if self.name == "cpu" else max(1, self.n_threads // 2))
+        device = torch.device(self.name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            torch.backends.cudnn.benchmark = True
+        return device
+
+    @property
+    def n_loaders(self) -> int:
+        """Processes that load batches beside a GPU; on a CPU the step itself wants the cores."""
+        return 0 if self.name == "cpu" else max(1, min(8, self.n_threads - 1))
+
+
+def devices(n_jobs: int) -> list[Device]:
+    """The places where jobs run at once. On CPUs the cores are shared out evenly: small networks gain more from
+    folds side by side than from threads. The split depends on the number of jobs asked for and not on how many are
+    left, so that a resumed run rounds as the first did."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_gpus = torch.cuda.device_count()
+    if n_gpus:
+        return [Device(f"cuda:{i}", max(1, n_cores // n_gpus)) for i in range(n_gpus)]
+    n_workers = max(1, min(n_jobs, n_cores))
+    return [Device("cpu", n_cores // n_workers)] * n_workers
+
+
+def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[Device]) -> None:
+    """Run job(*arguments[name], device=…, report=…) for each name. `job` is a function of a module.
+
+    A job calls report(done=…, total=…) for its bar and report(line=…) for a line. The first error ends all jobs and
+    is raised here.
+    """
+    if not arguments:
+        return
+    if len(places) == 1:
+        with Bars() as bars:
+            for name, args in arguments.items():
+
+                def report(name: str = name, **event: Any) -> None:
+                    _show(bars, name, event)
+
+                job(*args, device=places[0], report=report)
+        return
+    context = multiprocessing.get_context("spawn")
+    events: multiprocessing.Queue = context.Queue()
+    waiting = list(arguments.items())
+    running: dict[int, tuple[str, Any]] = {}
+    try:
+        with Bars() as bars:
+            while waiting or running:
+                for slot in range(len(places)):
+                    if slot not in running and waiting:
+                        name, args = waiting.pop(0)
+                        process = context.Process(
+                            target=_work, args=(job, args, places[slot], name, events), daemon=False
+                        )
+                        process.start()
+                        running[slot] = (name, process)
+                _drain(events, bars)
+                for slot, (name, process) in list(running.items()):
+                    if not process.is_alive():
+                        _drain(events, bars)
+                        if process.exitcode != 0:
+                            raise CompError(
+                                f"{name} was killed ({process.exitcode}); run again to go on where it was"
+                            )
+                        del running[slot]
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def _drain(events: multiprocessing.Queue, bars: Bars) -> None:
+    deadline = time.monotonic() + 0.2
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            name, event = events.get(timeout=left)
+        except queue.Empty:
+            return
+        if "error" in event:
+            raise event["error"]
+        _show(bars, name, event)
+
+
+def _show(bars: Bars, name: str, event: dict[str, Any]) -> None:
+    if "line" in event:
+        say(f"{name}  {event['line']}")
+    else:
+        bars.at(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
+
+
+def _work(job: Job, args: tuple[Any, ...], place: Device, name: str, events: multiprocessing.Queue) -> None:
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        job(*args, device=place, report=lambda **event: events.put((name, event)))
+    except CompError as error:
+        events.put((name, {"error": CompError(f"{name}: {error}")}))
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        events.put((name, {"error": RuntimeError(f"{name} failed:\n{traceback.format_exc()}")}))
+    events.close()
+    events.join_thread()
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,31 @@
+"""Learning rates as pure functions of the step: nothing to save, nothing to restore."""
+
+import math
+
+WARM_UP = 0.25  # of a one-cycle, as in fastai's fit_one_cycle
+START, END = 1 / 25, 1e-4  # of the highest rate
+
+
+def rate(schedule: str, step: int, n_steps: int, cycles: int = 1) -> float:
+    """The learning rate of `step` (0 … n_steps - 1) as a share of the highest, in (0, 1].
+
+    one-cycle: cosine from 1/25 up over the first quarter and down to 1/10,000 (Smith 2018).
+    cosine-restarts: `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter 2017).
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "one-cycle":
+        warm = WARM_UP * n_steps
+        if step < warm:
+            return _cosine(START, 1.0, step / warm)
+        return _cosine(1.0, END, (step - warm) / max(1.0, n_steps - 1 - warm))
+    if schedule == "cosine-restarts":
+        shortest = n_steps / (2**cycles - 1)
+        cycle = min(cycles - 1, int(math.log2(step / shortest + 1)))
+        begin, length = shortest * (2**cycle - 1), shortest * 2**cycle
+        return _cosine(1.0, END, (step - begin) / length)
+    raise ValueError(f"no schedule {schedule!r}")
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2

@@ -1,0 +1,139 @@
+"""decide: thresholds, and what they are worth.
+
+Reads runs/<recipe>/oof.npz, labels and folds; writes decision.json: the rule, its parameters, its scores.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from comp.artifacts import (
+    decision_path,
+    digest,
+    folds_path,
+    is_done,
+    oof_path,
+    read_stamp,
+    study_path,
+    write_json,
+)
+from comp.config import Recipe
+from comp.console import progress, say, table
+from comp.decisions import cross_fitted, decide, fit_global, fit_optuna
+from comp.errors import CompError
+from comp.folds import read_folds
+from comp.manifest import read_manifest
+from comp.metrics import fbeta, fbeta_per_class
+from comp.predictions import aligned, load
+
+DEFAULTS = (0.5, 0.2)
+
+
+def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
+    competition, metric = recipe.competition, recipe.competition.metric
+    data = read_manifest(competition)
+    labels = data.labels(competition)
+    fold_of = read_folds(
+        folds_path(competition.name, recipe.n_folds, recipe.seed), labels.ids, recipe.n_folds
+    )
+    if (oof_stamp := read_stamp(oof_path(recipe.name))) is None:
+        raise CompError(f"{oof_path(recipe.name)} is not there; run `comp blend` first")
+    stamp = {
+        "oof": digest(oof_stamp),
+        "labels": digest(labels.ids, labels.classes, labels.targets),
+        "folds": digest(labels.ids, fold_of),
+        "metric": metric.model_dump(),
+        "empty": competition.labels.empty,
+        "n_trials": recipe.n_trials,
+        "seed": recipe.seed,
+    }
+    path = decision_path(recipe.name)
+    if is_done(path, stamp, force=force):
+        say(f"decide: {recipe.name} done already")
+        return
+    oof = load(oof_path(recipe.name), labels.classes)
+    row = {image_id: i for i, image_id in enumerate(labels.ids.tolist())}
+    rows = np.array([row[i] for i in oof.ids.tolist() if i in row])
+    probs, targets, parts = (
+        aligned(oof, labels.ids[rows], oof_path(recipe.name)),
+        labels.targets[rows],
+        fold_of[rows],
+    )
+    if len(np.unique(parts)) == 1:
+        say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
+        parts = np.random.default_rng(recipe.seed).permutation(len(rows)) % 5
+    allow_empty = competition.labels.empty
+    n_fits = 2 * (1 + len(np.unique(parts)))
+    study_path(recipe.name).unlink(missing_ok=True) if force else None
+    with progress("thresholds", n_fits) as advance:
+
+        def by_global(seen: np.ndarray, part: int) -> np.ndarray:
+            advance(1)
+            return fit_global(probs[seen], targets[seen], metric)
+
+        def by_optuna(seen: np.ndarray, part: int) -> np.ndarray:
+            name = f"{digest(stamp)} {'all rows' if part < 0 else f'without fold {part}'}"
+            thresholds = fit_optuna(
+                probs[seen], targets[seen], metric,
+                n_trials=recipe.n_trials, seed=recipe.seed, study_path=study_path(recipe.name), name=name,
+            )  # fmt: skip
+            advance(1)
+            return thresholds
+
+        def scored(decisions: np.ndarray) -> float:
+            return fbeta(targets, decisions, beta=metric.beta, average=metric.average)
+
+        rules: dict[str, dict[str, Any]] = {}
+        for rule, fit in (("global", by_global), ("per-class", by_optuna)):
+            thresholds = fit(np.ones(len(rows), bool), -1)
+            held_out, spread = cross_fitted(probs, targets, parts, fit, allow_empty)
+            rules[rule] = {
+                "thresholds": thresholds,
+                "spread": spread.std(0),
+                "in_sample": scored(decide(probs, thresholds, allow_empty=allow_empty)),
+                "cross_fitted": scored(held_out),
+                "decisions": held_out,
+            }
+    defaults = {
+        f"{t:g}": scored(decide(probs, np.full(len(labels.classes), t), allow_empty=allow_empty))
+        for t in DEFAULTS
+    }
+    best = max(rules, key=lambda rule: rules[rule]["cross_fitted"])  # of equals the first, which is simpler
+    chosen = rules[best]
+    per_class = fbeta_per_class(targets, chosen["decisions"], beta=metric.beta)
+    write_json(
+        path,
+        {
+            "rule": best,
+            "thresholds": dict(zip(labels.classes, map(float, chosen["thresholds"]))),
+            "empty": "allowed" if allow_empty else "nearest label",
+            "metric": str(metric),
+            "scores": {
+                "cross_fitted": chosen["cross_fitted"],
+                "in_sample": chosen["in_sample"],
+                "default": defaults,
+                **{rule: {k: rules[rule][k] for k in ("cross_fitted", "in_sample")} for rule in rules},
+            },
+            "n_rows": len(rows),
+            "stamp": stamp,
+        },
+    )
+    show(recipe, rules, defaults, best)
+    table(
+        ["class", "images", "threshold", "± folds", f"F{metric.beta:g}"],
+        [
+            [name, f"{targets[:, c].sum():,}", f"{chosen['thresholds'][c]:.3f}", f"{chosen['spread'][c]:.3f}", f"{per_class[c]:.4f}"]
+            for c, name in enumerate(labels.classes)
+        ],
+    )  # fmt: skip
+
+
+def show(recipe: Recipe, rules: dict[str, dict[str, Any]], defaults: dict[str, float], best: str) -> None:
+    say(f"decide: {recipe.name}, {recipe.competition.metric}; the cross-fitted best is {best!r}")
+    table(
+        ["thresholds", "cross-fitted", "in-sample"],
+        [
+            *([f"{t} for all", f"{score:.4f}", f"{score:.4f}"] for t, score in defaults.items()),
+            *([rule, f"{r['cross_fitted']:.4f}", f"{r['in_sample']:.4f}"] for rule, r in rules.items()),
+        ],
+    )

@@ -1,0 +1,72 @@
+"""folds: multilabel-stratified folds (Sechidis et al. 2011), images of one group together.
+
+Reads the label CSV; writes folds/<competition>-k<n>-s<seed>.csv (id, fold), and its stamp beside it.
+"""
+
+import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+from comp.artifacts import digest, folds_path, is_done, write_json, write_text
+from comp.config import Recipe
+from comp.console import say, table
+from comp.folds import read_folds
+from comp.labels import Labels
+from comp.manifest import read_manifest
+
+
+def run(recipe: Recipe, *, force: bool) -> None:
+    competition = recipe.competition
+    labels = read_manifest(competition).labels(competition)
+    path = folds_path(competition.name, recipe.n_folds, recipe.seed)
+    stamp_path = path.with_suffix(".json")
+    stamp = {
+        "n_folds": recipe.n_folds,
+        "seed": recipe.seed,
+        "labels": digest(labels.ids, labels.classes, labels.targets),
+        "group": competition.labels.group,
+        "groups": "" if labels.groups is None else digest(labels.groups),
+    }
+    if path.exists() and not stamp_path.exists():
+        fold_of = read_folds(path, labels.ids, recipe.n_folds)
+        say(f"folds: {path} is not from here; it holds every id once and is taken as it is")
+    elif path.exists() and is_done(stamp_path, stamp, force=force):
+        fold_of = read_folds(path, labels.ids, recipe.n_folds)
+        say(f"folds: {path} done already")
+        return
+    else:
+        fold_of = assign(labels, recipe.n_folds, recipe.seed)
+        rows = [f"{image_id},{fold}\n" for image_id, fold in zip(labels.ids.tolist(), fold_of.tolist())]
+        path.unlink(missing_ok=True)
+        write_json(stamp_path, {"stamp": stamp})
+        write_text(path, "id,fold\n" + "".join(rows))
+        say(f"folds: {path}, {len(labels.ids):,} ids")
+    counts = [
+        [int(labels.targets[fold_of == fold, c].sum()) for fold in range(recipe.n_folds)]
+        for c in range(len(labels.classes))
+    ]
+    sizes = [int((fold_of == fold).sum()) for fold in range(recipe.n_folds)]
+    table(
+        ["class", "all", *(f"fold {fold}" for fold in range(recipe.n_folds))],
+        [
+            [n, f"{sum(c):,}", *(f"{x:,}" for x in c)]
+            for n, c in zip([*labels.classes, "images"], [*counts, sizes])
+        ],
+    )
+
+
+def assign(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
+    """(N,) int: the fold of each row, the same whatever the order of the rows. A group counts as one row that has all
+    labels of its images."""
+    names = labels.ids if labels.groups is None else labels.groups
+    units, unit_of = np.unique(names, return_inverse=True)  # sorted before shuffling
+    targets = np.zeros((len(units), len(labels.classes) + 1), np.uint8)
+    np.maximum.at(targets, unit_of, np.pad(labels.targets, ((0, 0), (0, 1))))
+    targets[:, -1] = ~targets.any(1)  # images without any label are spread as well
+    targets = targets[:, targets.any(0)]
+    fold_of_unit = np.full(len(units), -1)
+    splitter = MultilabelStratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(targets, targets)):
+        assert (fold_of_unit[held_out] == -1).all(), "a row is held out twice"
+        fold_of_unit[held_out] = fold
+    assert (fold_of_unit >= 0).all(), "a row is in no fold"
+    return fold_of_unit[unit_of]

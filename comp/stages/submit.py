@@ -1,0 +1,191 @@
+"""submit: the CSV that Kaggle takes.
+
+Reads runs/<recipe>/test.npz and decision.json; writes submissions/<name>.csv, <name>.json, and a row in
+submissions/ledger.csv. A competition with a solution file of its own is scored at once.
+"""
+
+import io
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from comp import __version__
+from comp.artifacts import (
+    decision_path,
+    digest,
+    is_done,
+    ledger_path,
+    read_json,
+    read_stamp,
+    submission_path,
+    test_path,
+    waiting_lock,
+    write_json,
+    write_text,
+)
+from comp.config import Competition, Recipe
+from comp.console import say, table
+from comp.decisions import decide
+from comp.errors import CompError, some
+from comp.labels import check_unique, format_tags, parse_tags, read_table
+from comp.manifest import Data, read_manifest
+from comp.metrics import fbeta
+from comp.predictions import aligned, load
+
+LEDGER = ["time", "name", "recipe", "competition", "cross_fitted", "public", "private"]
+
+
+def run(recipe: Recipe) -> None:
+    competition = recipe.competition
+    data = read_manifest(competition)
+    for path, stage in ((test_path(recipe.name), "blend"), (decision_path(recipe.name), "decide")):
+        if not path.exists():
+            raise CompError(f"{path} is not there; run `comp {stage}` first")
+    decision = read_json(decision_path(recipe.name))
+    classes = tuple(decision["thresholds"])
+    sample_ids = data.sample_ids(competition)
+    stamp = {
+        "test": digest(read_stamp(test_path(recipe.name))),
+        "decision": digest(decision["stamp"], decision["thresholds"]),
+        "sample": digest(sample_ids),
+        "submission": competition.submission.model_dump(),
+    }
+    name = f"{recipe.name}-{digest(stamp)[:8]}"
+    csv_path = submission_path(name)
+    json_path = csv_path.with_suffix(".json")
+    if csv_path.exists() and is_done(json_path, stamp, force=False):
+        say(f"submit: {csv_path} done already")
+        show_scores(competition, read_json(json_path)["scores"])
+        return
+    probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
+    thresholds = np.array(list(decision["thresholds"].values()))
+    decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
+    text = submission_text(decisions, sample_ids, classes, competition, data.sample_csv)
+    check_submission(text, csv_path, competition, classes, data)
+    scores = {
+        "cross_fitted": decision["scores"]["cross_fitted"],
+        **leaderboard(decisions, classes, competition, data),
+    }
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_text(csv_path, text)
+    row = {"time": now, "name": name, "recipe": recipe.name, "competition": competition.name, **scores}
+    add_to_ledger(ledger_path(), row)
+    write_json(
+        json_path,
+        {
+            "scores": scores,
+            "decision": {k: decision[k] for k in ("rule", "thresholds", "empty", "metric", "scores")},
+            "recipe": recipe.model_dump(mode="json"),
+            "commit": commit(),
+            "version": __version__,
+            "time": now,
+            "stamp": stamp,
+        },
+    )
+    say(f"submit: {csv_path}, {len(sample_ids):,} rows, {decisions.sum(1).mean():.2f} labels a row")
+    show_scores(competition, scores)
+
+
+def submission_text(
+    decisions: np.ndarray, ids: np.ndarray, classes: tuple[str, ...], competition: Competition, sample: Path
+) -> str:
+    """The CSV in the sample's columns and order. `decisions` (N, C) belongs to `ids` (N,)."""
+    id_column, column, separator = _columns(competition)
+    header = list(read_table(sample, [id_column]).columns)
+    if column:
+        texts = format_tags(decisions, classes, separator, competition.labels.indices)
+        frame = pd.DataFrame({id_column: ids, column: texts})
+    else:
+        frame = pd.DataFrame(decisions, columns=list(classes))
+        frame.insert(0, id_column, ids)
+    if set(header) != set(frame.columns):
+        raise CompError(
+            f"{sample} has columns {', '.join(header)}; the submission would have {', '.join(frame)}"
+        )
+    return frame[header].to_csv(index=False)
+
+
+def check_submission(
+    text: str, path: Path, competition: Competition, classes: tuple[str, ...], data: Data
+) -> np.ndarray:
+    """The decisions (N, C) that a submission holds, once it was checked against the sample: the same ids, each once,
+    in the sample's order, known labels, and no empty row where the competition allows none."""
+    id_column, column, separator = _columns(competition)
+    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    ids, expected = frame[id_column].to_numpy(str), data.sample_ids(competition)
+    check_unique(ids, path)
+    if missing := [i for i in expected.tolist() if i not in set(ids.tolist())]:
+        raise CompError(f"{path} lacks ids of the sample submission: {some(missing)}")
+    if extra := sorted(set(ids.tolist()) - set(expected.tolist())):
+        raise CompError(f"{path} has ids that the sample submission lacks: {some(extra)}")
+    if ids.tolist() != expected.tolist():
+        raise CompError(f"{path} is not in the order of the sample submission")
+    if column:
+        _, decisions = parse_tags(frame[column], classes, separator, competition.labels.indices, path)
+    else:
+        decisions = frame[list(classes)].to_numpy(int).astype(np.uint8)
+    if not competition.labels.empty and len(empty := ids[decisions.sum(1) == 0]):
+        raise CompError(
+            f"{path} has rows without any label, which {competition.name} does not allow: {some(empty)}"
+        )
+    return decisions
+
+
+def leaderboard(
+    decisions: np.ndarray, classes: tuple[str, ...], competition: Competition, data: Data
+) -> dict[str, float]:
+    """Public and private score, where the competition has a solution file: what a leaderboard would say."""
+    if data.solution_csv is None:
+        return {}
+    id_column, _, _ = _columns(competition)
+    tags = competition.labels.column or ""
+    solution = read_table(data.solution_csv, [id_column, tags, "Usage"]).set_index(id_column)
+    solution = solution.loc[data.sample_ids(competition)]
+    _, truth = parse_tags(
+        solution[tags], classes, competition.labels.separator, competition.labels.indices, data.solution_csv
+    )
+    metric = competition.metric
+    parts = {part.lower(): (solution["Usage"] == part).to_numpy() for part in ("Public", "Private")}
+    return {
+        part: fbeta(truth[rows], decisions[rows], beta=metric.beta, average=metric.average)
+        for part, rows in parts.items()
+    }
+
+
+def show_scores(competition: Competition, scores: Mapping[str, float]) -> None:
+    table(
+        [str(competition.metric), "score"],
+        [[name.replace("_", "-"), f"{score:.4f}"] for name, score in scores.items()],
+    )
+
+
+def add_to_ledger(path: Path, row: Mapping[str, Any]) -> None:
+    """One more row, unless its name is there already."""
+    with waiting_lock(path.with_name(".ledger.lock")):
+        rows = read_table(path, LEDGER) if path.exists() else pd.DataFrame(columns=LEDGER)
+        if row["name"] in set(rows["name"]):
+            return
+        cells = {k: f"{row[k]:.5f}" if isinstance(row.get(k), float) else row.get(k, "") for k in LEDGER}
+        write_text(path, pd.concat([rows, pd.DataFrame([cells])]).to_csv(index=False))
+
+
+def commit() -> str | None:
+    """The git commit of the working directory; None outside a repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _columns(competition: Competition) -> tuple[str, str | None, str]:
+    table, labels = competition.submission, competition.labels
+    separator = labels.separator if table.separator is None else table.separator
+    return table.id or labels.id, table.column or labels.column, separator

@@ -1,0 +1,351 @@
+"""train: one network a fold, through the recipe's phases.
+
+Reads images, labels and folds; writes runs/<recipe>/fold<k>/: log.jsonl and last.pt after each epoch,
+model.safetensors last.
+"""
+
+import json
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from comp import model as models
+from comp.artifacts import (
+    cache_dir,
+    checkpoint_path,
+    digest,
+    folds_path,
+    is_done,
+    locked,
+    log_path,
+    model_path,
+    plain,
+    replacing,
+    started_path,
+    write_json,
+    write_text,
+)
+from comp.batches import CacheBatches, epoch_steps, in_order, load_batches
+from comp.config import Phase, Recipe
+from comp.console import clock, say
+from comp.decisions import fit_global
+from comp.errors import CompError
+from comp.folds import read_folds
+from comp.images import cached
+from comp.labels import Labels
+from comp.losses import bce
+from comp.manifest import read_manifest
+from comp.metrics import fbeta
+from comp.parallel import Device, Report, devices, run_jobs
+from comp.schedule import rate
+
+READ = ["seed", "backbone", "pretrained", "weights", "drop_rate", "phases", "augment", "weight_decay", "clip_norm", "ema_decay", "precision", "n_folds"]
+
+
+def stamp_of(
+    recipe: Recipe, labels: Labels, fold_of: np.ndarray, data_stamp: str, fold: int
+) -> dict[str, Any]:
+    fields = recipe.model_dump(include=set(READ))
+    return {
+        **fields,
+        "fold": fold,
+        "channels": recipe.competition.images.channels,
+        "labels": digest(labels.ids, labels.classes, labels.targets),
+        "folds": digest(labels.ids, fold_of),
+        "images": data_stamp,
+    }
+
+
+def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
+    competition = recipe.competition
+    data = read_manifest(competition)
+    labels = data.labels(competition)
+    fold_of = read_folds(
+        folds_path(competition.name, recipe.n_folds, recipe.seed), labels.ids, recipe.n_folds
+    )
+    stamps = {fold: stamp_of(recipe, labels, fold_of, data.stamp, fold) for fold in folds}
+    done = {
+        fold: is_done(model_path(recipe.name, fold), stamp, force=force) for fold, stamp in stamps.items()
+    }
+    todo = [fold for fold in folds if not done[fold]]
+    for fold in todo:
+        is_done(
+            started_path(recipe.name, fold), stamps[fold], force=force
+        )  # half-trained nights are kept, too
+    if finished := [fold for fold in folds if done[fold]]:
+        say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
+    if not todo:
+        return
+    if recipe.pretrained:
+        models.check_weights(recipe.backbone, recipe.weights)
+    train_images = data.images("train", labels.ids, competition.images.channels)
+    test_images = data.images("test", data.sample_ids(competition), competition.images.channels)
+    sizes = sorted({phase.size for phase in recipe.phases})
+    caches = cached(train_images, sizes, cache_dir(competition.name), data.stamp)
+    cached(
+        test_images, [recipe.phases[-1].size], cache_dir(competition.name), data.stamp
+    )  # bad files show now
+    say(
+        f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, {len(labels.ids):,} images"
+    )
+    jobs = {
+        f"fold {fold}": (recipe, fold, labels, fold_of, {s: str(p) for s, p in caches.items()}, stamps[fold])
+        for fold in todo
+    }
+    run_jobs(train_fold, jobs, devices(len(folds)))
+
+
+def train_fold(
+    recipe: Recipe,
+    fold: int,
+    labels: Labels,
+    fold_of: np.ndarray,
+    caches: dict[int, str],
+    stamp: dict[str, Any],
+    *,
+    device: Device,
+    report: Report,
+) -> None:
+    """Train one fold to its model file, from its last checkpoint if there is one with the same stamp."""
+    with locked(
+        checkpoint_path(recipe.name, fold).with_name(".lock"), f"training fold {fold} of {recipe.name}"
+    ):
+        place = device.activate()
+        trainer = Trainer(recipe, fold, labels, fold_of, caches, stamp, place, device.n_loaders)
+        model_path(recipe.name, fold).unlink(missing_ok=True)
+        write_json(
+            started_path(recipe.name, fold), {"recipe": recipe.model_dump(mode="json"), "stamp": stamp}
+        )
+        if trainer.resume():
+            report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
+        else:
+            report(line=HEADER)
+        while trainer.n_epochs_done < trainer.n_epochs:
+            report(line=trainer.epoch(report))
+            trainer.save()
+        models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
+        checkpoint_path(recipe.name, fold).unlink(missing_ok=True)
+
+
+HEADER = "epoch   px      lr   loss  valid    mAP    F-beta  images/s   time"
+
+
+class Trainer:
+    """The state of one fold's training: what `last.pt` holds, and how it moves by an epoch."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        fold: int,
+        labels: Labels,
+        fold_of: np.ndarray,
+        caches: dict[int, str],
+        stamp: dict[str, Any],
+        device: torch.device,
+        n_loaders: int,
+    ):
+        self.recipe, self.fold, self.stamp, self.device, self.n_loaders = (
+            recipe,
+            fold,
+            plain(stamp),
+            device,
+            n_loaders,
+        )
+        self.targets, self.caches = labels.targets, caches
+        self.train_rows, self.valid_rows = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        self.n_epochs = sum(phase.epochs for phase in recipe.phases)
+        self.history: list[dict[str, Any]] = []
+        n_channels = recipe.competition.images.n_channels
+        mean, std = models.pretrained_statistics(recipe.backbone) if n_channels == 3 else self._statistics()
+        size = recipe.phases[-1].size
+        self.spec = models.ModelSpec(
+            recipe.backbone, labels.classes, n_channels, size, mean, std, recipe.drop_rate
+        )
+        torch.manual_seed(recipe.seed * 1000 + fold)
+        self.model = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        dtypes = [models.precision_of(recipe.precision, device, phase.size) for phase in recipe.phases]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=torch.float16 in dtypes)
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=1e-3, fused=True)
+        self.ema = (
+            ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        )
+        self.n_steps_done = 0
+
+    @property
+    def averaged(self) -> nn.Module:
+        return self.ema.module if self.ema else self.model
+
+    @property
+    def n_epochs_done(self) -> int:
+        return len(self.history)
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation a channel of this fold's training images (of 2,000 at most), scaled to 0 … 1."""
+        images = np.load(self.caches[min(self.caches)], mmap_mode="r", allow_pickle=False)
+        rows = self.train_rows[:: max(1, len(self.train_rows) // 2000)]
+        values = images[rows].reshape(-1, images.shape[-1]) / 255.0
+        return tuple(values.mean(0).tolist()), tuple(np.maximum(values.std(0), 1e-3).tolist())
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by body and head, with and without weight decay (none on biases and norms)."""
+        heads = self.model.get_classifier()
+        heads = heads if isinstance(heads, list | tuple) else [heads]
+        in_head = {id(p) for head in heads for p in head.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.model.parameters():
+            groups.setdefault((id(parameter) in in_head, parameter.ndim > 1), []).append(parameter)
+        return [
+            {"params": parameters, "head": head, "weight_decay": self.recipe.weight_decay if decay else 0.0}
+            for (head, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ]
+
+    def _phase(self) -> tuple[int, Phase, int]:
+        """(number, phase, epoch within it) of the next epoch."""
+        epoch = self.n_epochs_done
+        for number, phase in enumerate(self.recipe.phases):
+            if epoch < phase.epochs:
+                return number, phase, epoch
+            epoch -= phase.epochs
+        raise IndexError("all epochs are done")
+
+    def epoch(self, report: Report) -> str:
+        """Train and validate for one epoch; give its line for the log."""
+        started = time.monotonic()
+        number, phase, epoch = self._phase()
+        steps = epoch_steps(
+            self.train_rows, phase.batch_size, (self.recipe.seed, self.fold, self.n_epochs_done)
+        )
+        torch.manual_seed(hash((self.recipe.seed, self.fold, self.n_epochs_done)) % 2**31)  # dropout
+        dataset = CacheBatches(self.caches[phase.size], self.targets, self.recipe.augment)
+        prepare = models.Input(self.spec.mean, self.spec.std, phase.size).to(self.device)
+        dtype = models.precision_of(self.recipe.precision, self.device, phase.size)
+        head_only = epoch < phase.head_epochs
+        self._freeze(head_only)
+        total_loss = torch.zeros((), device=self.device)
+        for i, (images, targets) in enumerate(load_batches(dataset, steps, self.device, self.n_loaders)):
+            lr = self._set_rates(phase, epoch * len(steps) + i, phase.epochs * len(steps), head_only)
+            with models.autocast(self.device, dtype):
+                logits = self.model(prepare(images))
+            loss = bce(logits, targets)
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.n_steps_done += 1
+            if self.ema:
+                self.ema.update(self.model, self.n_steps_done)
+            total_loss += loss.detach()
+            if i % 50 == 49 or i + 1 == len(steps):
+                self._check(
+                    total_loss, f"epoch {self.n_epochs_done + 1}, step {i + 1} of {len(steps)}, lr {lr:.1e}"
+                )
+                report(done=self.n_epochs_done * len(steps) + i + 1, total=self.n_epochs * len(steps))
+        seconds = time.monotonic() - started
+        loss_mean = float(total_loss) / len(steps)
+        row = {
+            "epoch": self.n_epochs_done + 1,
+            "phase": number,
+            "size": phase.size,
+            "lr": lr,
+            "loss": loss_mean,
+            **self._validate(phase, prepare, dtype),
+            "images_per_second": sum(len(rows) for _, rows in steps) / seconds,
+            "seconds": time.monotonic() - started,
+        }
+        self.history.append(row)
+        return (
+            f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} {row['valid_loss']:>6.4f} "
+            f"{row['mAP']:>6.4f}  {row['fbeta']:>8.4f} {row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
+        )
+
+    def _freeze(self, head_only: bool) -> None:
+        """Train all of it, or the head alone: then the body's statistics stand still too."""
+        self.model.train(not head_only)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(group["head"] or not head_only)
+
+    def _set_rates(self, phase: Phase, step: int, n_steps: int, head_only: bool) -> float:
+        share = rate(phase.schedule, step, n_steps, phase.cycles)
+        for group in self.optimizer.param_groups:
+            body = 0.0 if head_only else phase.body_lr or phase.lr
+            group["lr"] = share * (phase.lr if group["head"] else body)
+        return share * phase.lr
+
+    def _check(self, total_loss: torch.Tensor, where: str) -> None:
+        if not math.isfinite(float(total_loss)):
+            raise CompError(
+                f'the loss is not finite ({where}); lower lr, or set precision = "fp32". Epochs before are kept'
+            )
+
+    @torch.inference_mode()
+    def _validate(self, phase: Phase, prepare: nn.Module, dtype: torch.dtype) -> dict[str, float]:
+        """Held-out scores of the averaged weights, without test-time views. F-beta is at one threshold fitted on
+        these rows: to watch, never to choose by."""
+        model = self.averaged.eval()
+        dataset = CacheBatches(self.caches[phase.size], self.targets, "none")
+        steps = in_order(self.valid_rows, self.recipe.predict_batch_size)
+        logits = []
+        for images, _ in load_batches(dataset, steps, self.device, self.n_loaders):
+            with models.autocast(self.device, dtype):
+                logits.append(model(prepare(images)).float().cpu())
+        targets = self.targets[self.valid_rows]
+        all_logits = torch.cat(logits)
+        valid_loss = float(bce(all_logits, torch.from_numpy(targets)))
+        probs = all_logits.sigmoid().numpy()
+        if not np.isfinite(probs).all():
+            raise CompError(
+                'the network gives numbers that are not finite; lower lr, or set precision = "fp32"'
+            )
+        present = targets.any(0)
+        metric = self.recipe.competition.metric
+        chosen = probs > fit_global(probs, targets, metric)
+        return {
+            "valid_loss": valid_loss,
+            "mAP": float(average_precision_score(targets[:, present], probs[:, present], average="macro")),
+            "fbeta": fbeta(targets, chosen, beta=metric.beta, average=metric.average),
+        }
+
+    # --- what a kill leaves behind
+
+    def save(self) -> None:
+        """last.pt, and log.jsonl made again from it: the two never disagree."""
+        state = {
+            "stamp": json.dumps(self.stamp),
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": json.dumps(self.history),
+            "n_steps_done": self.n_steps_done,
+        }
+        with replacing(checkpoint_path(self.recipe.name, self.fold)) as temporary:
+            torch.save(state, temporary)
+        write_text(
+            log_path(self.recipe.name, self.fold), "".join(json.dumps(row) + "\n" for row in self.history)
+        )
+
+    def resume(self) -> bool:
+        path = checkpoint_path(self.recipe.name, self.fold)
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if json.loads(state["stamp"]) != self.stamp:
+            return False
+        self.model.load_state_dict(state["model"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = json.loads(state["history"])
+        self.n_steps_done = state["n_steps_done"]
+        return True

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# From nothing to a scored submission:
+#   ./run.sh                        the demo competition, which needs no data and no account
+#   ./run.sh planet --from FOLDER   a recipe that ships (planet, planet32, hpa, demo), or a TOML file of yours
+#   ./run.sh test                   the tests
+# What follows the recipe goes to every stage: --from, --set KEY=VALUE, --folds 0,1, --force.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=${COMP_VENV:-$here/.venv}
+
+# A virtual environment, made again when what it should hold changes.
+wanted=$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)
+if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
+    "${PYTHON:-python3}" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$here/constraints.txt" -e "$here[test]"
+    echo "$wanted" > "$venv/installed"
+fi
+export PATH="$venv/bin:$PATH"
+
+if [ "${1:-}" = test ]; then
+    cd "$here"
+    exec python -m pytest "${@:2}"
+fi
+
+recipe=${1:-demo}
+for stage in download folds train predict blend decide submit; do
+    comp "$stage" "$recipe" "${@:2}"
+done

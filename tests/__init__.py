@@ -1,0 +1,1 @@
+"""Tests, as claims about what the toolkit does."""

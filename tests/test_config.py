@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from comp.config import load_competition, load_recipe, shipped
+from comp.errors import CompError
+
+MINIMAL = """
+[labels]
+csv = "train.csv"
+id = "id"
+column = "tags"
+[images]
+train = "train/{id}.png"
+test = "test/{id}.png"
+[submission]
+sample = "sample.csv"
+"""
+
+
+@pytest.mark.parametrize("name", shipped("recipes"))
+def test_shipped_recipes_are_valid(name: str):
+    assert load_recipe(name).name == name
+
+
+def test_planet_and_hpa_are_as_on_kaggle():
+    planet, hpa = load_competition("planet"), load_competition("hpa")
+    assert (len(planet.labels.classes), planet.metric.beta, planet.metric.average) == (17, 2, "samples")
+    assert (len(hpa.labels.classes), hpa.metric.average, hpa.images.n_channels) == (28, "macro", 4)
+
+
+def test_a_recipe_holds_only_what_differs_and_set_overrides_it(here: Path):
+    (here / "base.toml").write_text('competition = "planet"\nbackbone = "resnet50"\nseed = 7\n')
+    (here / "mine.toml").write_text('extends = "base.toml"\nseed = 8\n[[phases]]\nsize = 64\nepochs = 1\n')
+    recipe = load_recipe("mine.toml", ["phases.0.epochs=3", "backbone=resnet18", "views=['identity']"])
+    assert (recipe.name, recipe.seed, recipe.backbone) == ("mine", 8, "resnet18")
+    assert (recipe.phases[0].epochs, recipe.views) == (3, ("identity",))
+
+
+def test_a_competition_file_is_a_recipe_with_the_defaults(here: Path):
+    (here / "mine.toml").write_text(MINIMAL)
+    recipe = load_recipe("mine.toml", ["competition.metric.beta=1", "phases.1.lr=1e-4"])
+    assert (recipe.competition.name, recipe.competition.metric.beta, recipe.phases[1].lr) == ("mine", 1, 1e-4)
+
+
+def test_paths_in_a_recipe_are_relative_to_it(here: Path):
+    (here / "deep").mkdir()
+    (here / "deep" / "data.toml").write_text(MINIMAL)
+    (here / "deep" / "mine.toml").write_text('competition = "data.toml"\nweights = "w"\n')
+    recipe = load_recipe("deep/mine.toml")
+    assert (recipe.competition.name, recipe.weights) == ("data", "deep/w")
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "message"),
+    [
+        ('competition = "demo"\nepocs = 3', [], "unknown key 'epocs'"),
+        ('competition = "demo"\nbackbon = "x"', [], "unknown key 'backbon'; did you mean 'backbone'?"),
+        ('extends = "demo"', ["phases.0.epocs=3"], "unknown key 'phases.0.epocs'; did you mean 'epochs'?"),
+        ('extends = "demo"', ["competition.labels.colum='x'"], "did you mean 'column'?"),
+        ('extends = "demo"', ["phases.9.epochs=3"], "there is no 'phases.9.epochs'"),
+        ('extends = "demo"', ["seed"], "expected KEY=VALUE"),
+        ('extends = "demo"', ["n_folds=1"], "'n_folds': input should be greater than or equal to 2, found 1"),
+        ('extends = "demo"', ["phases.0.head_epochs=99"], "head_epochs = 99 is more than epochs"),
+        ('extends = "demo"', ["name=../x"], "'name'"),
+        ('extends = "dmo"', [], "did you mean 'demo'?"),
+        ('extends = "bad.toml"', [], "extends itself"),
+        ("seed = 1", [], "no competition"),
+        ("seed = ", [], "is not TOML"),
+        (MINIMAL.replace("{id}", "x"), [], "lacks {id}"),
+        (MINIMAL.replace("test/{id}", "test/{id}_{channel}"), [], "go together"),
+        (MINIMAL.replace('id = "id"\n', ""), [], "'labels.id' is missing"),
+        (MINIMAL + "exclusive = 3", [], "unknown key 'submission.exclusive'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(here: Path, text: str, sets: list[str], message: str):
+    (here / "bad.toml").write_text(text)
+    with pytest.raises(CompError) as error:
+        load_recipe("bad.toml", sets)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

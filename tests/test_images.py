@@ -1,0 +1,115 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comp.artifacts import GrowingArray
+from comp.errors import CompError
+from comp.images import cached, decode, find_images
+
+
+def picture(size: int = 32) -> np.ndarray:
+    """A smooth RGB picture, uint8."""
+    y, x = np.mgrid[0:size, 0:size] / (size - 1)
+    return (np.stack([x, y, 1 - x], -1) * 200 + 25).astype(np.uint8)
+
+
+def folder_of(path: Path, n: int = 12, size: int = 32) -> tuple[np.ndarray, list[tuple[Path, str]]]:
+    path.mkdir()
+    for i in range(n):
+        Image.fromarray(np.roll(picture(size), i, 0)).save(path / f"im{i}.png")
+    return np.array([f"im{i}" for i in range(n)]), [(path, "{id}.png")]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "L"])
+def test_every_kind_of_file_comes_out_as_rgb(tmp_path: Path, mode: str):
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    image = Image.fromarray(picture()).convert(mode, palette=Image.Palette.ADAPTIVE)
+    image.save(path, quality=98)
+    found = np.asarray(decode([path])).astype(int)
+    assert np.abs(found - np.asarray(image.convert("RGB"))).mean() < 2
+    assert mode == "L" or np.abs(found - picture()).mean() < 5
+
+
+def test_16_bit_greys_are_scaled_and_not_clipped(tmp_path: Path):
+    values = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    found = np.asarray(decode([tmp_path / "x.png"]))
+    assert found.shape == (16, 16, 3)
+    assert np.abs(found[..., 0].astype(int) - (values >> 8)).max() <= 1
+
+
+def test_a_rotation_noted_by_the_camera_is_applied(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    Image.fromarray(picture()).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(np.asarray(decode([tmp_path / "x.png"])), np.rot90(picture(), -1))
+
+
+def test_one_file_a_channel_is_joined_in_order(tmp_path: Path):
+    for value, name in enumerate(("red", "green", "blue", "yellow")):
+        Image.new("L", (20, 20), value * 50).save(tmp_path / f"a_{name}.png")
+    images = find_images(
+        "train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["yellow", "red", "blue", "green"]
+    )
+    assert np.asarray(decode(images.paths[0]))[3, 3].tolist() == [150, 0, 100, 50]
+
+
+def test_the_real_protein_images_have_four_channels(shared: Path):
+    channels = ["red", "green", "blue", "yellow"]
+    images = find_images(
+        "train", np.array(["800_A6_1"]), [(shared / "hpa" / "rgby", "{id}_{channel}.png")], channels
+    )
+    joined = np.asarray(decode(images.paths[0]))
+    assert joined.shape == (512, 512, 4)
+    green = np.asarray(Image.open(shared / "hpa" / "rgby" / "800_A6_1_green.png").convert("L"))
+    assert np.array_equal(joined[..., 1], green)
+
+
+def test_missing_images_are_named_all_at_once(tmp_path: Path):
+    ids, folders = folder_of(tmp_path / "a")
+    with pytest.raises(CompError, match=r"no image for 2 \(x, y\) of the 14 train ids"):
+        find_images("train", np.array([*ids, "x", "y"]), folders, [])
+
+
+def test_an_id_can_not_lead_out_of_its_folder(tmp_path: Path):
+    _, folders = folder_of(tmp_path / "a")
+    with pytest.raises(CompError, match="leads out of the image folder"):
+        find_images("train", np.array(["../a/im0"]), folders, [])
+
+
+def test_damaged_images_are_named_all_at_once_and_leave_no_cache(tmp_path: Path):
+    ids, folders = folder_of(tmp_path / "a")
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(whole, "PNG")
+    (tmp_path / "a" / "im3.png").write_bytes(whole.getvalue()[:4000])
+    (tmp_path / "a" / "im7.png").write_bytes(b"not an image")
+    (tmp_path / "a" / "im9.png").write_bytes(b"")
+    with pytest.raises(CompError, match=r"can't be read: 3 \(.*im3.png.*im7.png.*im9.png"):
+        cached(find_images("train", ids, folders, []), [16], tmp_path / "cache", "s")
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    folder_of(tmp_path / "b")
+    for name in ("im3.png", "im7.png", "im9.png"):
+        (tmp_path / "b" / name).replace(tmp_path / "a" / name)
+    path = cached(find_images("train", ids, folders, []), [16], tmp_path / "cache", "s")[16]
+    assert np.load(path).shape == (12, 16, 16, 3)  # mended, it goes on
+    assert not list((tmp_path / "cache").glob(".*npy*"))
+
+
+def test_the_cache_holds_every_size_and_never_enlarges(tmp_path: Path):
+    ids, folders = folder_of(tmp_path / "a")
+    paths = cached(find_images("train", ids, folders, []), [16, 64], tmp_path / "cache", "s")
+    assert np.load(paths[16]).shape == (12, 16, 16, 3)
+    assert np.load(paths[64]).shape == (12, 32, 32, 3)
+    assert np.array_equal(np.load(paths[64])[5], np.roll(picture(), 5, 0))
+
+
+def test_a_filled_row_is_not_filled_again_after_a_kill(tmp_path: Path):
+    first = GrowingArray(tmp_path / "x.npy", (4, 2), "float32", {"of": 1})
+    first.put(np.array([0, 2]), np.ones((2, 2)))
+    again = GrowingArray(tmp_path / "x.npy", (4, 2), "float32", {"of": 1})
+    assert again.missing().tolist() == [1, 3]
+    other = GrowingArray(tmp_path / "x.npy", (4, 2), "float32", {"of": 2})
+    assert other.missing().tolist() == [0, 1, 2, 3]

@@ -1,0 +1,71 @@
+"""The rules of the architecture, read from the imports."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "comp"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+GPU_WORK = {"images", "augment", "batches", "losses", "model", "parallel", "train", "predict"}
+KEPT = {"data", "runs", "folds", "submissions"}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_a_stage_and_only_gpu_work_imports_torch(path: Path):
+    found = imports(path)
+    assert not [name for name in found if name.startswith("comp.stages")]
+    if path.stem not in GPU_WORK:
+        assert not [name for name in found if name.split(".")[0] in ("torch", "timm", "albumentations")]
+    if path.stem != "kaggle_api":
+        assert not [name for name in found if name.split(".")[0] == "kaggle"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_artifacts_spells_the_folders_that_stages_share(path: Path):
+    if path.stem == "artifacts":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Path":
+            parts = node.args
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            parts = [node.right]
+        for part in parts:
+            assert not (isinstance(part, ast.Constant) and str(part.value).split("/")[0] in KEPT), (
+                ast.unparse(node)
+            )
+
+
+def test_help_is_instant_and_teaches():
+    started = time.perf_counter()
+    answer = subprocess.run(
+        [sys.executable, "-m", "comp", "--help"], capture_output=True, text=True, check=True
+    )
+    assert time.perf_counter() - started < 2  # 0.04 s on an idle core
+    for stage in ("download", "folds", "train", "predict", "blend", "decide", "submit"):
+        assert stage in answer.stdout
+    heavy = "import sys, comp.cli; comp.cli.parser(); print([m for m in sys.modules if m in "
+    heavy += "('numpy', 'pandas', 'torch', 'pydantic', 'rich')])"
+    assert (
+        subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
+    )
+
+
+def test_wrong_usage_exits_with_2():
+    answer = subprocess.run([sys.executable, "-m", "comp", "train"], capture_output=True, text=True)
+    assert answer.returncode == 2
+    assert "RECIPE" in answer.stderr
