@@ -24,9 +24,8 @@ def stem_of(path: Path) -> str | None:
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, which is there afterwards whole or not at all.
 
-    Raises CompError for a damaged archive, for a member that would leave the folder or is a link, and for a disk
-    that is too full.
-    """
+    Raises CompError for a damaged archive, for a member that would leave the folder or is a link, and for a
+    disk that is too full."""
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,5 +1,5 @@
-"""Every file that stages leave for each other: where it is, how it is written so that it is whole or absent, and
-the stamp inside it that says what it was made from."""
+"""Every file that stages leave for each other: where it is, how it is written so that it is whole or absent,
+and the stamp inside it that says what it was made from."""
 
 import contextlib
 import fcntl
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from comp.errors import CompError
 
 Stamp = Mapping[str, Any]
 
-# --- places -----------------------------------------------------------------------------------------------------
+# --- places -------------------------------------------------------------------------------------------------
 
 
 def data_dir(competition: str) -> Path:
@@ -91,13 +92,13 @@ def ledger_path() -> Path:
     return Path("submissions") / "ledger.csv"
 
 
-# --- whole or absent ---------------------------------------------------------------------------------------------
+# --- whole or absent ----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on an error it
-    is removed and `path` stays as it was."""
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on an
+    error it is removed and `path` stays as it was."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold `path` (made if absent) so that a second process fails at once instead of writing the same files."""
+    """Hold `path` (made if absent) so that a second process fails at once instead of writing the same
+    files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
@@ -148,14 +150,15 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold `path` (made if absent), waiting for whoever holds it: for files that several processes append to."""
+    """Hold `path` (made if absent), waiting for whoever holds it: for files that several processes append
+    to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-# --- stamps ------------------------------------------------------------------------------------------------------
+# --- stamps -------------------------------------------------------------------------------------------------
 
 
 def digest(*parts: object) -> str:
@@ -191,13 +194,14 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
                 return json.loads(str(arrays["stamp"])) if "stamp" in arrays else None
         if path.suffix == ".safetensors":
             return json.loads(read_safetensors_metadata(path).get("stamp", "null"))
-    except (ValueError, OSError, KeyError, EOFError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CompError(f"{path} cannot be read ({error}); remove it and run its stage again") from error
     raise ValueError(f"no stamp is kept in {path.suffix} files")
 
 
 def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    """The string metadata of a safetensors file, read without torch (format: 8 bytes of length, then JSON)."""
+    """The string metadata of a safetensors file, read without torch (format: 8 bytes of length, then
+    JSON)."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size - 8:
@@ -206,8 +210,8 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
 
 
 def is_done(path: Path, stamp: Stamp, *, force: bool) -> bool:
-    """Whether `path` was made from `stamp` already. Made from another one, it is an error that names what differs,
-    unless `force` says that it may be replaced."""
+    """Whether `path` was made from `stamp` already. Made from another one, it is an error that names what
+    differs, unless `force` says that it may be replaced."""
     found = read_stamp(path)
     if found is None or found == plain(stamp):
         return found is not None
@@ -240,15 +244,16 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-# --- arrays that are filled in over a long time -------------------------------------------------------------------
+# --- arrays that are filled in over a long time -------------------------------------------------------------
 
 
 class GrowingArray:
-    """A memory-mapped array at `path`, filled row by row in any order, that a killed process leaves resumable.
+    """A memory-mapped array at `path`, filled row by row in any order, that a killed process leaves
+    resumable.
 
-    Until `finish` it is `.<name>.partial` with one flag a row in `.<name>.done`; `finish` renames it to `path`.
-    Space is reserved at the start, so that a full disk is an error here and not a crash in the middle.
-    """
+    Until `finish` it is `.<name>.partial` with one flag a row in `.<name>.done`; `finish` renames it to
+    `path`. Space is reserved at the start, so that a full disk is an error here and not a crash in the
+    middle."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, stamp: Stamp):
         self.path = path

@@ -19,9 +19,8 @@ View = Callable[[torch.Tensor], torch.Tensor]
 def training_transform(name: str) -> Transform:
     """A function of a batch (B, H, W, channels) uint8 and a seed, giving a batch of the same shape.
 
-    "none"; "dihedral": the 8 symmetries of the square; "satellite": those, small shifts, zooms and rotations, and
-    brightness and contrast. The same seed draws the same, whatever process or worker runs it.
-    """
+    "none"; "dihedral": the 8 symmetries of the square; "satellite": those, small shifts, zooms and rotations,
+    and brightness and contrast. The same seed draws the same, whatever process or worker runs it."""
     if name == "none":
         return lambda batch, seed: batch
     steps: list[A.BasicTransform] = [A.D4(p=1.0)]
@@ -56,7 +55,8 @@ SETS = {"d4": tuple(VIEWS), "flips": ("identity", "flip_h", "flip_v", "rot180")}
 
 
 def view_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The views that names of views and of sets ("d4", "flips") stand for. Raises CompError for an unknown one."""
+    """The views that names of views and of sets ("d4", "flips") stand for. Raises CompError for an unknown
+    one."""
     views = [view for name in names for view in SETS.get(name, (name,))]
     if unknown := [view for view in views if view not in VIEWS]:
         raise CompError(f"unknown view {unknown[0]!r}; there are {', '.join([*SETS, *VIEWS])}")

@@ -1,5 +1,5 @@
-"""Batches from the cache: whole batches by index, whose random draws depend on the seed and the step alone, so that
-workers, kills and restarts change nothing."""
+"""Batches from the cache: whole batches by index, whose random draws depend on the seed and the step alone,
+so that workers, kills and restarts change nothing."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,8 +33,8 @@ class CacheBatches(Dataset):
 
 
 def epoch_steps(rows: np.ndarray, batch_size: int, seeds: Sequence[int]) -> list[Step]:
-    """The steps of one training epoch: all rows in an order drawn from `seeds`, cut into equal batches; what is left
-    over waits for another epoch's order."""
+    """The steps of one training epoch: all rows in an order drawn from `seeds`, cut into equal batches; what
+    is left over waits for another epoch's order."""
     rng = np.random.default_rng(list(seeds))
     order = rng.permutation(rows)
     n_steps = max(1, len(rows) // batch_size)

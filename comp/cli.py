@@ -1,10 +1,12 @@
-"""The `comp` command: one subcommand a stage. Stages are imported when they are called, so that help is instant."""
+"""The `comp` command: one subcommand a stage. Stages are imported when they are called, so that help is
+instant."""
 
 import argparse
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from comp import __version__
 from comp.errors import CompError
@@ -26,50 +28,59 @@ The stages, in order (each can be stopped at any moment and run again):
 """
 
 EPILOG = """\
-RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML file: a recipe, or a competition of
-your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE --help` for a stage's options.
+RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML file: a recipe, or a
+competition of your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE --help`
+for a stage's options.
 
 Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage.
 """
 
 DETAILS = {
-    "download": "Archives (zip, tar, 7z, tar.7z) are unpacked into data/<competition>/; folders that are unpacked "
-    "already are used where they are. manifest.json, written last, says what was found. The demo is drawn.",
+    "download": "Archives (zip, tar, 7z, tar.7z) are unpacked into data/<competition>/; folders that are "
+    "unpacked already are used where they are. manifest.json, written last, says what was found. The demo "
+    "is drawn.",
     "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. With "
     "labels.group in the competition file, images of one group stay together.",
-    "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. One fold a "
-    "GPU, or as many folds as CPU cores, at once.",
-    "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before any threshold.",
+    "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "
+    "One fold a GPU, or as many folds as CPU cores, at once.",
+    "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before thresholds.",
     "blend": "Writes runs/<recipe>/oof.npz, every held-out id once, and test.npz, the mean of the folds.",
     "decide": "One threshold for all classes, and one a class found by Optuna, each scored in-sample and "
-    "cross-fitted (every fold decided with thresholds of the others). The cross-fitted best is taken. The Optuna "
-    "study stays in runs/<recipe>/study.log, which optuna-dashboard opens.",
-    "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json beside it, "
-    "and a row in submissions/ledger.csv.",
+    "cross-fitted (every fold decided with thresholds of the others). The cross-fitted best is taken. The "
+    "Optuna study stays in runs/<recipe>/study.log, which optuna-dashboard opens.",
+    "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
+    "beside it, and a row in submissions/ledger.csv.",
 }
 
 # option: (stages that read it, arguments)
-OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
+OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "--from": (
         ("download",),
-        dict(metavar="FOLDER", dest="source", help="take the files from this folder, archives or unpacked"),
+        {
+            "metavar": "FOLDER",
+            "dest": "source",
+            "help": "take the files from this folder, archives or unpacked",
+        },
     ),
     "--folds": (
         ("train", "predict", "blend", "decide"),
-        dict(metavar="K,K", help="only these folds, counted from 0 (default: all)"),
+        {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all)"},
     ),
     "--force": (
         ("download", "folds", "train", "predict", "blend", "decide"),
-        dict(action="store_true", help="replace output that was made with other settings or inputs"),
+        {"action": "store_true", "help": "replace output that was made with other settings or inputs"},
     ),
     "--set": (
         tuple(STAGES),
-        dict(
-            metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-            help="change a key of the recipe, such as phases.0.epochs=2; may be given several times",
-        ),
+        {
+            "metavar": "KEY=VALUE",
+            "action": "append",
+            "default": [],
+            "dest": "overrides",
+            "help": "change a key of the recipe, such as phases.0.epochs=2; may be given several times",
+        },
     ),
-}  # fmt: skip
+}
 
 
 def parser() -> argparse.ArgumentParser:

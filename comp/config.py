@@ -1,5 +1,5 @@
-"""What a competition is and what a recipe does: typed, frozen, strict. Both are TOML files; a name means a file that
-ships with the package, anything ending in .toml a file of the user's."""
+"""What a competition is and what a recipe does: typed, frozen, strict. Both are TOML files; a name means a
+file that ships with the package, anything ending in .toml a file of the user's."""
 
 import difflib
 import tomllib
@@ -63,7 +63,8 @@ class Images(Strict):
 
 
 class SubmissionTable(Strict):
-    """The CSV that Kaggle takes, in the order and form of its sample. Unset fields are those of the labels."""
+    """The CSV that Kaggle takes, in the order and form of its sample. Unset fields are those of the
+    labels."""
 
     sample: Texts
     id: str | None = None
@@ -163,7 +164,7 @@ class Recipe(Strict):
     n_trials: int = Field(200, ge=1)  # Optuna trials a threshold search
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def shipped(kind: Literal["recipes", "competitions"]) -> dict[str, Path]:
@@ -177,8 +178,8 @@ def load_competition(name: str, relative_to: Path = Path()) -> Competition:
 
 
 def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
-    """A recipe by name or path, with `key.path=value` overrides applied. The path of a competition's TOML file
-    means: that competition with the default recipe.
+    """A recipe by name or path, with `key.path=value` overrides applied. The path of a competition's TOML
+    file means: that competition with the default recipe.
 
     Raises CompError for an unknown name, key or value.
     """

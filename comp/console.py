@@ -1,4 +1,5 @@
-"""What a person sees: progress bars on a terminal, plain lines with the time left in a log, tables that fit both."""
+"""What a person sees: progress bars on a terminal, plain lines with the time left in a log, tables that fit
+both."""
 
 import contextlib
 import sys

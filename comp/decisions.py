@@ -10,8 +10,8 @@ from comp.metrics import fbeta, score
 
 
 def decide(probs: np.ndarray, thresholds: np.ndarray, *, allow_empty: bool) -> np.ndarray:
-    """0/1 matrix (N, C): probabilities above their class's threshold (C,). Where images without labels are not
-    allowed, an empty row takes the label that is nearest to its threshold, as a ratio."""
+    """0/1 matrix (N, C): probabilities above their class's threshold (C,). Where images without labels are
+    not allowed, an empty row takes the label that is nearest to its threshold, as a ratio."""
     decisions = (probs > thresholds).astype(np.uint8)
     if not allow_empty:
         empty = np.flatnonzero(~decisions.any(1))
@@ -32,9 +32,9 @@ def fit_exact(
 ) -> np.ndarray:
     """Per-class thresholds (C,) by exact coordinate ascent from `start` (C,).
 
-    With all other classes fixed, moving the cut through a class's sorted probabilities changes the metric by a prefix
-    sum, so the best cut is found exactly; sweeps end when none improves. For "macro" one sweep is the optimum.
-    """
+    With all other classes fixed, moving the cut through a class's sorted probabilities changes the metric by
+    a prefix sum, so the best cut is found exactly; sweeps end when none improves. For "macro" one sweep is
+    the optimum."""
     thresholds = start.astype(float)
     chosen, true = probs > thresholds, targets.astype(bool)
     order = np.argsort(-probs, axis=0, kind="stable")
@@ -60,7 +60,8 @@ def fit_exact(
 def _scores_of_cuts(
     true: np.ndarray, chosen: np.ndarray, c: int, order: np.ndarray, metric: Metric
 ) -> np.ndarray:
-    """(N + 1,): the metric if the first k rows of `order` are given class c, and the other classes stay as they are."""
+    """(N + 1,): the metric if the first k rows of `order` are given class c, and the other classes stay as
+    they are."""
     beta, k = metric.beta, np.arange(len(order) + 1)
     if metric.average == "samples":
         n_true = true.sum(1)
@@ -87,9 +88,9 @@ def fit_optuna(
     study_path: Path,
     name: str,
 ) -> np.ndarray:
-    """Per-class thresholds (C,) that Optuna's TPE finds, started from the best global threshold and from the exact
-    coordinate ascent. The study `name` is kept in the journal file `study_path`, which optuna-dashboard opens; trials
-    that are there already are not done again."""
+    """Per-class thresholds (C,) that Optuna's TPE finds, started from the best global threshold and from the
+    exact coordinate ascent. The study `name` is kept in the journal file `study_path`, which optuna-dashboard
+    opens; trials that are there already are not done again."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -120,10 +121,11 @@ def fit_optuna(
 
 
 def _score_by_class(by_class: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: Metric) -> float:
-    """The metric of contiguous (C, N) arrays: class after class in small integers, several times as fast as by row."""
+    """The metric of contiguous (C, N) arrays: class after class in small integers, several times as fast as
+    by row."""
     chosen = by_class > thresholds[:, None]
     axis, kind = (0, np.int16) if metric.average == "samples" else (1, np.int64)
-    hits, n_chosen, n_true = ((m).sum(axis, dtype=kind) for m in (chosen & true, chosen, true))
+    hits, n_chosen, n_true = (m.sum(axis, dtype=kind) for m in (chosen & true, chosen, true))
     if metric.average == "micro":
         hits, n_chosen, n_true = hits.sum(), n_chosen.sum(), n_true.sum()
     return float(np.mean(score(hits, n_chosen, n_true, metric.beta)))
@@ -136,8 +138,9 @@ def cross_fitted(
     fit: Callable[[np.ndarray, int], np.ndarray],
     allow_empty: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decisions (N, C) in which each fold is decided with thresholds fitted on all the others, and those thresholds
-    (n_folds, C). `fit` is given the mask (N,) of the rows it may see, and the number of the fold it may not."""
+    """Decisions (N, C) in which each fold is decided with thresholds fitted on all the others, and those
+    thresholds (n_folds, C). `fit` is given the mask (N,) of the rows it may see, and the number of the fold
+    it may not."""
     decisions = np.zeros(targets.shape, np.uint8)
     fitted = []
     for fold in np.unique(folds):

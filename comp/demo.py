@@ -1,5 +1,6 @@
-"""The demo competition, drawn from a seed: satellite-like scenes under four kinds of weather, with land labels that
-overlap, a rare one, and a hidden test set. Synthetic, and good for trying out the flow, not for judging a method."""
+"""The demo competition, drawn from a seed: satellite-like scenes under four kinds of weather, with land
+labels that overlap, a rare one, and a hidden test set. Synthetic, and good for trying out the flow, not for
+judging a method."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +23,8 @@ Rng = np.random.Generator
 
 
 def draw(drawn: Drawn, folder: Path) -> None:
-    """Write drawn/ into `folder`: train-jpg/, test-jpg/, train.csv, sample_submission.csv and solution.csv."""
+    """Write drawn/ into `folder`: train-jpg/, test-jpg/, train.csv, sample_submission.csv and
+    solution.csv."""
     target, partial = folder / "drawn", folder / ".drawn.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)

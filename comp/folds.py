@@ -9,7 +9,8 @@ from comp.labels import check_unique, read_table
 
 
 def read_folds(path: Path, ids: np.ndarray, n_folds: int) -> np.ndarray:
-    """(N,) int: the fold of each id, 0 … n_folds - 1. Raises CompError where ids are missing, extra or doubled."""
+    """(N,) int: the fold of each id, 0 … n_folds - 1. Raises CompError where ids are missing, extra or
+    doubled."""
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp folds` first")
     table = read_table(path, ["id", "fold"])

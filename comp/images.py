@@ -1,5 +1,5 @@
-"""Images on disk -> uint8 arrays: found by id, decoded to RGB or joined channels, kept resized in a memory-mapped
-cache so that every file is decoded once."""
+"""Images on disk -> uint8 arrays: found by id, decoded to RGB or joined channels, kept resized in a
+memory-mapped cache so that every file is decoded once."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,8 @@ class ImageSet:
 def find_images(
     name: str, ids: np.ndarray, folders: Sequence[tuple[Path, str]], channels: Sequence[str]
 ) -> ImageSet:
-    """The files of every id: `folders` are (folder, file name with {id} and {channel}), the first that has it counts.
+    """The files of every id: `folders` are (folder, file name with {id} and {channel}), the first that has it
+    counts.
 
     Raises one CompError that names all ids without a file.
     """
@@ -69,9 +70,8 @@ def _names_in(folder: Path) -> set[str]:
 def decode(paths: Sequence[Path]) -> Image.Image | np.ndarray:
     """One RGB image (H, W, 3), or one grey channel a file joined to (H, W, len(paths)), as uint8.
 
-    CMYK, grey, palette and transparent files become RGB; 16-bit greys are scaled to 8 bits, not clipped; a rotation
-    noted by the camera is applied. Raises OSError for a file that can't be read whole.
-    """
+    CMYK, grey, palette and transparent files become RGB; 16-bit greys are scaled to 8 bits, not clipped; a
+    rotation noted by the camera is applied. Raises OSError for a file that can't be read whole."""
     if len(paths) == 1:
         return _open(paths[0], "RGB")
     channels = [np.asarray(_open(path, "L")) for path in paths]
@@ -83,11 +83,12 @@ def decode(paths: Sequence[Path]) -> Image.Image | np.ndarray:
 def _open(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits of grey: convert() would clip at 255
-                values = np.asarray(image).astype(np.int64)
-                image = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
             image.load()
-            return ImageOps.exif_transpose(image).convert(mode)
+            upright: Image.Image = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits of grey: convert() would clip at 255
+                values = np.clip(np.asarray(upright).astype(np.int64), 0, 65535) >> 8
+                upright = Image.fromarray(values.astype(np.uint8))
+            return upright.convert(mode)
     except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(str(error)) from error
 
@@ -117,11 +118,12 @@ def native_size(images: ImageSet, n_probed: int = 64) -> int:
 def cached(
     images: ImageSet, sizes: Sequence[int], folder: Path, stamp: str, n_threads: int | None = None
 ) -> dict[int, Path]:
-    """For each size the path of a .npy with all images (N, side, side, channels) uint8, built where it isn't there.
+    """For each size the path of a .npy with all images (N, side, side, channels) uint8, built where it isn't
+    there.
 
-    Each file is decoded once for all sizes. `side` is at most the images' own size: enlarging is left to the device.
-    Stopped anywhere, it goes on where it was. Raises one CompError that names all files that can't be read.
-    """
+    Each file is decoded once for all sizes. `side` is at most the images' own size: enlarging is left to the
+    device. Stopped anywhere, it goes on where it was. Raises one CompError that names all files that can't be
+    read."""
     native = native_size(images)
     sides = {size: min(size, native) for size in sizes}
     key = digest(stamp, images.stamp)

@@ -1,4 +1,5 @@
-"""Labels(ids, classes, targets), read from a competition's CSV: tag strings or 0/1 columns <-> a 0/1 matrix."""
+"""Labels(ids, classes, targets), read from a competition's CSV: tag strings or 0/1 columns <-> a 0/1
+matrix."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -45,9 +46,8 @@ def check_unique(ids: np.ndarray, path: Path) -> None:
 def read_labels(path: Path, table: LabelTable) -> Labels:
     """The training labels.
 
-    Raises CompError for a missing column, an id that stands there twice, a label that is not in the list of classes,
-    and images without any label where the competition allows none.
-    """
+    Raises CompError for a missing column, an id that stands there twice, a label that is not in the list of
+    classes, and images without any label where the competition allows none."""
     needed = [
         table.id,
         *([table.column] if table.column else table.classes),
@@ -75,8 +75,8 @@ def read_labels(path: Path, table: LabelTable) -> Labels:
 def parse_tags(
     texts: Sequence[str] | pd.Series, classes: Sequence[str], separator: str, indices: bool, path: Path
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """(classes, (N, C) uint8) of texts such as 'clear primary' or, with `indices`, '0 12'. Without `classes`, those
-    that occur, sorted."""
+    """(classes, (N, C) uint8) of texts such as 'clear primary' or, with `indices`, '0 12'. Without `classes`,
+    those that occur, sorted."""
     split = [[tag for tag in (t.strip() for t in text.split(separator)) if tag] for text in texts]
     seen = {tag for tags in split for tag in tags}
     if indices and (wrong := sorted(tag for tag in seen if not tag.isdigit())):

@@ -43,16 +43,14 @@ def read_manifest(competition: Competition) -> Data:
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp download` first")
     content = read_json(path)
-    files = {name: None if value is None else path.parent / value for name, value in content["files"].items()}
+    files = {name: path.parent / value for name, value in content["files"].items() if value}
     folders = {
         split: [(path.parent / folder, pattern) for folder, pattern in places]
         for split, places in content["folders"].items()
     }
-    for place in [
-        *filter(None, files.values()),
-        *(folder for places in folders.values() for folder, _ in places),
-    ]:
+    image_folders = [folder for places in folders.values() for folder, _ in places]
+    for place in [*files.values(), *image_folders]:
         if not place.exists():
             raise CompError(f"{place} is gone, though {path} names it; run `comp download --force`")
     stamp = digest(read_stamp(path), content["sources"])
-    return Data(files["labels"], files["sample"], files["solution"], folders, stamp)
+    return Data(files["labels"], files["sample"], files.get("solution"), folders, stamp)

@@ -1,10 +1,12 @@
-"""F-beta as scikit-learn's `fbeta_score(zero_division=0)` defines it, in numpy and fast enough for threshold searches."""
+"""F-beta as scikit-learn's `fbeta_score(zero_division=0)` defines it, in numpy and fast enough for threshold
+searches."""
 
 import numpy as np
 
 
 def fbeta(targets: np.ndarray, decisions: np.ndarray, *, beta: float, average: str) -> float:
-    """F-beta of 0/1 matrices (N, C), averaged over "samples", classes ("macro"), or of the pooled counts ("micro").
+    """F-beta of 0/1 matrices (N, C), averaged over "samples", classes ("macro"), or of the pooled counts
+    ("micro").
 
     0/0 counts as 0, so an image without any label scores 0 under "samples" whatever is answered.
     """
@@ -15,7 +17,8 @@ def fbeta(targets: np.ndarray, decisions: np.ndarray, *, beta: float, average: s
     if average == "macro":
         return float(score(*per_class, beta).mean())
     if average == "micro":
-        return float(score(*(count.sum(keepdims=True) for count in per_class), beta)[0])
+        hits, n_chosen, n_true = (count.sum(keepdims=True) for count in per_class)
+        return float(score(hits, n_chosen, n_true, beta)[0])
     raise ValueError(f"average is {average!r}; samples, macro or micro is expected")
 
 
@@ -31,5 +34,4 @@ def score(n_hits: np.ndarray, n_chosen: np.ndarray, n_true: np.ndarray, beta: fl
 
 
 def _counts(true: np.ndarray, chosen: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    hits, all_chosen, all_true = ((m).sum(axis) for m in (true & chosen, chosen, true))
-    return hits, all_chosen, all_true
+    return (true & chosen).sum(axis), chosen.sum(axis), true.sum(axis)

@@ -1,4 +1,5 @@
-"""timm networks: made for a recipe, given ImageNet weights, saved with what rebuilds them, and run on a batch."""
+"""timm networks: made for a recipe, given ImageNet weights, saved with what rebuilds them, and run on a
+batch."""
 
 import contextlib
 import json
@@ -6,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -33,7 +35,8 @@ class ModelSpec:
 
 
 def weights_file(backbone: str, weights: str | None) -> Path | None:
-    """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's own."""
+    """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's
+    own."""
     for place in (weights, os.environ.get("COMP_WEIGHTS")):
         if not place:
             continue
@@ -55,9 +58,13 @@ def weights_file(backbone: str, weights: str | None) -> Path | None:
 
 
 def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> nn.Module:
-    """The network with a new head of len(classes) logits. Raises CompError for a backbone that timm doesn't have, and
-    for weights that can't be had or don't fit."""
-    kwargs = dict(num_classes=len(spec.classes), in_chans=spec.n_channels, drop_rate=spec.drop_rate)
+    """The network with a new head of len(classes) logits. Raises CompError for a backbone that timm doesn't
+    have, and for weights that can't be had or don't fit."""
+    kwargs: dict[str, Any] = {
+        "num_classes": len(spec.classes),
+        "in_chans": spec.n_channels,
+        "drop_rate": spec.drop_rate,
+    }
     if not timm.is_model(spec.backbone):
         near = timm.list_models(f"*{spec.backbone.split('.')[0][:6]}*")[:5]
         raise CompError(
@@ -66,7 +73,7 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
     if not pretrained:
         return timm.create_model(spec.backbone, **kwargs)
     path = weights_file(spec.backbone, weights)
-    overlay = dict(file=str(path)) if path else None
+    overlay = {"file": str(path)} if path else None
     try:
         return timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -74,8 +81,9 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
         if path:
             raise CompError(f"{path} does not fit {spec.backbone}: {reason}") from error
         raise CompError(
-            f"the ImageNet weights of {spec.backbone} can't be downloaded ({reason}); without internet put "
-            f"{spec.backbone}.safetensors into a folder and set COMP_WEIGHTS to it, or train with --set pretrained=false"
+            f"the ImageNet weights of {spec.backbone} can't be downloaded ({reason}); "
+            f"without internet put {spec.backbone}.safetensors into a folder and set COMP_WEIGHTS to it, "
+            "or train with --set pretrained=false"
         ) from error
 
 
@@ -103,8 +111,8 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp train` first")
     try:
-        fields = json.loads(read_safetensors_metadata(path)["spec"])
-        spec = ModelSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = json.loads(read_safetensors_metadata(path)["spec"])
+        spec = ModelSpec(**fields | {k: tuple(fields[k]) for k in ("classes", "mean", "std")})
         model = create(spec, pretrained=False)
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -115,22 +123,25 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     return model, spec
 
 
-# --- running ------------------------------------------------------------------------------------------------------
+# --- running ------------------------------------------------------------------------------------------------
 
 
-SMALLEST_BF16_ON_CPU = (
-    32  # px; below, the last maps are 1x1, and oneDNN's bf16 gradients of their weights aren't finite
-)
+def precision_of(name: str, device: torch.device, model: nn.Module, size: int | None = None) -> torch.dtype:
+    """The type that layers compute in; `size` (pixels) is given for training. auto: bf16 where the hardware
+    multiplies it, else fp16 on a GPU and fp32 on a CPU.
 
-
-def precision_of(name: str, device: torch.device, size: int) -> torch.dtype:
-    """The type that layers compute in, for images of `size` pixels. auto: bf16 where the hardware multiplies it, else
-    fp16 on a GPU and fp32 on a CPU."""
+    Two exceptions for training on a CPU, where oneDNN's bf16 gradients of depthwise convolutions are slower
+    than fp32 (by a fifth for tf_efficientnet_lite0), and those over 1x1 maps, as below 32 px, aren't always
+    finite.
+    """
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    return torch.bfloat16 if size >= SMALLEST_BF16_ON_CPU and _cpu_multiplies_bf16() else torch.float32
+    depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in model.modules())
+    if not _cpu_multiplies_bf16() or (size is not None and (size < 32 or depthwise)):
+        return torch.float32
+    return torch.bfloat16
 
 
 def _cpu_multiplies_bf16() -> bool:
@@ -146,12 +157,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 class Input(nn.Module):
-    """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in memory,
-    enlarged or reduced bilinearly where the size differs."""
+    """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in
+    memory, enlarged or reduced bilinearly where the size differs."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], size: int):
         super().__init__()
         self.size = size
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255)
         self.register_buffer("scale", 1 / (torch.tensor(std).view(1, -1, 1, 1) * 255))
 

@@ -1,5 +1,5 @@
-"""Fold jobs: in this process, or one process a GPU, or as many as there are CPU cores. Each reports to the parent,
-which draws the progress; a job dies with its parent."""
+"""Fold jobs: in this process, or one process a GPU, or as many as there are CPU cores. Each reports to the
+parent, which draws the progress; a job dies with its parent."""
 
 import multiprocessing
 import os
@@ -40,9 +40,9 @@ class Device:
 
 
 def devices(n_jobs: int) -> list[Device]:
-    """The places where jobs run at once. On CPUs the cores are shared out evenly: small networks gain more from
-    folds side by side than from threads. The split depends on the number of jobs asked for and not on how many are
-    left, so that a resumed run rounds as the first did."""
+    """The places where jobs run at once. On CPUs the cores are shared out evenly: small networks gain more
+    from folds side by side than from threads. The split depends on the number of jobs asked for and not on
+    how many are left, so that a resumed run rounds as the first did."""
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_gpus = torch.cuda.device_count()
     if n_gpus:
@@ -54,9 +54,8 @@ def devices(n_jobs: int) -> list[Device]:
 def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[Device]) -> None:
     """Run job(*arguments[name], device=…, report=…) for each name. `job` is a function of a module.
 
-    A job calls report(done=…, total=…) for its bar and report(line=…) for a line. The first error ends all jobs and
-    is raised here.
-    """
+    A job calls report(done=…, total=…) for its bar and report(line=…) for a line. The first error ends all
+    jobs and is raised here."""
     if not arguments:
         return
     if len(places) == 1:

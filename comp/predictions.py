@@ -1,4 +1,5 @@
-"""Predictions(ids, classes, probs): probabilities by id, before any threshold. Saved as npz with their stamp."""
+"""Predictions(ids, classes, probs): probabilities by id, before any threshold. Saved as npz with their
+stamp."""
 
 import json
 import zipfile
@@ -43,9 +44,7 @@ def load(path: Path, classes: Sequence[str]) -> Predictions:
         other = some(
             [c for c in found.classes if c not in classes] or [f"{len(found.classes)} in another order"]
         )
-        raise CompError(
-            f"{path} holds predictions of other classes: {other}; {len(classes)} are expected: {some(classes)}"
-        )
+        raise CompError(f"{path} holds predictions of other classes: {other}; expected are {some(classes)}")
     if found.probs.shape != (len(found.ids), len(classes)) or not np.isfinite(found.probs).all():
         raise CompError(
             f"{path} holds {found.probs.shape} numbers for {len(found.ids)} ids, or some that aren't finite"

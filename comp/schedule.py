@@ -9,9 +9,8 @@ START, END = 1 / 25, 1e-4  # of the highest rate
 def rate(schedule: str, step: int, n_steps: int, cycles: int = 1) -> float:
     """The learning rate of `step` (0 … n_steps - 1) as a share of the highest, in (0, 1].
 
-    one-cycle: cosine from 1/25 up over the first quarter and down to 1/10,000 (Smith 2018).
-    cosine-restarts: `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter 2017).
-    """
+    one-cycle: cosine from 1/25 up over the first quarter and down to 1/10,000 (Smith 2018). cosine-restarts:
+    `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter 2017)."""
     if schedule == "constant":
         return 1.0
     if schedule == "one-cycle":

@@ -1,4 +1,5 @@
-"""A small drawn competition for the tests, the real data where it lies beside the checkout, and `comp` as users call it."""
+"""A small drawn competition for the tests, the real data where it lies beside the checkout, and `comp` as
+users call it."""
 
 import os
 import subprocess

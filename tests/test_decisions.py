@@ -52,7 +52,7 @@ def test_exact_thresholds_can_not_be_bettered_one_at_a_time_and_never_lose_to_on
     found = fit_exact(probs, targets, metric, start, sweeps=100)
     score = value(targets, probs > found, metric)
     assert score >= value(targets, probs > start, metric) - 1e-9
-    for c, t in ((c, t) for c in range(3) for t in cuts(probs[:, c])):
+    for c, t in ((i, t) for i in range(3) for t in cuts(probs[:, i])):
         moved = found.copy()
         moved[c] = t
         assert score >= value(targets, probs > moved, metric) - 1e-9

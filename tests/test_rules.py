@@ -69,3 +69,11 @@ def test_wrong_usage_exits_with_2():
     answer = subprocess.run([sys.executable, "-m", "comp", "train"], capture_output=True, text=True)
     assert answer.returncode == 2
     assert "RECIPE" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
+)
+def test_the_code_is_clean(tool: list[str]):
+    answer = subprocess.run([sys.executable, "-m", *tool], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -1,8 +1,7 @@
 """blend: the folds of a recipe put together.
 
-Reads each fold's oof.npz and test.npz; writes runs/<recipe>/oof.npz (every held-out id exactly once) and test.npz
-(the mean of the folds).
-"""
+Reads each fold's oof.npz and test.npz; writes runs/<recipe>/oof.npz (every held-out id exactly once) and
+test.npz (the mean of the folds)."""
 
 import numpy as np
 
@@ -25,7 +24,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
         members[f"fold {fold}"] = digest(stamps)
     stamp = {"folds": folds, "members": members}
     paths = {"oof": oof_path(recipe.name), "test": test_path(recipe.name)}
-    if all([is_done(path, stamp, force=force) for path in paths.values()]):
+    if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
         say(f"blend: {recipe.name} done already")
         return
     data = read_manifest(competition)
@@ -47,6 +46,4 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
         total += aligned(load(path, labels.classes), test_ids, path)
     save(paths["test"], Predictions(test_ids, labels.classes, (total / len(folds)).astype(np.float32)), stamp)
     save(paths["oof"], oof, stamp)
-    say(
-        f"blend: {len(oof.ids):,} held-out ids once each, {len(test_ids):,} test ids as the mean of {len(folds)} folds"
-    )
+    say(f"blend: {len(oof.ids):,} held-out ids once each, {len(test_ids):,} test ids as the folds' mean")

@@ -122,10 +122,12 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     table(
         ["class", "images", "threshold", "± folds", f"F{metric.beta:g}"],
         [
-            [name, f"{targets[:, c].sum():,}", f"{chosen['thresholds'][c]:.3f}", f"{chosen['spread'][c]:.3f}", f"{per_class[c]:.4f}"]
-            for c, name in enumerate(labels.classes)
+            [name, f"{count:,}", f"{threshold:.3f}", f"{spread:.3f}", f"{score:.4f}"]
+            for name, count, threshold, spread, score in zip(
+                labels.classes, targets.sum(0), chosen["thresholds"], chosen["spread"], per_class
+            )
         ],
-    )  # fmt: skip
+    )
 
 
 def show(recipe: Recipe, rules: dict[str, dict[str, Any]], defaults: dict[str, float], best: str) -> None:

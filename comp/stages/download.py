@@ -1,8 +1,7 @@
 """download: a competition's files, from a folder or drawn.
 
-Reads a folder of archives or of unpacked files (--from, data/<competition>, or what a Kaggle kernel mounts); writes
-data/<competition>/…, and manifest.json last.
-"""
+Reads a folder of archives or of unpacked files (--from, data/<competition>, or what a Kaggle kernel mounts);
+writes data/<competition>/…, and manifest.json last."""
 
 import os
 import shutil
@@ -87,8 +86,8 @@ class Finder:
         self.listing: list[tuple[Path, list[str]]] = []
 
     def find(self) -> dict[str, Any]:
-        """{"files": …, "folders": …, "sources": …} of the manifest, paths relative to the data folder where they are
-        in it. Raises CompError that names what is missing."""
+        """{"files": …, "folders": …, "sources": …} of the manifest, paths relative to the data folder where
+        they are in it. Raises CompError that names what is missing."""
         self._list()
         archives = sorted(
             (p for place in self.places for p in self._archives(place)),
@@ -111,8 +110,8 @@ class Finder:
         if missing and not self._enough(found):
             where = ", ".join(map(str, self.places)) or str(self.folder)
             raise CompError(
-                f"{self.competition.name}: no {' and no '.join(missing)} in {where}; put the competition's archives or "
-                "folders there, or name their folder with --from"
+                f"{self.competition.name}: no {' and no '.join(missing)} in {where}; put the competition's "
+                "archives or folders there, or name their folder with --from"
             )
         return {**found, "sources": self.unpacked + self._in_place(found)}
 
@@ -181,9 +180,8 @@ class Finder:
 
     def _in_place(self, found: dict[str, Any]) -> list[dict[str, Any]]:
         """What each used file and folder holds: a count, its bytes, and a digest of names and sizes."""
-        rows = []
-        for name in sorted(filter(None, found["files"].values())):
-            rows.append({"path": name, "bytes": (self.folder / name).stat().st_size})
+        names = sorted(filter(None, found["files"].values()))
+        rows = [{"path": name, "bytes": (self.folder / name).stat().st_size} for name in names]
         for folder in sorted({folder for places in found["folders"].values() for folder, _ in places}):
             with os.scandir(self.folder / folder) as entries:
                 sizes = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())

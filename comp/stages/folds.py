@@ -55,8 +55,8 @@ def run(recipe: Recipe, *, force: bool) -> None:
 
 
 def assign(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
-    """(N,) int: the fold of each row, the same whatever the order of the rows. A group counts as one row that has all
-    labels of its images."""
+    """(N,) int: the fold of each row, the same whatever the order of the rows. A group counts as one row that
+    has all labels of its images."""
     names = labels.ids if labels.groups is None else labels.groups
     units, unit_of = np.unique(names, return_inverse=True)  # sorted before shuffling
     targets = np.zeros((len(units), len(labels.classes) + 1), np.uint8)

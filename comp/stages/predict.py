@@ -82,7 +82,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
         if any(job[3] == name for job in jobs.values())
     }
     folder = cache_dir(competition.name)
-    caches = {name: str(cached(images, [size], folder, data.stamp)[size]) for name, images in sets.items()}
+    caches = {name: cached(images, [size], folder, data.stamp)[size] for name, images in sets.items()}
     rows = {
         name: {image_id: i for i, image_id in enumerate(images.ids.tolist())} for name, images in sets.items()
     }
@@ -110,25 +110,26 @@ def predict_set(
     path: Path,
     ids: np.ndarray,
     rows: np.ndarray,
-    cache: str,
+    cache: Path,
     recipe: Recipe,
     stamp: dict[str, Any],
     *,
     device: Device,
     report: Report,
 ) -> None:
-    """Predict these rows of a cache with a fold's model and save them; stopped anywhere, it goes on from there."""
+    """Predict these rows of a cache with a fold's model and save them; stopped anywhere, it goes on from
+    there."""
     with locked(path.with_name(f".{path.name}.lock"), f"predicting {path}"):
         place = device.activate()
         model, spec = models.load(model_path(name, fold))
         model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         prepare = models.Input(spec.mean, spec.std, spec.size).to(place)
-        dtype = models.precision_of(recipe.precision, place, spec.size)
+        dtype = models.precision_of(recipe.precision, place, model)
         views = [VIEWS[view] for view in view_names(recipe.views)]
         probs = GrowingArray(path.with_suffix(".npy"), (len(rows), len(spec.classes)), "float32", stamp)
         todo = probs.missing()
         steps = in_order(rows[todo], recipe.predict_batch_size)
-        batches = load_batches(CacheBatches(Path(cache), None, "none"), steps, place, device.n_loaders)
+        batches = load_batches(CacheBatches(cache, None, "none"), steps, place, device.n_loaders)
         done = len(rows) - len(todo)
         with torch.inference_mode(), models.autocast(place, dtype):
             for i, (images, _) in enumerate(batches):

@@ -113,15 +113,16 @@ def submission_text(
 def check_submission(
     text: str, path: Path, competition: Competition, classes: tuple[str, ...], data: Data
 ) -> np.ndarray:
-    """The decisions (N, C) that a submission holds, once it was checked against the sample: the same ids, each once,
-    in the sample's order, known labels, and no empty row where the competition allows none."""
+    """The decisions (N, C) that a submission holds, once it was checked against the sample: the same ids,
+    each once, in the sample's order, known labels, and no empty row where the competition allows none."""
     id_column, column, separator = _columns(competition)
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     ids, expected = frame[id_column].to_numpy(str), data.sample_ids(competition)
     check_unique(ids, path)
-    if missing := [i for i in expected.tolist() if i not in set(ids.tolist())]:
+    here, there = set(ids.tolist()), set(expected.tolist())
+    if missing := sorted(there - here):
         raise CompError(f"{path} lacks ids of the sample submission: {some(missing)}")
-    if extra := sorted(set(ids.tolist()) - set(expected.tolist())):
+    if extra := sorted(here - there):
         raise CompError(f"{path} has ids that the sample submission lacks: {some(extra)}")
     if ids.tolist() != expected.tolist():
         raise CompError(f"{path} is not in the order of the sample submission")

@@ -7,6 +7,7 @@ model.safetensors last.
 import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,20 @@ from comp.metrics import fbeta
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.schedule import rate
 
-READ = ["seed", "backbone", "pretrained", "weights", "drop_rate", "phases", "augment", "weight_decay", "clip_norm", "ema_decay", "precision", "n_folds"]
+READ = [
+    "seed",
+    "backbone",
+    "pretrained",
+    "weights",
+    "drop_rate",
+    "phases",
+    "augment",
+    "weight_decay",
+    "clip_norm",
+    "ema_decay",
+    "precision",
+    "n_folds",
+]
 
 
 def stamp_of(
@@ -92,12 +106,10 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
         test_images, [recipe.phases[-1].size], cache_dir(competition.name), data.stamp
     )  # bad files show now
     say(
-        f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, {len(labels.ids):,} images"
+        f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
+        f"{len(labels.ids):,} images"
     )
-    jobs = {
-        f"fold {fold}": (recipe, fold, labels, fold_of, {s: str(p) for s, p in caches.items()}, stamps[fold])
-        for fold in todo
-    }
+    jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold]) for fold in todo}
     run_jobs(train_fold, jobs, devices(len(folds)))
 
 
@@ -106,7 +118,7 @@ def train_fold(
     fold: int,
     labels: Labels,
     fold_of: np.ndarray,
-    caches: dict[int, str],
+    caches: dict[int, Path],
     stamp: dict[str, Any],
     *,
     device: Device,
@@ -145,7 +157,7 @@ class Trainer:
         fold: int,
         labels: Labels,
         fold_of: np.ndarray,
-        caches: dict[int, str],
+        caches: dict[int, Path],
         stamp: dict[str, Any],
         device: torch.device,
         n_loaders: int,
@@ -168,9 +180,11 @@ class Trainer:
             recipe.backbone, labels.classes, n_channels, size, mean, std, recipe.drop_rate
         )
         torch.manual_seed(recipe.seed * 1000 + fold)
-        self.model = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
+        self.model: nn.Module = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dtypes = [models.precision_of(recipe.precision, device, phase.size) for phase in recipe.phases]
+        dtypes = [
+            models.precision_of(recipe.precision, device, self.model, phase.size) for phase in recipe.phases
+        ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=torch.float16 in dtypes)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=1e-3, fused=True)
         self.ema = (
@@ -195,7 +209,7 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by body and head, with and without weight decay (none on biases and norms)."""
-        heads = self.model.get_classifier()
+        heads: Any = self.model.get_classifier()  # type: ignore[operator]
         heads = heads if isinstance(heads, list | tuple) else [heads]
         in_head = {id(p) for head in heads for p in head.parameters()}
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -225,7 +239,7 @@ class Trainer:
         torch.manual_seed(hash((self.recipe.seed, self.fold, self.n_epochs_done)) % 2**31)  # dropout
         dataset = CacheBatches(self.caches[phase.size], self.targets, self.recipe.augment)
         prepare = models.Input(self.spec.mean, self.spec.std, phase.size).to(self.device)
-        dtype = models.precision_of(self.recipe.precision, self.device, phase.size)
+        dtype = models.precision_of(self.recipe.precision, self.device, self.model, phase.size)
         head_only = epoch < phase.head_epochs
         self._freeze(head_only)
         total_loss = torch.zeros((), device=self.device)
@@ -263,8 +277,9 @@ class Trainer:
         }
         self.history.append(row)
         return (
-            f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} {row['valid_loss']:>6.4f} "
-            f"{row['mAP']:>6.4f}  {row['fbeta']:>8.4f} {row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
+            f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} "
+            f"{row['valid_loss']:>6.4f} {row['mAP']:>6.4f}  {row['fbeta']:>8.4f} "
+            f"{row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
         )
 
     def _freeze(self, head_only: bool) -> None:
@@ -284,13 +299,14 @@ class Trainer:
     def _check(self, total_loss: torch.Tensor, where: str) -> None:
         if not math.isfinite(float(total_loss)):
             raise CompError(
-                f'the loss is not finite ({where}); lower lr, or set precision = "fp32". Epochs before are kept'
+                f"the loss is not finite ({where}); "
+                'lower lr, or set precision = "fp32". Epochs before it are kept'
             )
 
     @torch.inference_mode()
     def _validate(self, phase: Phase, prepare: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-        """Held-out scores of the averaged weights, without test-time views. F-beta is at one threshold fitted on
-        these rows: to watch, never to choose by."""
+        """Held-out scores of the averaged weights, without test-time views. F-beta is at one threshold fitted
+        on these rows: to watch, never to choose by."""
         model = self.averaged.eval()
         dataset = CacheBatches(self.caches[phase.size], self.targets, "none")
         steps = in_order(self.valid_rows, self.recipe.predict_batch_size)

@@ -1,0 +1,244 @@
+"""The stages after each other, as a user runs them."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from comp.cli import main
+from comp.config import load_recipe
+from comp.manifest import read_manifest
+from comp.metrics import fbeta
+from comp.predictions import load
+from tests.conftest import STAGES, comp, run_all
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which the tiny competition was run to its end, by processes as users start
+    them."""
+    folder = tmp_path_factory.mktemp("finished")
+    from tests.conftest import TINY
+
+    (folder / "tiny.toml").write_text(TINY)
+    for stage in STAGES:
+        comp(stage, "tiny.toml", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path, here: Path) -> Path:
+    shutil.copytree(finished, here, dirs_exist_ok=True)
+    return here
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+
+def test_a_second_run_does_nothing_and_says_so(copy: Path, capsys: pytest.CaptureFixture[str]):
+    before = files_of(copy)
+    run_all("tiny.toml")
+    assert files_of(copy) == before
+    assert capsys.readouterr().out.count("done already") == len(STAGES)
+
+
+def test_the_submission_and_its_ledger_row(copy: Path):
+    (name,) = (row["name"] for row in csv.DictReader((copy / "submissions" / "ledger.csv").open()))
+    submission = pd.read_csv(copy / "submissions" / f"{name}.csv")
+    sample = pd.read_csv(copy / "data" / "tiny" / "drawn" / "sample_submission.csv")
+    assert submission["image_name"].tolist() == sample["image_name"].tolist()
+    notes = json.loads((copy / "submissions" / f"{name}.json").read_text())
+    assert notes["recipe"]["name"] == "tiny"
+    assert set(notes["scores"]) == {"cross_fitted", "public", "private"}
+
+
+def test_the_leaderboard_is_the_metric_on_each_part_of_the_hidden_labels(copy: Path):
+    (row,) = csv.DictReader((copy / "submissions" / "ledger.csv").open())
+    truth = pd.read_csv(copy / "data" / "tiny" / "drawn" / "solution.csv")
+    answer = pd.read_csv(copy / "submissions" / f"{row['name']}.csv")
+    names = sorted({tag for tags in [*truth["tags"], *answer["tags"]] for tag in tags.split()})
+
+    def matrix(tags: pd.Series) -> np.ndarray:
+        return np.array([[name in text.split() for name in names] for text in tags])
+
+    for part in ("Public", "Private"):
+        rows = (truth["Usage"] == part).to_numpy()
+        expected = fbeta(matrix(truth["tags"])[rows], matrix(answer["tags"])[rows], beta=2, average="samples")
+        assert float(row[part.lower()]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_training_image_is_predicted_once_by_the_fold_that_did_not_see_it(copy: Path):
+    recipe = load_recipe("tiny.toml")
+    labels = read_manifest(recipe.competition).labels(recipe.competition)
+    folds = pd.read_csv(copy / "folds" / "tiny-k2-s42.csv").set_index("id")["fold"]
+    blended = load(copy / "runs" / "tiny" / "oof.npz", labels.classes)
+    assert blended.ids.tolist() == labels.ids.tolist()
+    for fold in (0, 1):
+        part = load(copy / "runs" / "tiny" / f"fold{fold}" / "oof.npz", labels.classes)
+        assert set(part.ids) == set(folds.index[folds == fold])
+        rows = np.isin(blended.ids, part.ids)
+        assert np.array_equal(
+            blended.probs[rows], part.probs[np.argsort(part.ids)][np.argsort(np.argsort(blended.ids[rows]))]
+        )
+
+
+def test_the_decision_holds_three_honest_scores(copy: Path):
+    decision = json.loads((copy / "runs" / "tiny" / "decision.json").read_text())
+    scores = decision["scores"]
+    assert scores["cross_fitted"] == max(
+        scores["global"]["cross_fitted"], scores["per-class"]["cross_fitted"]
+    )
+    assert scores["per-class"]["in_sample"] >= scores["global"]["in_sample"]
+    assert set(scores["default"]) == {"0.5", "0.2"}
+
+
+def test_other_views_rerun_predict_and_not_train(copy: Path, fails, capsys: pytest.CaptureFixture[str]):
+    views = ["--set", "views=['identity']"]
+    assert main(["train", "tiny.toml", *views]) == 0
+    assert "done already" in capsys.readouterr().out
+    assert 'views.0 = "identity", not ' in (line := fails("predict", "tiny.toml", *views)) or "views" in line
+    assert "--force replaces it" in line
+    model = copy / "runs" / "tiny" / "fold0" / "model.safetensors"
+    before = model.read_bytes()
+    run_all("tiny.toml", *views, "--force")
+    assert model.read_bytes() == before
+    assert len((copy / "submissions" / "ledger.csv").read_text().splitlines()) == 3
+
+
+def test_other_settings_do_not_replace_a_finished_or_a_half_trained_model(copy: Path, fails):
+    line = fails("train", "tiny.toml", "--set", "phases.0.lr=0.5")
+    assert "phases.0.lr = 0.003, not 0.5" in line
+    (copy / "runs" / "tiny" / "fold0" / "model.safetensors").unlink()
+    assert "phases.0.lr = 0.003, not 0.5" in fails(
+        "train", "tiny.toml", "--folds", "0", "--set", "phases.0.lr=0.5"
+    )
+
+
+@pytest.mark.parametrize("fold", ["0", "1"])
+def test_one_fold_alone_is_decided_and_submitted(here: Path, capsys: pytest.CaptureFixture[str], fold: str):
+    run_all("tiny.toml", "--folds", fold, "--set", "phases.0.epochs=1")
+    assert "one fold alone" in capsys.readouterr().out
+
+
+def test_stages_called_too_early_say_what_comes_first(here: Path, fails):
+    assert "run `comp download` first" in fails("folds", "tiny.toml")
+    assert main(["download", "tiny.toml"]) == 0
+    assert "run `comp folds` first" in fails("train", "tiny.toml")
+    assert main(["folds", "tiny.toml"]) == 0
+    assert "run `comp train` first" in fails("predict", "tiny.toml")
+    assert "run `comp predict` first" in fails("blend", "tiny.toml")
+    assert "run `comp blend` first" in fails("decide", "tiny.toml")
+    assert "run `comp blend` first" in fails("submit", "tiny.toml")
+
+
+def test_folds_decide_and_submit_never_import_torch(copy: Path):
+    import subprocess
+    import sys
+
+    for stage in ("folds", "decide", "submit"):
+        code = f"import sys; from comp.cli import main; main(['{stage}', 'tiny.toml'])"
+        code += "; sys.exit('torch' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True).returncode == 0
+
+
+OWN = """
+[labels]
+csv = "labels.csv"
+id = "file"
+classes = ["left", "right"]
+empty = true
+group = "plate"
+
+[images]
+train = "cells/{id}-{channel}.png"
+test = "unseen/{id}-{channel}.png"
+channels = ["a", "b"]
+
+[submission]
+sample = "sample.csv"
+
+[metric]
+beta = 0.5
+average = "macro"
+"""
+
+
+def test_a_competition_of_the_users_own_is_one_file_and_no_code(here: Path):
+    """Two grey files an image, 0/1 columns, groups, images without labels, and a submission with a column a
+    class."""
+    rng = np.random.default_rng(0)
+    for folder, n in (("cells", 40), ("unseen", 10)):
+        (here / "mine" / folder).mkdir(parents=True)
+        for i in range(n):
+            for channel, lit in zip("ab", (i % 2, i // 2 % 2)):
+                values = (rng.random((24, 24)) * 60 + 150 * lit).astype(np.uint8)
+                Image.fromarray(values).save(here / "mine" / folder / f"{i:03}-{channel}.png")
+    rows = [{"file": f"{i:03}", "left": i % 2, "right": i // 2 % 2, "plate": i // 5} for i in range(40)]
+    pd.DataFrame(rows).to_csv(here / "mine" / "labels.csv", index=False)
+    pd.DataFrame([{"file": f"{i:03}", "left": 0, "right": 0} for i in range(10)]).to_csv(
+        here / "mine" / "sample.csv", index=False
+    )
+    (here / "own.toml").write_text(OWN)
+    tiny = [
+        "backbone=test_resnet",
+        "pretrained=false",
+        "n_folds=2",
+        "n_trials=5",
+        "ema_decay=0.5",
+        "views=flips",
+    ]
+    tiny += ["phases=[{size = 32, epochs = 12, lr = 5e-3, batch_size = 4}]"]
+    run_all("own.toml", "--from", "mine", *(word for setting in tiny for word in ("--set", setting)))
+    (path,) = (p for p in (here / "submissions").glob("own-*.csv"))
+    answer = pd.read_csv(path, dtype={"file": str})
+    assert list(answer) == ["file", "left", "right"]
+    assert (answer["left"] == [i % 2 for i in range(10)]).mean() >= 0.8
+    assert (answer[["left", "right"]].sum(axis=1) == 0).any()  # an image may have no label
+    folds = pd.read_csv(here / "folds" / "own-k2-s42.csv", dtype=str)
+    assert (folds.assign(plate=[i // 5 for i in range(40)]).groupby("plate")["fold"].nunique() == 1).all()
+    assert not list((here / "data" / "own").glob("cells*"))  # used in place
+
+
+def test_the_real_planet_files_in_the_layout_of_the_mirror(here: Path, shared: Path):
+    root = here / "in" / "planet" / "planet"
+    root.mkdir(parents=True)
+    (root / "train-jpg").symlink_to(shared / "planet256" / "train-jpg")
+    (root / "test-jpg").symlink_to(shared / "planet256" / "test-jpg")
+    extra = here / "in" / "test-jpg-additional"
+    extra.mkdir()
+    (extra / "test-jpg-additional").symlink_to(shared / "planet256" / "test-jpg-additional")
+    shutil.copy(shared / "planet256" / "train.csv", root / "train_classes.csv")
+    ids = [
+        p.stem
+        for split in ("test-jpg", "test-jpg-additional")
+        for p in (shared / "planet256" / split).iterdir()
+    ]
+    pd.DataFrame({"image_name": ids, "tags": "primary"}).to_csv(root / "sample_submission.csv", index=False)
+    settings = ["n_folds=2", "n_trials=5", "predict_batch_size=16"]
+    settings += ["phases=[{size = 64, epochs = 1, batch_size = 8}, {size = 96, epochs = 1, batch_size = 8}]"]
+    run_all("planet32", "--from", "in", *(word for setting in settings for word in ("--set", setting)))
+    (path,) = (here / "submissions").glob("planet32-*.csv")
+    assert pd.read_csv(path)["image_name"].tolist() == ids
+
+
+def test_a_small_part_of_the_real_planet_archives(here: Path, shared: Path):
+    """The archives as Kaggle had them, the labels and the sample cut to a few hundred rows."""
+    (here / "in").mkdir()
+    for name in ("train-jpg", "test-jpg", "test-jpg-additional"):
+        (here / "in" / f"{name}.tar.7z").symlink_to(shared / "planet32" / f"{name}.tar.7z")
+    for name, n in (("train_v2.csv", 400), ("sample_submission_v2.csv", 300)):
+        pd.read_csv(shared / "planet32" / f"{name}.zip").iloc[:: 20 if n == 400 else 200].to_csv(
+            here / "in" / name, index=False
+        )
+    settings = ["n_folds=2", "n_trials=5", "phases=[{size = 32, epochs = 6, lr = 5e-3}]"]
+    run_all("planet32", "--from", "in", *(word for setting in settings for word in ("--set", setting)))
+    decision = json.loads((here / "runs" / "planet32" / "decision.json").read_text())
+    assert decision["scores"]["cross_fitted"] > 0.72  # a constant answer scores 0.66 to 0.69
+    (path,) = (here / "submissions").glob("planet32-*.csv")
+    assert pd.read_csv(path)["image_name"].str.startswith("file_").any()
