@@ -272,7 +272,9 @@ class GrowingArray:
                 self.flags.write_bytes(b"")
                 for file_path, size in ((self.partial, self.partial.stat().st_size), (self.flags, shape[0])):
                     with file_path.open("r+b") as file:
-                        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+                        if hasattr(os, "posix_fallocate"):  # not on macOS
+                            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+                        file.truncate(max(size, 1))
                 write_json(meta, wanted)
             self.rows = np.lib.format.open_memmap(self.partial, "r+")
             self.done = np.memmap(self.flags, np.uint8, "r+")

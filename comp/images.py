@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from comp.artifacts import GrowingArray, digest, waiting_lock
 from comp.console import progress
@@ -89,8 +89,8 @@ def _open(path: Path, mode: str) -> Image.Image:
                 values = np.clip(np.asarray(upright).astype(np.int64), 0, 65535) >> 8
                 upright = Image.fromarray(values.astype(np.uint8))
             return upright.convert(mode)
-    except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(str(error)) from error
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise OSError(str(error) or type(error).__name__) from error
 
 
 def resize(image: Image.Image | np.ndarray, size: int) -> np.ndarray:

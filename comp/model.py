@@ -3,6 +3,7 @@ batch."""
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -73,6 +74,7 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
     if not pretrained:
         return timm.create_model(spec.backbone, **kwargs)
     path = weights_file(spec.backbone, weights)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its 10 retries
     overlay = {"file": str(path)} if path else None
     try:
         return timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)

@@ -97,6 +97,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     if not todo:
         return
     if recipe.pretrained:
+        say(f"train: looking for the weights of {recipe.backbone}")
         models.check_weights(recipe.backbone, recipe.weights)
     train_images = data.images("train", labels.ids, competition.images.channels)
     test_images = data.images("test", data.sample_ids(competition), competition.images.channels)
