@@ -31,6 +31,8 @@ def unpack(path: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _unpack(path, partial)
+        if links := [p for p in partial.rglob("*") if p.is_symlink()]:
+            raise CompError(f"{path} holds links ({links[0].name}); it is not unpacked")
         partial.replace(folder)
     except (
         zipfile.BadZipFile,
@@ -42,6 +44,10 @@ def unpack(path: Path, folder: Path) -> None:
         KeyError,
     ) as error:
         raise CompError(f"{path} is damaged or cut short ({_reason(error)}); get it again") from error
+    except (RuntimeError, NotImplementedError) as error:
+        raise CompError(
+            f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"
+        ) from error
     except OSError as error:
         raise CompError(f"cannot unpack {path}: {_reason(error)}") from error
     finally:
@@ -86,6 +92,8 @@ def _unpack_7z(path: Path, folder: Path) -> None:
             if any(getattr(m, "is_symlink", False) for m in members):
                 raise CompError(f"{path} holds links; it is not unpacked")
             archive.extractall(folder)
+    except py7zr.exceptions.PasswordRequired as error:
+        raise RuntimeError("a password is asked for") from error
     except py7zr.exceptions.ArchiveError as error:
         raise ValueError(_reason(error)) from error
 

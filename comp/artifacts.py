@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,10 @@ def manifest_path(competition: str) -> Path:
 
 def cache_dir(competition: str) -> Path:
     return data_dir(competition) / "cache"
+
+
+def unpacked_dir(competition: str) -> Path:
+    return data_dir(competition) / "unpacked"
 
 
 def kaggle_input_dirs(slug: str) -> list[Path]:
@@ -135,16 +140,25 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
+PATIENCE = 10.0  # seconds that the helpers of a killed process may take to notice
+
+
 @contextlib.contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold `path` (made if absent) so that a second process fails at once instead of writing the same
-    files."""
+    """Hold `path` (made if absent) so that a second process fails instead of writing the same files."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + PATIENCE
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CompError(f"another process is {doing} ({path} is held); wait for it or stop it") from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise CompError(
+                        f"another process is {doing} ({path} is held); wait for it or stop it"
+                    ) from error
+                time.sleep(0.2)
         yield
 
 

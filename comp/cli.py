@@ -63,7 +63,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--folds": (
-        ("train", "predict", "blend", "decide"),
+        ("train", "predict", "blend"),
         {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all)"},
     ),
     "--force": (

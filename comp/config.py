@@ -6,6 +6,7 @@ import tomllib
 import types
 import typing
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -33,7 +34,7 @@ class LabelTable(Strict):
     csv: Texts  # file names; the first that is there is taken
     id: str
     column: str | None = None  # of label names or indices; None: one 0/1 column a class
-    separator: str = " "
+    separator: str = Field(" ", min_length=1)
     classes: Texts = ()  # empty: the labels that occur in the CSV, sorted
     indices: bool = False  # the column holds positions in `classes` and not names
     exclusive: tuple[tuple[str, ...], ...] = ()  # groups in which exactly one label holds
@@ -57,6 +58,10 @@ class Images(Strict):
         for template in (*self.train, *self.test):
             if "{id}" not in template:
                 raise ValueError(f"image template {template!r} lacks {{id}}")
+            if wrong := sorted({p[1] for p in Formatter().parse(template) if p[1]} - {"id", "channel"}):
+                raise ValueError(
+                    f"image template {template!r} holds {{{wrong[0]}}}; {{id}} and {{channel}} are known"
+                )
             if bool(self.channels) != ("{channel}" in template):
                 raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
         return self
@@ -69,7 +74,7 @@ class SubmissionTable(Strict):
     sample: Texts
     id: str | None = None
     column: str | None = None
-    separator: str | None = None
+    separator: str | None = Field(None, min_length=1)
     solution: str | None = None  # a file with the test labels and a column Usage (Public, Private)
 
 
@@ -89,7 +94,7 @@ class Drawn(Strict):
     n_train: int = Field(2000, ge=50)
     n_test: int = Field(1200, ge=50)
     size: int = Field(64, ge=32)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class Competition(Strict):
@@ -139,9 +144,9 @@ class Recipe(Strict):
 
     name: str = Field(pattern=NAME_PATTERN)
     competition: Competition
-    seed: int = 42
+    seed: int = Field(42, ge=0)
     n_folds: int = Field(5, ge=2)
-    backbone: str = "resnet34"  # any timm model
+    backbone: str = "resnet34"  # any timm model that takes the phases' sizes
     pretrained: bool = True
     weights: str | None = (
         None  # a safetensors file, or a folder of <backbone>.safetensors; None: $COMP_WEIGHTS, timm
@@ -193,7 +198,7 @@ def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(override, content)
     if isinstance(content["competition"], str):
-        content["competition"] = load_competition(content["competition"]).model_dump()
+        content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
     return _validated(Recipe, content, path)
 
 
@@ -234,6 +239,8 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = content.pop("extends", None)
     if parent is None:
         return content
+    if not isinstance(parent, str):
+        raise CompError(f"{path}: extends is {parent!r}; one recipe's name or file is expected")
     base = _read_extended(_find(parent, "recipes", path.parent), (*seen, path.resolve()))
     base.pop("name", None)
     return _merged(base, content)
@@ -262,7 +269,7 @@ def _apply(override: str, content: dict[str, Any]) -> None:
     *parents, last = dotted.strip().split(".")
     place: Any = content
     if parents and parents[0] == "competition" and isinstance(content["competition"], str):
-        content["competition"] = load_competition(content["competition"]).model_dump()
+        content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
     if parents and parents[0] == "phases" and "phases" not in content:
         content["phases"] = [phase.model_dump() for phase in Recipe.model_fields["phases"].default]
     for key in parents:

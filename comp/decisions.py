@@ -96,27 +96,26 @@ def fit_optuna(
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=name,
-        storage=JournalStorage(JournalFileBackend(str(study_path))),
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        load_if_exists=True,
-    )
+    storage = JournalStorage(JournalFileBackend(str(study_path)))
+    if name in {study.study_name for study in storage.get_all_studies()}:
+        study = optuna.load_study(study_name=name, storage=storage)
+        if sum(trial.state.is_finished() for trial in study.trials) >= n_trials:
+            return np.array([study.best_params[f"t{c}"] for c in range(probs.shape[1])])
+        optuna.delete_study(study_name=name, storage=storage)  # cut off; a whole one is the same every time
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", sampler=sampler)
     classes = range(probs.shape[1])
     common = fit_global(probs, targets, metric)
     exact = fit_exact(probs, targets, metric, common)
-    if not study.trials:
-        for start in (common, exact):
-            study.enqueue_trial({f"t{c}": float(start[c]) for c in classes})
+    for start in (common, exact):
+        study.enqueue_trial({f"t{c}": float(start[c]) for c in classes})
     by_class, true = np.ascontiguousarray(probs.T, float), np.ascontiguousarray(targets.T.astype(bool))
 
     def objective(trial: optuna.Trial) -> float:
         thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in classes])
         return _score_by_class(by_class, true, thresholds, metric)
 
-    n_done = sum(trial.state.is_finished() for trial in study.trials)
-    study.optimize(objective, n_trials=max(0, n_trials - n_done))
+    study.optimize(objective, n_trials=max(n_trials, 2))
     return np.array([study.best_params[f"t{c}"] for c in classes])
 
 

@@ -2,7 +2,7 @@
 memory-mapped cache so that every file is decoded once."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from comp.errors import CompError, some
 Image.MAX_IMAGE_PIXELS = (
     500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
 )
+Paths = dict[int, Path]  # by size in pixels
 CHUNK = 256  # images between two notes of what is done
 
 
@@ -27,13 +28,11 @@ class ImageSet:
     name: str  # "train" or "test"
     ids: np.ndarray  # (N,) str
     paths: tuple[tuple[Path, ...], ...]  # N times 1 or n_channels
-    n_channels: int
+    channels: tuple[str, ...]  # empty: RGB
 
     @property
-    def stamp(self) -> str:
-        return (
-            digest(self.ids, [str(path) for path in self.paths[0]], self.n_channels) if len(self.ids) else ""
-        )
+    def n_channels(self) -> int:
+        return len(self.channels) or 3
 
 
 def find_images(
@@ -59,7 +58,7 @@ def find_images(
     if missing:
         places = " or ".join(str(folder / pattern) for folder, pattern in folders)
         raise CompError(f"no image for {some(missing)} of the {len(ids):,} {name} ids; looked for {places}")
-    return ImageSet(name, ids, tuple(found), len(channels) or 3)
+    return ImageSet(name, ids, tuple(found), tuple(channels))
 
 
 def _names_in(folder: Path) -> set[str]:
@@ -67,12 +66,12 @@ def _names_in(folder: Path) -> set[str]:
         return {entry.name for entry in entries}
 
 
-def decode(paths: Sequence[Path]) -> Image.Image | np.ndarray:
-    """One RGB image (H, W, 3), or one grey channel a file joined to (H, W, len(paths)), as uint8.
+def decode(paths: Sequence[Path], *, joined: bool) -> Image.Image | np.ndarray:
+    """One RGB image (H, W, 3), or where `joined` one grey channel a file, (H, W, len(paths)), as uint8.
 
     CMYK, grey, palette and transparent files become RGB; 16-bit greys are scaled to 8 bits, not clipped; a
     rotation noted by the camera is applied. Raises OSError for a file that can't be read whole."""
-    if len(paths) == 1:
+    if not joined:
         return _open(paths[0], "RGB")
     channels = [np.asarray(_open(path, "L")) for path in paths]
     if len({channel.shape for channel in channels}) > 1:
@@ -116,25 +115,33 @@ def native_size(images: ImageSet, n_probed: int = 64) -> int:
 
 
 def cached(
-    images: ImageSet, sizes: Sequence[int], folder: Path, stamp: str, n_threads: int | None = None
-) -> dict[int, Path]:
-    """For each size the path of a .npy with all images (N, side, side, channels) uint8, built where it isn't
-    there.
+    image_sets: Mapping[str, tuple[ImageSet, Sequence[int]]], folder: Path, stamp: str
+) -> dict[str, Paths]:
+    """For each named set of images and sizes, by size the path of a .npy with all images (N, side, side,
+    channels) uint8, built where it isn't there.
 
     Each file is decoded once for all sizes. `side` is at most the images' own size: enlarging is left to the
     device. Stopped anywhere, it goes on where it was. Raises one CompError that names all files that can't be
-    read."""
-    native = native_size(images)
-    sides = {size: min(size, native) for size in sizes}
-    key = digest(stamp, images.stamp)
-    paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
-    with waiting_lock(folder / f".{images.name}.lock"):
-        if absent := {side: path for side, path in paths.items() if not path.exists()}:
-            _build(images, absent, key, n_threads or os.cpu_count() or 1)
-    return {size: paths[side] for size, side in sides.items()}
+    read, of all sets.
+    """
+    n_threads = os.cpu_count() or 1
+    answers, failed = {}, []
+    for name, (images, sizes) in image_sets.items():
+        native = native_size(images)
+        key = digest(stamp, images.ids, images.channels)
+        sides = {size: min(size, native) for size in sizes}
+        paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
+        with waiting_lock(folder / f".{images.name}.lock"):
+            if absent := {side: path for side, path in paths.items() if not path.exists()}:
+                failed += _build(images, absent, key, n_threads)
+        answers[name] = {size: paths[side] for size, side in sides.items()}
+    if failed:
+        raise CompError(f"images that can't be read: {some(failed)}; mend or replace them")
+    return answers
 
 
-def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -> None:
+def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -> list[str]:
+    """Fill the caches; give the files that can't be read, each with the reason."""
     arrays = {
         side: GrowingArray(path, (len(images.ids), side, side, images.n_channels), "uint8", {"key": key})
         for side, path in paths.items()
@@ -145,7 +152,7 @@ def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -
     def fill(rows: np.ndarray) -> int:
         for row in rows:
             try:
-                image = decode(images.paths[row])
+                image = decode(images.paths[row], joined=bool(images.channels))
             except OSError as error:
                 failed.append(f"{images.paths[row][0]}: {str(error).splitlines()[0]}")
                 continue
@@ -154,18 +161,14 @@ def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -
         return len(rows)
 
     label = f"{images.name} images to {', '.join(map(str, paths))} px"
-    with (
-        progress(label, len(images.ids), len(images.ids) - len(todo)) as advance,
-        ThreadPoolExecutor(n_threads) as pool,
-    ):
+    done = len(images.ids) - len(todo)
+    with progress(label, len(images.ids), done) as advance, ThreadPoolExecutor(n_threads) as pool:
         for n in pool.map(fill, _chunks(todo)):
             advance(n)
-    if failed:
-        raise CompError(
-            f"{images.name} images that can't be read: {some(sorted(failed))}; mend or replace them"
-        )
-    for array in arrays.values():
-        array.finish()
+    if not failed:
+        for array in arrays.values():
+            array.finish()
+    return sorted(failed)
 
 
 def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:

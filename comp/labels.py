@@ -24,7 +24,7 @@ class Labels:
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """A CSV with every cell as text (an empty cell is ''), checked to have `columns`. Files may be zipped."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (ValueError, OSError) as error:
         raise CompError(f"{path} cannot be read as CSV: {str(error).strip().splitlines()[0]}") from error
     for column in columns:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from comp.artifacts import digest, manifest_path, read_json, read_stamp
-from comp.config import Competition
+from comp.artifacts import digest, folds_path, manifest_path, read_json
+from comp.config import Competition, Recipe
 from comp.errors import CompError
+from comp.folds import read_folds
 from comp.images import ImageSet, find_images
 from comp.labels import Labels, check_unique, read_labels, read_table
 
@@ -45,12 +46,25 @@ def read_manifest(competition: Competition) -> Data:
     content = read_json(path)
     files = {name: path.parent / value for name, value in content["files"].items() if value}
     folders = {
-        split: [(path.parent / folder, pattern) for folder, pattern in places]
-        for split, places in content["folders"].items()
+        split: [(path.parent / place["folder"], place["pattern"]) for place in places]
+        for split, places in content["images"].items()
     }
     image_folders = [folder for places in folders.values() for folder, _ in places]
     for place in [*files.values(), *image_folders]:
         if not place.exists():
             raise CompError(f"{place} is gone, though {path} names it; run `comp download --force`")
-    stamp = digest(read_stamp(path), content["sources"])
+    contents = {
+        split: [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in places]
+        for split, places in content["images"].items()
+    }
+    stamp = digest(contents, competition.images.channels)  # wherever it lies
     return Data(files["labels"], files["sample"], files.get("solution"), folders, stamp)
+
+
+def read_training(recipe: Recipe) -> tuple[Data, Labels, np.ndarray]:
+    """The data, the labels, and the fold (N,) of each labelled image."""
+    competition = recipe.competition
+    data = read_manifest(competition)
+    labels = data.labels(competition)
+    path = folds_path(competition.name, recipe.n_folds, recipe.seed)
+    return data, labels, read_folds(path, labels.ids, recipe.n_folds)

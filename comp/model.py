@@ -13,7 +13,8 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from timm.data import resolve_model_data_config
 from torch import nn
 from torch.nn import functional
@@ -89,10 +90,21 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
         ) from error
 
 
-def check_weights(backbone: str, weights: str | None) -> None:
-    """Fail now, and not in every fold, if the weights of a recipe can't be had."""
-    spec = ModelSpec(backbone, ("one",), 3, 64, (0.5,) * 3, (0.5,) * 3)
-    create(spec, pretrained=True, weights=weights)
+def check(
+    backbone: str, sizes: Sequence[int], n_channels: int, *, pretrained: bool, weights: str | None
+) -> None:
+    """Fail now, and not in every fold, if the network can't be had or doesn't take images of these sizes."""
+    spec = ModelSpec(backbone, ("one",), n_channels, sizes[-1], (0.5,) * n_channels, (0.5,) * n_channels)
+    model = create(spec, pretrained=pretrained, weights=weights).eval()
+    for size in sizes:
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(1, n_channels, size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CompError(
+                f"{backbone} does not take images of {size} px ({reason}); change phases"
+            ) from error
 
 
 def pretrained_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -105,7 +117,7 @@ def save(path: Path, model: nn.Module, spec: ModelSpec, stamp: Stamp) -> None:
     metadata = {"spec": json.dumps(asdict(spec)), "stamp": json.dumps(plain(stamp))}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(safetensors_bytes(tensors, metadata))
 
 
 def load(path: Path) -> tuple[nn.Module, ModelSpec]:

@@ -65,7 +65,7 @@ def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[D
                 def report(name: str = name, **event: Any) -> None:
                     _show(bars, name, event)
 
-                job(*args, device=places[0], report=report)
+                _call(job, args, places[0], report)
         return
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue = context.Queue()
@@ -98,6 +98,18 @@ def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[D
             process.join()
 
 
+def _call(job: Job, args: tuple[Any, ...], place: Device, report: Report) -> None:
+    """Run the job; what users can mend becomes a CompError."""
+    try:
+        job(*args, device=place, report=report)
+    except torch.cuda.OutOfMemoryError as error:
+        raise CompError(
+            "the GPU's memory is full; lower phases.N.batch_size or predict_batch_size and run again"
+        ) from error
+    except OSError as error:
+        raise CompError(f"{error.filename or 'system'}: {error.strerror or error}") from error
+
+
 def _drain(events: multiprocessing.Queue, bars: Bars) -> None:
     deadline = time.monotonic() + 0.2
     while (left := deadline - time.monotonic()) > 0:
@@ -120,7 +132,7 @@ def _show(bars: Bars, name: str, event: dict[str, Any]) -> None:
 def _work(job: Job, args: tuple[Any, ...], place: Device, name: str, events: multiprocessing.Queue) -> None:
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
-        job(*args, device=place, report=lambda **event: events.put((name, event)))
+        _call(job, args, place, lambda **event: events.put((name, event)))
     except CompError as error:
         events.put((name, {"error": CompError(f"{name}: {error}")}))
     except KeyboardInterrupt:

@@ -23,12 +23,17 @@ def folder_of(path: Path, n: int = 12, size: int = 32) -> tuple[np.ndarray, list
     return np.array([f"im{i}" for i in range(n)]), [(path, "{id}.png")]
 
 
+def build(ids, folders, sizes: list[int], folder: Path) -> dict[int, Path]:
+    images = find_images("train", ids, folders, [])
+    return cached({"train": (images, sizes)}, folder / "cache", "s")["train"]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "L"])
 def test_every_kind_of_file_comes_out_as_rgb(tmp_path: Path, mode: str):
     path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
     image = Image.fromarray(picture()).convert(mode, palette=Image.Palette.ADAPTIVE)
     image.save(path, quality=98)
-    found = np.asarray(decode([path])).astype(int)
+    found = np.asarray(decode([path], joined=False)).astype(int)
     assert np.abs(found - np.asarray(image.convert("RGB"))).mean() < 2
     assert mode == "L" or np.abs(found - picture()).mean() < 5
 
@@ -36,7 +41,7 @@ def test_every_kind_of_file_comes_out_as_rgb(tmp_path: Path, mode: str):
 def test_16_bit_greys_are_scaled_and_not_clipped(tmp_path: Path):
     values = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "x.png")
-    found = np.asarray(decode([tmp_path / "x.png"]))
+    found = np.asarray(decode([tmp_path / "x.png"], joined=False))
     assert found.shape == (16, 16, 3)
     assert np.abs(found[..., 0].astype(int) - (values >> 8)).max() <= 1
 
@@ -45,7 +50,7 @@ def test_a_rotation_noted_by_the_camera_is_applied(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(picture()).save(tmp_path / "x.png", exif=exif)
-    assert np.array_equal(np.asarray(decode([tmp_path / "x.png"])), np.rot90(picture(), -1))
+    assert np.array_equal(np.asarray(decode([tmp_path / "x.png"], joined=False)), np.rot90(picture(), -1))
 
 
 def test_one_file_a_channel_is_joined_in_order(tmp_path: Path):
@@ -54,7 +59,7 @@ def test_one_file_a_channel_is_joined_in_order(tmp_path: Path):
     images = find_images(
         "train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["yellow", "red", "blue", "green"]
     )
-    assert np.asarray(decode(images.paths[0]))[3, 3].tolist() == [150, 0, 100, 50]
+    assert np.asarray(decode(images.paths[0], joined=True))[3, 3].tolist() == [150, 0, 100, 50]
 
 
 def test_the_real_protein_images_have_four_channels(shared: Path):
@@ -62,7 +67,7 @@ def test_the_real_protein_images_have_four_channels(shared: Path):
     images = find_images(
         "train", np.array(["800_A6_1"]), [(shared / "hpa" / "rgby", "{id}_{channel}.png")], channels
     )
-    joined = np.asarray(decode(images.paths[0]))
+    joined = np.asarray(decode(images.paths[0], joined=True))
     assert joined.shape == (512, 512, 4)
     green = np.asarray(Image.open(shared / "hpa" / "rgby" / "800_A6_1_green.png").convert("L"))
     assert np.array_equal(joined[..., 1], green)
@@ -88,19 +93,19 @@ def test_damaged_images_are_named_all_at_once_and_leave_no_cache(tmp_path: Path)
     (tmp_path / "a" / "im7.png").write_bytes(b"not an image")
     (tmp_path / "a" / "im9.png").write_bytes(b"")
     with pytest.raises(CompError, match=r"can't be read: 3 \(.*im3.png.*im7.png.*im9.png"):
-        cached(find_images("train", ids, folders, []), [16], tmp_path / "cache", "s")
+        build(ids, folders, [16], tmp_path)
     assert not list((tmp_path / "cache").glob("*.npy"))
     folder_of(tmp_path / "b")
     for name in ("im3.png", "im7.png", "im9.png"):
         (tmp_path / "b" / name).replace(tmp_path / "a" / name)
-    path = cached(find_images("train", ids, folders, []), [16], tmp_path / "cache", "s")[16]
+    path = build(ids, folders, [16], tmp_path)[16]
     assert np.load(path).shape == (12, 16, 16, 3)  # mended, it goes on
     assert not list((tmp_path / "cache").glob(".*npy*"))
 
 
 def test_the_cache_holds_every_size_and_never_enlarges(tmp_path: Path):
     ids, folders = folder_of(tmp_path / "a")
-    paths = cached(find_images("train", ids, folders, []), [16, 64], tmp_path / "cache", "s")
+    paths = build(ids, folders, [16, 64], tmp_path)
     assert np.load(paths[16]).shape == (12, 16, 16, 3)
     assert np.load(paths[64]).shape == (12, 32, 32, 3)
     assert np.array_equal(np.load(paths[64])[5], np.roll(picture(), 5, 0))
@@ -113,3 +118,10 @@ def test_a_filled_row_is_not_filled_again_after_a_kill(tmp_path: Path):
     assert again.missing().tolist() == [1, 3]
     other = GrowingArray(tmp_path / "x.npy", (4, 2), "float32", {"of": 2})
     assert other.missing().tolist() == [0, 1, 2, 3]
+
+
+def test_one_grey_channel_stays_one(tmp_path: Path):
+    Image.new("L", (20, 20), 70).save(tmp_path / "a_g.png")
+    images = find_images("train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["g"])
+    path = cached({"train": (images, [16])}, tmp_path / "cache", "s")["train"][16]
+    assert np.load(path).shape == (1, 16, 16, 1)

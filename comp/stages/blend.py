@@ -5,12 +5,11 @@ test.npz (the mean of the folds)."""
 
 import numpy as np
 
-from comp.artifacts import digest, folds_path, is_done, oof_path, read_stamp, test_path
+from comp.artifacts import digest, is_done, oof_path, read_stamp, test_path
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError, some
-from comp.folds import read_folds
-from comp.manifest import read_manifest
+from comp.manifest import read_training
 from comp.predictions import Predictions, aligned, concatenated, load, save
 
 
@@ -27,11 +26,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
         say(f"blend: {recipe.name} done already")
         return
-    data = read_manifest(competition)
-    labels = data.labels(competition)
-    fold_of = read_folds(
-        folds_path(competition.name, recipe.n_folds, recipe.seed), labels.ids, recipe.n_folds
-    )
+    data, labels, fold_of = read_training(recipe)
     oof = concatenated([load(oof_path(recipe.name, fold), labels.classes) for fold in folds], paths["oof"])
     expected = labels.ids[np.isin(fold_of, folds)]
     if extra := sorted(set(oof.ids.tolist()) - set(expected.tolist())):

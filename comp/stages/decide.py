@@ -10,7 +10,6 @@ import numpy as np
 from comp.artifacts import (
     decision_path,
     digest,
-    folds_path,
     is_done,
     oof_path,
     read_stamp,
@@ -21,21 +20,16 @@ from comp.config import Recipe
 from comp.console import progress, say, table
 from comp.decisions import cross_fitted, decide, fit_global, fit_optuna
 from comp.errors import CompError
-from comp.folds import read_folds
-from comp.manifest import read_manifest
+from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
 from comp.predictions import aligned, load
 
 DEFAULTS = (0.5, 0.2)
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
+def run(recipe: Recipe, *, force: bool) -> None:
     competition, metric = recipe.competition, recipe.competition.metric
-    data = read_manifest(competition)
-    labels = data.labels(competition)
-    fold_of = read_folds(
-        folds_path(competition.name, recipe.n_folds, recipe.seed), labels.ids, recipe.n_folds
-    )
+    data, labels, fold_of = read_training(recipe)
     if (oof_stamp := read_stamp(oof_path(recipe.name))) is None:
         raise CompError(f"{oof_path(recipe.name)} is not there; run `comp blend` first")
     stamp = {
@@ -61,10 +55,13 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     )
     if len(np.unique(parts)) == 1:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
-        parts = np.random.default_rng(recipe.seed).permutation(len(rows)) % 5
+        names = labels.ids if labels.groups is None else labels.groups
+        units, unit_of = np.unique(names[rows], return_inverse=True)
+        parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
     allow_empty = competition.labels.empty
     n_fits = 2 * (1 + len(np.unique(parts)))
-    study_path(recipe.name).unlink(missing_ok=True) if force else None
+    if force:
+        study_path(recipe.name).unlink(missing_ok=True)
     with progress("thresholds", n_fits) as advance:
 
         def by_global(seen: np.ndarray, part: int) -> np.ndarray:

@@ -3,12 +3,15 @@
 Reads the label CSV; writes folds/<competition>-k<n>-s<seed>.csv (id, fold), and its stamp beside it.
 """
 
+from pathlib import Path
+
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from comp.artifacts import digest, folds_path, is_done, write_json, write_text
 from comp.config import Recipe
 from comp.console import say, table
+from comp.errors import CompError, some
 from comp.folds import read_folds
 from comp.labels import Labels
 from comp.manifest import read_manifest
@@ -26,11 +29,12 @@ def run(recipe: Recipe, *, force: bool) -> None:
         "group": competition.labels.group,
         "groups": "" if labels.groups is None else digest(labels.groups),
     }
-    if path.exists() and not stamp_path.exists():
+    if path.exists() and not force and not stamp_path.exists():
         fold_of = read_folds(path, labels.ids, recipe.n_folds)
+        check_groups(labels, fold_of, path)
         say(f"folds: {path} is not from here; it holds every id once and is taken as it is")
-    elif path.exists() and is_done(stamp_path, stamp, force=force):
-        fold_of = read_folds(path, labels.ids, recipe.n_folds)
+    elif path.exists() and not force and is_done(stamp_path, stamp, force=force):
+        read_folds(path, labels.ids, recipe.n_folds)
         say(f"folds: {path} done already")
         return
     else:
@@ -40,6 +44,10 @@ def run(recipe: Recipe, *, force: bool) -> None:
         write_json(stamp_path, {"stamp": stamp})
         write_text(path, "id,fold\n" + "".join(rows))
         say(f"folds: {path}, {len(labels.ids):,} ids")
+    for group in competition.labels.exclusive:
+        columns = [labels.classes.index(label) for label in group if label in labels.classes]
+        if n_wrong := int((labels.targets[:, columns].sum(1) != 1).sum()):
+            say(f"folds: {n_wrong:,} images don't have exactly one of {', '.join(group)}")
     counts = [
         [int(labels.targets[fold_of == fold, c].sum()) for fold in range(recipe.n_folds)]
         for c in range(len(labels.classes))
@@ -58,6 +66,10 @@ def assign(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
     """(N,) int: the fold of each row, the same whatever the order of the rows. A group counts as one row that
     has all labels of its images."""
     names = labels.ids if labels.groups is None else labels.groups
+    if len(np.unique(names)) < n_folds:
+        raise CompError(
+            f"{len(np.unique(names))} images or groups can't be cut into {n_folds} folds; lower n_folds"
+        )
     units, unit_of = np.unique(names, return_inverse=True)  # sorted before shuffling
     targets = np.zeros((len(units), len(labels.classes) + 1), np.uint8)
     np.maximum.at(targets, unit_of, np.pad(labels.targets, ((0, 0), (0, 1))))
@@ -70,3 +82,13 @@ def assign(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
         fold_of_unit[held_out] = fold
     assert (fold_of_unit >= 0).all(), "a row is in no fold"
     return fold_of_unit[unit_of]
+
+
+def check_groups(labels: Labels, fold_of: np.ndarray, path: Path) -> None:
+    """Raises CompError where a group is in more than one fold: what is learned in one would leak into
+    another."""
+    if labels.groups is None:
+        return
+    pairs = np.unique(np.stack([labels.groups, fold_of.astype(str)]), axis=1)[0]
+    if torn := sorted(set(pairs[1:][pairs[1:] == pairs[:-1]].tolist())):
+        raise CompError(f"{path} has groups in more than one fold: {some(torn)}; keep each in one")

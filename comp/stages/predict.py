@@ -13,12 +13,13 @@ from comp import model as models
 from comp.artifacts import (
     GrowingArray,
     cache_dir,
+    difference,
     digest,
-    folds_path,
     is_done,
     locked,
     model_path,
     oof_path,
+    plain,
     read_stamp,
     test_path,
 )
@@ -27,91 +28,67 @@ from comp.batches import CacheBatches, in_order, load_batches
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
-from comp.folds import read_folds
 from comp.images import cached
-from comp.manifest import read_manifest
+from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.predictions import Predictions, save
+from comp.stamps import train_stamp
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     competition = recipe.competition
-    data = read_manifest(competition)
-    labels = data.labels(competition)
-    fold_of = read_folds(
-        folds_path(competition.name, recipe.n_folds, recipe.seed), labels.ids, recipe.n_folds
-    )
+    data, labels, fold_of = read_training(recipe)
     test_ids = data.sample_ids(competition)
     views = view_names(recipe.views)
-    jobs: dict[str, tuple[Any, ...]] = {}
+    jobs: dict[str, tuple[str, int, Path, np.ndarray, dict[str, Any]]] = {}
     for fold in folds:
-        if (train_stamp := read_stamp(model_path(recipe.name, fold))) is None:
-            raise CompError(f"{model_path(recipe.name, fold)} is not there; run `comp train` first")
-        if train_stamp["folds"] != digest(labels.ids, fold_of):
+        model = model_path(recipe.name, fold)
+        made_from = read_stamp(model)
+        if made_from is None:
+            raise CompError(f"{model} is not there; run `comp train` first")
+        if made_from != (wanted := plain(train_stamp(recipe, labels, fold_of, data.stamp, fold))):
             raise CompError(
-                f"{model_path(recipe.name, fold)} was trained on other folds; run `comp train --force`"
+                f"{model} was trained with {difference(made_from, wanted)}; run `comp train` for that"
             )
-        stamp = {
-            "views": views,
-            "precision": recipe.precision,
-            "train": digest(train_stamp),
-            "images": data.stamp,
-        }
-        for path, name, ids in (
-            (oof_path(recipe.name, fold), "train", labels.ids[fold_of == fold]),
-            (test_path(recipe.name, fold), "test", test_ids),
+        stamp = {"views": views, "train": digest(made_from)}
+        for label, split, path, ids in (
+            (f"fold {fold} held-out", "train", oof_path(recipe.name, fold), labels.ids[fold_of == fold]),
+            (f"fold {fold} test", "test", test_path(recipe.name, fold), test_ids),
         ):
-            stamps = {**stamp, "ids": digest(ids)}
-            if not is_done(path, stamps, force=force):
-                jobs[f"fold {fold} {'held-out' if name == 'train' else 'test'}"] = (
-                    recipe,
-                    fold,
-                    path,
-                    name,
-                    ids,
-                    stamps,
-                )
+            if not is_done(path, {**stamp, "ids": digest(ids)}, force=force):
+                jobs[label] = (split, fold, path, ids, {**stamp, "ids": digest(ids)})
     if not jobs:
         say(f"predict: {recipe.name} fold {', '.join(map(str, folds))} done already")
         return
-    size = recipe.phases[-1].size
-    channels = competition.images.channels
-    sets = {
-        name: data.images(name, ids, channels)
-        for name, ids in (("train", labels.ids), ("test", test_ids))
-        if any(job[3] == name for job in jobs.values())
-    }
-    folder = cache_dir(competition.name)
-    caches = {name: cached(images, [size], folder, data.stamp)[size] for name, images in sets.items()}
-    rows = {
-        name: {image_id: i for i, image_id in enumerate(images.ids.tolist())} for name, images in sets.items()
-    }
+    size, channels = recipe.phases[-1].size, competition.images.channels
+    splits = {split for split, *_ in jobs.values()}
+    all_ids = {split: ids for split, ids in (("train", labels.ids), ("test", test_ids)) if split in splits}
+    needed = {split: (data.images(split, ids, channels), [size]) for split, ids in all_ids.items()}
+    caches = cached(needed, cache_dir(competition.name), data.stamp)
+    rows = {split: {name: i for i, name in enumerate(ids.tolist())} for split, ids in all_ids.items()}
     arguments = {
         label: (
-            name,
+            recipe,
             fold,
             path,
             ids,
             np.array([rows[split][i] for i in ids.tolist()]),
-            caches[split],
-            recipe,
-            stamps,
+            caches[split][size],
+            stamp,
         )
-        for label, (recipe, fold, path, split, ids, stamps) in jobs.items()
-        for name in [recipe.name]
+        for label, (split, fold, path, ids, stamp) in jobs.items()
     }
     say(f"predict: {recipe.name}, {len(views)} views, {', '.join(arguments)}")
     run_jobs(predict_set, arguments, devices(len(folds)))
 
 
 def predict_set(
-    name: str,
+    recipe: Recipe,
     fold: int,
     path: Path,
     ids: np.ndarray,
     rows: np.ndarray,
     cache: Path,
-    recipe: Recipe,
     stamp: dict[str, Any],
     *,
     device: Device,
@@ -120,8 +97,11 @@ def predict_set(
     """Predict these rows of a cache with a fold's model and save them; stopped anywhere, it goes on from
     there."""
     with locked(path.with_name(f".{path.name}.lock"), f"predicting {path}"):
+        if read_stamp(path) == plain(stamp):
+            report(line="was predicted by another process")
+            return
         place = device.activate()
-        model, spec = models.load(model_path(name, fold))
+        model, spec = models.load(model_path(recipe.name, fold))
         model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         prepare = models.Input(spec.mean, spec.std, spec.size).to(place)
         dtype = models.precision_of(recipe.precision, place, model)
@@ -145,7 +125,7 @@ def predict_set(
         if not np.isfinite(probs.rows).all():
             probs.remove()
             raise CompError(
-                f'{model_path(name, fold)} gives numbers that are not finite; set precision = "fp32"'
+                f'{model_path(recipe.name, fold)} gives numbers that are not finite; set precision = "fp32"'
             )
         save(path, Predictions(ids, spec.classes, np.array(probs.rows)), stamp)
         probs.remove()

@@ -47,6 +47,10 @@ def run(recipe: Recipe) -> None:
         if not path.exists():
             raise CompError(f"{path} is not there; run `comp {stage}` first")
     decision = read_json(decision_path(recipe.name))
+    if decision["stamp"]["oof"] != digest(read_stamp(test_path(recipe.name))):
+        raise CompError(
+            f"{decision_path(recipe.name)} was made for other predictions; run `comp blend` and `comp decide`"
+        )
     classes = tuple(decision["thresholds"])
     sample_ids = data.sample_ids(competition)
     stamp = {

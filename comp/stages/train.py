@@ -4,6 +4,7 @@ Reads images, labels and folds; writes runs/<recipe>/fold<k>/: log.jsonl and las
 model.safetensors last.
 """
 
+import io
 import json
 import math
 import time
@@ -20,8 +21,6 @@ from comp import model as models
 from comp.artifacts import (
     cache_dir,
     checkpoint_path,
-    digest,
-    folds_path,
     is_done,
     locked,
     log_path,
@@ -37,80 +36,41 @@ from comp.config import Phase, Recipe
 from comp.console import clock, say
 from comp.decisions import fit_global
 from comp.errors import CompError
-from comp.folds import read_folds
 from comp.images import cached
 from comp.labels import Labels
 from comp.losses import bce
-from comp.manifest import read_manifest
+from comp.manifest import read_training
 from comp.metrics import fbeta
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.schedule import rate
-
-READ = [
-    "seed",
-    "backbone",
-    "pretrained",
-    "weights",
-    "drop_rate",
-    "phases",
-    "augment",
-    "weight_decay",
-    "clip_norm",
-    "ema_decay",
-    "precision",
-    "n_folds",
-]
-
-
-def stamp_of(
-    recipe: Recipe, labels: Labels, fold_of: np.ndarray, data_stamp: str, fold: int
-) -> dict[str, Any]:
-    fields = recipe.model_dump(include=set(READ))
-    return {
-        **fields,
-        "fold": fold,
-        "channels": recipe.competition.images.channels,
-        "labels": digest(labels.ids, labels.classes, labels.targets),
-        "folds": digest(labels.ids, fold_of),
-        "images": data_stamp,
-    }
+from comp.stamps import train_stamp
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     competition = recipe.competition
-    data = read_manifest(competition)
-    labels = data.labels(competition)
-    fold_of = read_folds(
-        folds_path(competition.name, recipe.n_folds, recipe.seed), labels.ids, recipe.n_folds
-    )
-    stamps = {fold: stamp_of(recipe, labels, fold_of, data.stamp, fold) for fold in folds}
-    done = {
-        fold: is_done(model_path(recipe.name, fold), stamp, force=force) for fold, stamp in stamps.items()
-    }
-    todo = [fold for fold in folds if not done[fold]]
-    for fold in todo:
-        is_done(
-            started_path(recipe.name, fold), stamps[fold], force=force
-        )  # half-trained nights are kept, too
-    if finished := [fold for fold in folds if done[fold]]:
+    data, labels, fold_of = read_training(recipe)
+    stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold) for fold in folds}
+    todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
+    for fold in todo:  # what is half trained isn't replaced silently either
+        is_done(started_path(recipe.name, fold), stamps[fold], force=force)
+    if finished := sorted(set(folds) - set(todo)):
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
     if not todo:
         return
     if recipe.pretrained:
         say(f"train: looking for the weights of {recipe.backbone}")
-        models.check_weights(recipe.backbone, recipe.weights)
-    train_images = data.images("train", labels.ids, competition.images.channels)
-    test_images = data.images("test", data.sample_ids(competition), competition.images.channels)
-    sizes = sorted({phase.size for phase in recipe.phases})
-    caches = cached(train_images, sizes, cache_dir(competition.name), data.stamp)
-    cached(
-        test_images, [recipe.phases[-1].size], cache_dir(competition.name), data.stamp
-    )  # bad files show now
+    channels, sizes = competition.images.channels, sorted({phase.size for phase in recipe.phases})
+    n_channels = competition.images.n_channels
+    models.check(recipe.backbone, sizes, n_channels, pretrained=recipe.pretrained, weights=recipe.weights)
+    train_images = data.images("train", labels.ids, channels)
+    test_images = data.images("test", data.sample_ids(competition), channels)
+    needed = {"train": (train_images, sizes), "test": (test_images, [recipe.phases[-1].size])}
+    caches = cached(needed, cache_dir(competition.name), data.stamp)["train"]
     say(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
         f"{len(labels.ids):,} images"
     )
-    jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold]) for fold in todo}
+    jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
     run_jobs(train_fold, jobs, devices(len(folds)))
 
 
@@ -121,6 +81,7 @@ def train_fold(
     fold_of: np.ndarray,
     caches: dict[int, Path],
     stamp: dict[str, Any],
+    force: bool,
     *,
     device: Device,
     report: Report,
@@ -129,6 +90,9 @@ def train_fold(
     with locked(
         checkpoint_path(recipe.name, fold).with_name(".lock"), f"training fold {fold} of {recipe.name}"
     ):
+        if is_done(model_path(recipe.name, fold), stamp, force=force):
+            report(line="was finished by another process")
+            return
         place = device.activate()
         trainer = Trainer(recipe, fold, labels, fold_of, caches, stamp, place, device.n_loaders)
         model_path(recipe.name, fold).unlink(missing_ok=True)
@@ -142,6 +106,7 @@ def train_fold(
         while trainer.n_epochs_done < trainer.n_epochs:
             report(line=trainer.epoch(report))
             trainer.save()
+        trainer.write_log()
         models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
         checkpoint_path(recipe.name, fold).unlink(missing_ok=True)
 
@@ -346,7 +311,12 @@ class Trainer:
             "n_steps_done": self.n_steps_done,
         }
         with replacing(checkpoint_path(self.recipe.name, self.fold)) as temporary:
-            torch.save(state, temporary)
+            buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+            torch.save(state, buffer)
+            temporary.write_bytes(buffer.getbuffer())
+        self.write_log()
+
+    def write_log(self) -> None:
         write_text(
             log_path(self.recipe.name, self.fold), "".join(json.dumps(row) + "\n" for row in self.history)
         )
@@ -362,7 +332,8 @@ class Trainer:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         self.history = json.loads(state["history"])
         self.n_steps_done = state["n_steps_done"]
         return True
