@@ -180,9 +180,7 @@ def _houses(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
 def _mine(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
     """Ochre ground with small turquoise ponds."""
     x, y = rng.uniform(0.25, 0.75, 2) * size
-    r = rng.uniform(0.1, 0.16) * size
+    r = rng.uniform(0.15, 0.24) * size
     pen.ellipse([x - r, y - 0.7 * r, x + r, y + 0.7 * r], fill=_shade(rng, (188, 158, 104)))
     for dx, dy in rng.uniform(-0.6, 0.6, (4, 2)) * r:
-        pen.ellipse(
-            [x + dx - 1.5, y + dy - 1.5, x + dx + 1.5, y + dy + 1.5], fill=_shade(rng, (88, 168, 158))
-        )
+        pen.ellipse([x + dx - 2, y + dy - 2, x + dx + 2, y + dy + 2], fill=_shade(rng, (88, 168, 158)))

@@ -78,8 +78,8 @@ def test_a_missing_and_a_cut_image_are_named_before_training(ready: Path, fails)
 def test_a_fold_file_that_lacks_ids(ready: Path, fails):
     edit(ready / "folds" / "tiny-k2-s42.csv", lambda t: t[t["id"] != "train_7"])
     assert "lacks ids: 1 (train_7); rerun `comp folds --force`" in fails("train", "tiny.toml")
-    (ready / "folds" / "tiny-k2-s42.csv").unlink()
-    assert main(["folds", "tiny.toml"]) == 0
+    assert main(["folds", "tiny.toml", "--force"]) == 0
+    assert len((ready / "folds" / "tiny-k2-s42.csv").read_text().splitlines()) == 91
 
 
 def test_a_fold_file_of_the_users_own_is_kept(ready: Path):
@@ -153,6 +153,39 @@ def test_a_folder_that_is_not_there_and_one_without_the_files(here: Path, fails)
 def test_files_that_went_away_after_the_download(ready: Path, fails):
     shutil.rmtree(drawn(ready) / "test-jpg")
     assert "is gone, though" in fails("folds", "tiny.toml")
+    assert "is gone, though" in fails("download", "tiny.toml")
+    assert main(["download", "tiny.toml", "--force"]) == 0
+
+
+def test_a_wrong_from_leaves_what_was_there(ready: Path, fails):
+    before = sorted(ready.rglob("*"))
+    assert "no such folder" in fails("download", "tiny.toml", "--from", "nowhere", "--force")
+    assert sorted(ready.rglob("*")) == before
+
+
+def test_more_folds_than_images_and_torn_groups(ready: Path, fails):
+    line = fails("folds", "tiny.toml", "--set", "n_folds=91")
+    assert "90 images or groups can't be cut into 91 folds" in line
+    edit(drawn(ready) / "train.csv", lambda t: t.assign(scene=[str(i // 9) for i in range(90)]))
+    path = ready / "folds" / "tiny-k2-s42.csv"
+    edit(path, lambda t: t.assign(fold=[str(i % 2) for i in range(90)]))
+    path.with_suffix(".json").unlink()
+    assert "groups in more than one fold: 10 (0, 1, 2, 3, 4, …)" in fails(
+        "folds", "tiny.toml", "--set", "competition.labels.group='scene'"
+    )
+
+
+def test_a_model_of_other_settings_and_a_decision_for_other_predictions(ready: Path, fails):
+    short = ["--folds", "0", "--set", "phases=[{size = 16, epochs = 1}]"]
+    for stage in ("train", "predict", "blend", "decide", "submit"):
+        assert main([stage, "tiny.toml", *short]) == 0
+    assert "was trained with phases.0.lr = 0.001, not 0.003" in fails(
+        "predict", "tiny.toml", "--folds", "0"
+    )
+    more = [*short, "--set", "views=['identity']", "--force"]
+    for stage in ("predict", "blend"):
+        assert main([stage, "tiny.toml", *more]) == 0
+    assert "was made for other predictions" in fails("submit", "tiny.toml", *more)
 
 
 def test_folds_that_do_not_exist(here: Path, fails):
@@ -204,6 +237,19 @@ def test_a_disk_that_fills_up_while_images_are_decoded(here: Path):
     answer = mounted("size=1500k", script, here)
     assert answer.stdout.splitlines()[-2:] == ["rc 1", "rc 0"], answer.stdout + answer.stderr
     assert "No space left on device" in answer.stderr
+
+
+def test_a_disk_that_fills_up_under_a_checkpoint(here: Path):
+    script = """
+    head -c 100M /dev/zero > small/filler
+    COMP_DATA=data COMP_RUNS=small/runs $PY -m comp train tiny.toml --folds 0; echo rc $?
+    find small -name '*.pt' -o -name '*.safetensors' -o -name '*.partial'"""
+    for stage in ("download", "folds"):
+        comp(stage, "tiny.toml", cwd=here)
+    answer = mounted("size=300k", script, here)
+    assert answer.stdout.splitlines()[-1] == "rc 1", answer.stdout + answer.stderr
+    (line,) = [line for line in answer.stderr.strip().splitlines() if not line.startswith("head:")]
+    assert "No space left on device" in line
 
 
 def test_a_read_only_folder_is_one_line(here: Path):

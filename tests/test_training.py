@@ -127,6 +127,11 @@ def test_weights_come_from_a_file_or_a_folder_and_fit_other_channels(
         models.create(spec(), pretrained=True, weights=str(tmp_path / "x.pth"))
 
 
+def test_a_backbone_that_does_not_take_the_size_is_refused():
+    with pytest.raises(CompError, match="vit_tiny_patch16_224 does not take images of 64 px"):
+        models.check("vit_tiny_patch16_224", [64], 3, pretrained=False, weights=None)
+
+
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(CompError, match="timm has no model 'resnet34x'; it has"):
         models.create(spec(backbone="resnet34x"), pretrained=False)
@@ -210,9 +215,10 @@ def test_head_only_epochs_leave_the_body_as_it_was(here: Path):
     assert [k for k, equal in same.items() if not equal] == ["fc.weight", "fc.bias"]
 
 
-def test_two_processes_do_not_train_the_same_fold(here: Path, fails):
+def test_two_processes_do_not_train_the_same_fold(here: Path, fails, monkeypatch: pytest.MonkeyPatch):
     import fcntl
 
+    monkeypatch.setattr("comp.artifacts.PATIENCE", 0.3)
     prepared(here)
     lock = here / "runs" / "tiny" / "fold0" / ".lock"
     lock.parent.mkdir(parents=True)
