@@ -225,3 +225,11 @@ def test_two_processes_do_not_train_the_same_fold(here: Path, fails, monkeypatch
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert "another process is training fold 0 of tiny" in fails(*TRAIN)
+
+
+def test_a_damaged_checkpoint_is_named(here: Path, fails):
+    prepared(here)
+    path = here / "runs" / "tiny" / "fold0" / "last.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK cut short")
+    assert "last.pt is damaged; remove it" in fails(*TRAIN)

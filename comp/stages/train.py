@@ -7,6 +7,7 @@ model.safetensors last.
 import io
 import json
 import math
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,8 @@ class Trainer:
         device: torch.device,
         n_loaders: int,
     ):
-        self.recipe, self.fold, self.stamp, self.device, self.n_loaders = (
-            recipe,
-            fold,
-            plain(stamp),
-            device,
-            n_loaders,
-        )
+        self.recipe, self.fold, self.stamp = recipe, fold, plain(stamp)
+        self.device, self.n_loaders = device, n_loaders
         self.targets, self.caches = labels.targets, caches
         self.train_rows, self.valid_rows = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         self.n_epochs = sum(phase.epochs for phase in recipe.phases)
@@ -325,9 +321,12 @@ class Trainer:
         path = checkpoint_path(self.recipe.name, self.fold)
         if not path.exists():
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if json.loads(state["stamp"]) != self.stamp:
-            return False
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if json.loads(state["stamp"]) != self.stamp:
+                return False
+        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise CompError(f"{path} is damaged; remove it to train this fold from its start") from error
         self.model.load_state_dict(state["model"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
