@@ -91,11 +91,11 @@ def test_every_training_image_is_predicted_once_by_the_fold_that_did_not_see_it(
 def test_the_decision_holds_three_honest_scores(copy: Path):
     decision = json.loads((copy / "runs" / "tiny" / "decision.json").read_text())
     scores = decision["scores"]
-    assert scores["cross_fitted"] == max(
-        scores["global"]["cross_fitted"], scores["per-class"]["cross_fitted"]
-    )
-    assert scores["per-class"]["in_sample"] >= scores["global"]["in_sample"]
-    assert set(scores["default"]) == {"0.5", "0.2"}
+    rules = scores["rules"]
+    assert list(rules) == ["0.5 for all", "0.2 for all", "global", "per-class"]
+    assert scores["cross_fitted"] == max(rule["cross_fitted"] for rule in rules.values())
+    assert scores == {**rules[decision["rule"]], "rules": rules}
+    assert rules["per-class"]["in_sample"] >= rules["global"]["in_sample"]
 
 
 def test_other_views_rerun_predict_and_not_train(copy: Path, fails, capsys: pytest.CaptureFixture[str]):

@@ -3,6 +3,7 @@
 Reads runs/<recipe>/oof.npz, labels and folds; writes decision.json: the rule, its parameters, its scores.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
 from comp.predictions import aligned, load
 
-DEFAULTS = (0.5, 0.2)
+DEFAULTS = (0.5, 0.2)  # what people take without fitting; 0.2 suits F2
+Fit = Callable[[np.ndarray, int], np.ndarray]  # (rows that may be seen (N,), fold that may not) -> (C,)
 
 
 def run(recipe: Recipe, *, force: bool) -> None:
@@ -48,53 +50,47 @@ def run(recipe: Recipe, *, force: bool) -> None:
     oof = load(oof_path(recipe.name), labels.classes)
     row = {image_id: i for i, image_id in enumerate(labels.ids.tolist())}
     rows = np.array([row[i] for i in oof.ids.tolist() if i in row])
-    probs, targets, parts = (
-        aligned(oof, labels.ids[rows], oof_path(recipe.name)),
-        labels.targets[rows],
-        fold_of[rows],
-    )
+    probs = aligned(oof, labels.ids[rows], oof_path(recipe.name))
+    targets, parts = labels.targets[rows], fold_of[rows]
     if len(np.unique(parts)) == 1:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
         names = labels.ids if labels.groups is None else labels.groups
         units, unit_of = np.unique(names[rows], return_inverse=True)
         parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
     allow_empty = competition.labels.empty
-    n_fits = 2 * (1 + len(np.unique(parts)))
     if force:
         study_path(recipe.name).unlink(missing_ok=True)
-    with progress("thresholds", n_fits) as advance:
 
-        def by_global(seen: np.ndarray, part: int) -> np.ndarray:
-            advance(1)
-            return fit_global(probs[seen], targets[seen], metric)
+    def constant(threshold: float) -> Fit:
+        return lambda seen, part: np.full(len(labels.classes), threshold)
 
-        def by_optuna(seen: np.ndarray, part: int) -> np.ndarray:
-            name = f"{digest(stamp)} {'all rows' if part < 0 else f'without fold {part}'}"
-            thresholds = fit_optuna(
-                probs[seen], targets[seen], metric,
-                n_trials=recipe.n_trials, seed=recipe.seed, study_path=study_path(recipe.name), name=name,
-            )  # fmt: skip
-            advance(1)
-            return thresholds
+    def by_global(seen: np.ndarray, part: int) -> np.ndarray:
+        return fit_global(probs[seen], targets[seen], metric)
 
-        def scored(decisions: np.ndarray) -> float:
-            return fbeta(targets, decisions, beta=metric.beta, average=metric.average)
+    def by_optuna(seen: np.ndarray, part: int) -> np.ndarray:
+        name = f"{digest(stamp)} {'all rows' if part < 0 else f'without fold {part}'}"
+        return fit_optuna(
+            probs[seen], targets[seen], metric,
+            n_trials=recipe.n_trials, seed=recipe.seed, study_path=study_path(recipe.name), name=name,
+        )  # fmt: skip
 
-        rules: dict[str, dict[str, Any]] = {}
-        for rule, fit in (("global", by_global), ("per-class", by_optuna)):
+    def scored(decisions: np.ndarray) -> float:
+        return fbeta(targets, decisions, beta=metric.beta, average=metric.average)
+
+    fits = {f"{t:g} for all": constant(t) for t in DEFAULTS} | {"global": by_global, "per-class": by_optuna}
+    rules: dict[str, dict[str, Any]] = {}
+    with progress("thresholds", len(fits)) as advance:
+        for rule, fit in fits.items():
             thresholds = fit(np.ones(len(rows), bool), -1)
-            held_out, spread = cross_fitted(probs, targets, parts, fit, allow_empty)
+            held_out, fitted = cross_fitted(probs, targets, parts, fit, allow_empty)
             rules[rule] = {
                 "thresholds": thresholds,
-                "spread": spread.std(0),
+                "spread": fitted.std(0),
                 "in_sample": scored(decide(probs, thresholds, allow_empty=allow_empty)),
                 "cross_fitted": scored(held_out),
                 "decisions": held_out,
             }
-    defaults = {
-        f"{t:g}": scored(decide(probs, np.full(len(labels.classes), t), allow_empty=allow_empty))
-        for t in DEFAULTS
-    }
+            advance(1)
     best = max(rules, key=lambda rule: rules[rule]["cross_fitted"])  # of equals the first, which is simpler
     chosen = rules[best]
     per_class = fbeta_per_class(targets, chosen["decisions"], beta=metric.beta)
@@ -108,14 +104,19 @@ def run(recipe: Recipe, *, force: bool) -> None:
             "scores": {
                 "cross_fitted": chosen["cross_fitted"],
                 "in_sample": chosen["in_sample"],
-                "default": defaults,
-                **{rule: {k: rules[rule][k] for k in ("cross_fitted", "in_sample")} for rule in rules},
+                "rules": {
+                    rule: {k: r[k] for k in ("cross_fitted", "in_sample")} for rule, r in rules.items()
+                },
             },
             "n_rows": len(rows),
             "stamp": stamp,
         },
     )
-    show(recipe, rules, defaults, best)
+    say(f"decide: {recipe.name}, {metric}; the cross-fitted best is {best!r}")
+    table(
+        ["thresholds", "cross-fitted", "in-sample"],
+        [[rule, f"{r['cross_fitted']:.4f}", f"{r['in_sample']:.4f}"] for rule, r in rules.items()],
+    )
     table(
         ["class", "images", "threshold", "± folds", f"F{metric.beta:g}"],
         [
@@ -123,16 +124,5 @@ def run(recipe: Recipe, *, force: bool) -> None:
             for name, count, threshold, spread, score in zip(
                 labels.classes, targets.sum(0), chosen["thresholds"], chosen["spread"], per_class
             )
-        ],
-    )
-
-
-def show(recipe: Recipe, rules: dict[str, dict[str, Any]], defaults: dict[str, float], best: str) -> None:
-    say(f"decide: {recipe.name}, {recipe.competition.metric}; the cross-fitted best is {best!r}")
-    table(
-        ["thresholds", "cross-fitted", "in-sample"],
-        [
-            *([f"{t} for all", f"{score:.4f}", f"{score:.4f}"] for t, score in defaults.items()),
-            *([rule, f"{r['cross_fitted']:.4f}", f"{r['in_sample']:.4f}"] for rule, r in rules.items()),
         ],
     )
