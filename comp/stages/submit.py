@@ -109,7 +109,8 @@ def submission_text(
         frame.insert(0, id_column, ids)
     if set(header) != set(frame.columns):
         raise CompError(
-            f"{sample} has columns {', '.join(header)}; the submission would have {', '.join(frame)}"
+            f"{sample} has columns {', '.join(header)}; "
+            f"the submission would have {', '.join(map(str, frame))}"
         )
     return frame[header].to_csv(index=False)
 
