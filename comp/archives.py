@@ -44,7 +44,7 @@ def unpack(path: Path, folder: Path) -> None:
         KeyError,
     ) as error:
         raise CompError(f"{path} is damaged or cut short ({_reason(error)}); get it again") from error
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
         raise CompError(
             f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"
         ) from error

@@ -90,7 +90,7 @@ def fit_optuna(
 ) -> np.ndarray:
     """Per-class thresholds (C,) that Optuna's TPE finds, started from the best global threshold and from the
     exact coordinate ascent. The study `name` is kept in the journal file `study_path`, which optuna-dashboard
-    opens; trials that are there already are not done again."""
+    opens; a whole one is not done again, and one that was cut off is begun anew."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

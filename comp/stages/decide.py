@@ -20,7 +20,7 @@ from comp.artifacts import (
 from comp.config import Recipe
 from comp.console import progress, say, table
 from comp.decisions import cross_fitted, decide, fit_global, fit_optuna
-from comp.errors import CompError
+from comp.errors import CompError, some
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
 from comp.predictions import aligned, load
@@ -48,8 +48,10 @@ def run(recipe: Recipe, *, force: bool) -> None:
         say(f"decide: {recipe.name} done already")
         return
     oof = load(oof_path(recipe.name), labels.classes)
+    if unknown := sorted(set(oof.ids.tolist()) - set(labels.ids.tolist())):
+        raise CompError(f"{oof_path(recipe.name)} has ids without labels: {some(unknown)}; predict again")
     row = {image_id: i for i, image_id in enumerate(labels.ids.tolist())}
-    rows = np.array([row[i] for i in oof.ids.tolist() if i in row])
+    rows = np.array([row[i] for i in oof.ids.tolist()])
     probs = aligned(oof, labels.ids[rows], oof_path(recipe.name))
     targets, parts = labels.targets[rows], fold_of[rows]
     if len(np.unique(parts)) == 1:

@@ -33,7 +33,7 @@ def run(recipe: Recipe, *, force: bool) -> None:
         fold_of = read_folds(path, labels.ids, recipe.n_folds)
         check_groups(labels, fold_of, path)
         say(f"folds: {path} is not from here; it holds every id once and is taken as it is")
-    elif path.exists() and not force and is_done(stamp_path, stamp, force=force):
+    elif path.exists() and not force and is_done(stamp_path, stamp, force=False):
         read_folds(path, labels.ids, recipe.n_folds)
         say(f"folds: {path} done already")
         return
