@@ -4,7 +4,6 @@ Reads runs/<recipe>/test.npz and decision.json; writes submissions/<name>.csv, <
 submissions/ledger.csv. A competition with a solution file of its own is scored at once.
 """
 
-import io
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,11 +30,12 @@ from comp.artifacts import (
 from comp.config import Competition, Recipe
 from comp.console import say, table
 from comp.decisions import decide
-from comp.errors import CompError, some
-from comp.labels import check_unique, format_tags, parse_tags, read_table
+from comp.errors import CompError
+from comp.labels import parse_tags, read_table
 from comp.manifest import Data, read_manifest
 from comp.metrics import fbeta
 from comp.predictions import aligned, load
+from comp.submissions import check_submission, columns, submission_text
 
 LEDGER = ["time", "name", "recipe", "competition", "cross_fitted", "public", "private"]
 
@@ -70,7 +70,7 @@ def run(recipe: Recipe) -> None:
     thresholds = np.array(list(decision["thresholds"].values()))
     decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
     text = submission_text(decisions, sample_ids, classes, competition, data.sample_csv)
-    check_submission(text, csv_path, competition, classes, data)
+    check_submission(text, csv_path, competition, classes, sample_ids)
     scores = {
         "cross_fitted": decision["scores"]["cross_fitted"],
         **leaderboard(decisions, classes, competition, data),
@@ -95,60 +95,13 @@ def run(recipe: Recipe) -> None:
     show_scores(competition, scores)
 
 
-def submission_text(
-    decisions: np.ndarray, ids: np.ndarray, classes: tuple[str, ...], competition: Competition, sample: Path
-) -> str:
-    """The CSV in the sample's columns and order. `decisions` (N, C) belongs to `ids` (N,)."""
-    id_column, column, separator = _columns(competition)
-    header = list(read_table(sample, [id_column]).columns)
-    if column:
-        texts = format_tags(decisions, classes, separator, competition.labels.indices)
-        frame = pd.DataFrame({id_column: ids, column: texts})
-    else:
-        frame = pd.DataFrame(decisions, columns=list(classes))
-        frame.insert(0, id_column, ids)
-    if set(header) != set(frame.columns):
-        raise CompError(
-            f"{sample} has columns {', '.join(header)}; "
-            f"the submission would have {', '.join(map(str, frame))}"
-        )
-    return frame[header].to_csv(index=False)
-
-
-def check_submission(
-    text: str, path: Path, competition: Competition, classes: tuple[str, ...], data: Data
-) -> np.ndarray:
-    """The decisions (N, C) that a submission holds, once it was checked against the sample: the same ids,
-    each once, in the sample's order, known labels, and no empty row where the competition allows none."""
-    id_column, column, separator = _columns(competition)
-    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    ids, expected = frame[id_column].to_numpy(str), data.sample_ids(competition)
-    check_unique(ids, path)
-    here, there = set(ids.tolist()), set(expected.tolist())
-    if missing := sorted(there - here):
-        raise CompError(f"{path} lacks ids of the sample submission: {some(missing)}")
-    if extra := sorted(here - there):
-        raise CompError(f"{path} has ids that the sample submission lacks: {some(extra)}")
-    if ids.tolist() != expected.tolist():
-        raise CompError(f"{path} is not in the order of the sample submission")
-    if column:
-        _, decisions = parse_tags(frame[column], classes, separator, competition.labels.indices, path)
-    else:
-        decisions = frame[list(classes)].to_numpy(int).astype(np.uint8)
-    if not competition.labels.empty and len(empty := ids[decisions.sum(1) == 0]):
-        raise CompError(
-            f"{path} has rows without any label, which {competition.name} does not allow: {some(empty)}"
-        )
-    return decisions
-
-
 def leaderboard(
     decisions: np.ndarray, classes: tuple[str, ...], competition: Competition, data: Data
 ) -> dict[str, float]:
     """Public and private score, where the competition has a solution file: what a leaderboard would say."""
     if data.solution_csv is None:
         return {}
-    id_column, _, _ = _columns(competition)
+    id_column, _, _ = columns(competition)
     tags = competition.labels.column or ""
     solution = read_table(data.solution_csv, [id_column, tags, "Usage"]).set_index(id_column)
     solution = solution.loc[data.sample_ids(competition)]
@@ -189,9 +142,3 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _columns(competition: Competition) -> tuple[str, str | None, str]:
-    table, labels = competition.submission, competition.labels
-    separator = labels.separator if table.separator is None else table.separator
-    return table.id or labels.id, table.column or labels.column, separator
