@@ -21,11 +21,15 @@ def stem_of(path: Path) -> str | None:
     return path.name[: -len(suffix)] if suffix else None
 
 
+class Damaged(CompError):
+    """An archive that is not whole."""
+
+
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, which is there afterwards whole or not at all.
 
-    Raises CompError for a damaged archive, for a member that would leave the folder or is a link, and for a
-    disk that is too full."""
+    Raises Damaged for an archive that is not whole, CompError for a member that would leave the folder or is
+    a link, and for a disk that is too full."""
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -43,7 +47,7 @@ def unpack(path: Path, folder: Path) -> None:
         ValueError,
         KeyError,
     ) as error:
-        raise CompError(f"{path} is damaged or cut short ({_reason(error)}); get it again") from error
+        raise Damaged(f"{path} is damaged or cut short ({_reason(error)}); get it again") from error
     except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
         raise CompError(
             f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"

@@ -35,14 +35,20 @@ def cache_dir(competition: str) -> Path:
     return data_dir(competition) / "cache"
 
 
+def downloads_dir(competition: str) -> Path:
+    return data_dir(competition) / "downloads"
+
+
 def unpacked_dir(competition: str) -> Path:
     return data_dir(competition) / "unpacked"
 
 
-def kaggle_input_dirs(slug: str) -> list[Path]:
-    """Folders in which a Kaggle kernel mounts the competition `slug`, in the layouts that Kaggle has used."""
+def mounted(source: str) -> Path | None:
+    """The folder in which a Kaggle kernel mounts a source (competitions/<slug>, datasets/<owner>/<slug>,
+    notebooks/<owner>/<slug>), in any of the layouts that Kaggle has used."""
     root = Path(os.environ.get("COMP_KAGGLE_INPUT", "/kaggle/input"))
-    return [path for path in (root / slug, root / "competitions" / slug) if path.is_dir()]
+    places = (root / source, root / source.rpartition("/")[2])
+    return next((path for path in places if path.is_dir()), None)
 
 
 def folds_path(competition: str, n_folds: int, seed: int) -> Path:
@@ -89,12 +95,16 @@ def study_path(recipe: str) -> Path:
     return run_dir(recipe) / "study.log"
 
 
+def submissions_dir() -> Path:
+    return Path("submissions")
+
+
 def submission_path(name: str) -> Path:
-    return Path("submissions") / f"{name}.csv"
+    return submissions_dir() / f"{name}.csv"
 
 
 def ledger_path() -> Path:
-    return Path("submissions") / "ledger.csv"
+    return submissions_dir() / "ledger.csv"
 
 
 # --- whole or absent ----------------------------------------------------------------------------------------

@@ -27,6 +27,11 @@ From joining a multi-label image competition on Kaggle to a scored submission.
 The stages, in order (each can be stopped at any moment and run again):
 """
 
+BESIDES = """
+And besides them:
+  ledger    show all submissions, cross-fitted beside leaderboard scores
+"""
+
 EPILOG = """\
 RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML file: a recipe, or a
 competition of your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE --help`
@@ -36,9 +41,10 @@ Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage.
 """
 
 DETAILS = {
-    "download": "Archives (zip, tar, 7z, tar.7z) are unpacked into data/<competition>/; folders that are "
-    "unpacked already are used where they are. manifest.json, written last, says what was found. The demo "
-    "is drawn.",
+    "download": "What data/<competition>/ lacks is fetched from Kaggle, or taken from a folder with --from. "
+    "Cut downloads go on where they were; archives (zip, tar, 7z, tar.7z) are unpacked into "
+    "data/<competition>/; folders that are unpacked already are used where they are. manifest.json, written "
+    "last, says what was found. The demo is drawn.",
     "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. With "
     "labels.group in the competition file, images of one group stay together.",
     "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "
@@ -49,11 +55,35 @@ DETAILS = {
     "cross-fitted (every fold decided with thresholds of the others). The cross-fitted best is taken. The "
     "Optuna study stays in runs/<recipe>/study.log, which optuna-dashboard opens.",
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
-    "beside it, and a row in submissions/ledger.csv.",
+    "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
+    "the way, it is looked for there first.",
 }
+
+LEDGER = (
+    "All submissions with their cross-fitted, public and private scores. Draws them against each other in "
+    "submissions/ledger.png."
+)
 
 # option: (stages that read it, arguments)
 OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "--send": (("submit",), {"action": "store_true", "help": "send it to Kaggle and wait for its score"}),
+    "-m": (
+        ("submit",),
+        {"metavar": "TEXT", "dest": "message", "help": "with --send: the description that Kaggle shows"},
+    ),
+    "--again": (
+        ("submit",),
+        {"action": "store_true", "help": "with --send: send also what was sent before"},
+    ),
+    "--wait": (
+        ("submit",),
+        {
+            "metavar": "SECONDS",
+            "type": float,
+            "default": 600.0,
+            "help": "with --send: how long to wait for the score (default: 600)",
+        },
+    ),
     "--from": (
         ("download",),
         {
@@ -87,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     width = argparse.RawDescriptionHelpFormatter
     listing = "".join(f"  {name:<10}{line}\n" for name, line in STAGES.items())
     top = argparse.ArgumentParser(
-        prog="comp", description=ABOUT + listing, epilog=EPILOG, formatter_class=width
+        prog="comp", description=ABOUT + listing + BESIDES, epilog=EPILOG, formatter_class=width
     )
     top.add_argument("--version", action="version", version=f"comp {__version__}")
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True, help="one of the above")
@@ -100,6 +130,10 @@ def parser() -> argparse.ArgumentParser:
         for option, (readers, arguments) in OPTIONS.items():
             hidden = {} if name in readers else {"help": argparse.SUPPRESS}
             stage.add_argument(option, **{**arguments, **hidden})
+    command = stages.add_parser("ledger", description=LEDGER)
+    command.add_argument(
+        "--sync", action="store_true", help="first fetch scores that arrived later from Kaggle"
+    )
     return top
 
 
@@ -123,12 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
+    if given.stage == "ledger":
+        importlib.import_module("comp.stages.ledger").run(sync=given.sync)
+        return
     from comp.config import load_recipe
 
     recipe = load_recipe(given.recipe, given.overrides)
-    options = {"force": given.force, "source": given.source, "folds": _folds(given.folds, recipe.n_folds)}
-    readers = {"force": "--force", "source": "--from", "folds": "--folds"}
-    wanted = {key: value for key, value in options.items() if given.stage in OPTIONS[readers[key]][0]}
+    options = {**vars(given), "folds": _folds(given.folds, recipe.n_folds)}
+    wanted = {
+        (name := arguments.get("dest", option.lstrip("-"))): options[name]
+        for option, (readers, arguments) in OPTIONS.items()
+        if given.stage in readers and option != "--set"
+    }
     importlib.import_module(f"comp.stages.{given.stage}").run(recipe, **wanted)
 
 

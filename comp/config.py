@@ -2,6 +2,7 @@
 file that ships with the package, anything ending in .toml a file of the user's."""
 
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -101,11 +102,26 @@ class Competition(Strict):
     name: str = Field(pattern=NAME_PATTERN)
     title: str = ""
     slug: str | None = None  # on Kaggle
+    sources: Texts = ()  # where files are looked for, in this order; empty: competitions/<slug>
     labels: LabelTable
     images: Images
     submission: SubmissionTable
     metric: Metric = Metric()
     drawn: Drawn | None = None
+
+    @property
+    def all_sources(self) -> tuple[str, ...]:
+        return self.sources or ((f"competitions/{self.slug}",) if self.slug else ())
+
+    @model_validator(mode="after")
+    def _sources_are_addresses(self) -> "Competition":
+        for source in self.all_sources:
+            if not re.fullmatch(r"competitions/[\w-]+|datasets/[\w-]+/[\w-]+", source):
+                raise ValueError(
+                    f"source {source!r} is neither competitions/<slug> nor datasets/<owner>/<slug>, "
+                    "the end of its address on Kaggle"
+                )
+        return self
 
     @model_validator(mode="after")
     def _groups_name_classes(self) -> "Competition":

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -39,6 +39,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     console().print(grid)
 
 
+def size_text(n_bytes: float) -> str:
+    """'1.4 GB', '603.2 MB', '12 kB'."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes / 1e3:,.0f} kB"
+
+
 def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -52,10 +60,9 @@ class Bars:
         self.live: Progress | None = None
         if sys.stdout.isatty():
             text, bar = TextColumn("{task.description}"), BarColumn(bar_width=30)
-            self.live = Progress(
-                text, bar, MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn()
-            )
-        self.tasks: dict[str, int] = {}
+            count = TextColumn("{task.fields[count]}")
+            self.live = Progress(text, bar, count, TimeElapsedColumn(), "left", TimeRemainingColumn())
+        self.tasks: dict[str, TaskID] = {}
         self.started: dict[str, tuple[float, int]] = {}
         self.printed: dict[str, float] = {}
 
@@ -68,23 +75,25 @@ class Bars:
         if self.live:
             self.live.stop()
 
-    def at(self, label: str, done: int, total: int) -> None:
+    def at(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
         """`label` has come to `done` of `total`."""
         now = time.monotonic()
+        count = [size_text(n) if in_bytes else f"{n:,}" for n in (done, total)]
         if self.live:
-            if label not in self.tasks:
-                self.tasks[label] = self.live.add_task(label, total=total)
-            self.live.update(self.tasks[label], completed=done, total=total)  # type: ignore[arg-type]
+            task = self.tasks.get(label)
+            if task is None:
+                task = self.tasks[label] = self.live.add_task(label, total=total, count="")
+            self.live.update(task, completed=done, total=total, count=" of ".join(count))
         else:
             start, first = self.started.setdefault(label, (now, done))
             if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < done < total:
                 self.printed[label] = now
                 left = (now - start) / (done - first) * (total - done)
-                say(f"{label}: {done:,} of {total:,}, {clock(left)} left")
+                say(f"{label}: {' of '.join(count)}, {clock(left)} left")
         if done >= total:
             self.started.pop(label, None)
             if self.live and label in self.tasks:
-                self.live.remove_task(self.tasks.pop(label))  # type: ignore[arg-type]
+                self.live.remove_task(self.tasks.pop(label))
 
 
 @contextlib.contextmanager

@@ -5,16 +5,52 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from comp.archives import stem_of, unpack
 from comp.artifacts import cache_dir, data_dir, digest, unpacked_dir
 from comp.config import Competition
-from comp.console import say
-from comp.errors import CompError
+from comp.console import say, size_text
 
 DEPTH = 5  # folders below a source that are looked at
+
+
+@dataclass(frozen=True)
+class Need:
+    """A file, or a folder of images, that a competition can't do without."""
+
+    part: str  # labels, sample, solution, train, test
+    names: tuple[str, ...]  # file names, of which one will do; or one image template
+
+    def __str__(self) -> str:
+        kind = "images" if self.part in ("train", "test") else "file"
+        return f"{self.part} {kind} ({' or '.join(self.names)})"
+
+    def is_file(self, name: str) -> bool:
+        """Whether a file of this name is what is needed, or an archive that is named after it."""
+        if self.part in ("train", "test"):
+            return stem_of(Path(name)) in _split(self.names[0])[0][-1:]
+        return Path(name).name in self.names or stem_of(Path(name)) in self.names
+
+    def is_image(self, name: str) -> bool:
+        """Whether a file of this name, with its folders, is one of the images needed."""
+        if self.part not in ("train", "test"):
+            return False
+        tail, pattern = _split(self.names[0])
+        ending, folders = pattern.rpartition("}")[2], Path(name).parts[:-1]
+        n_deeper = pattern.count("/")
+        folders = folders[: len(folders) - n_deeper]
+        return name.endswith(ending) and folders[len(folders) - len(tail) :] == tail
+
+
+def needs(competition: Competition) -> list[Need]:
+    found = [Need("labels", competition.labels.csv), Need("sample", competition.submission.sample)]
+    if competition.submission.solution:
+        found.append(Need("solution", (competition.submission.solution,)))
+    images = competition.images
+    return [*found, *(Need(split, (t,)) for split in ("train", "test") for t in getattr(images, split))]
 
 
 class Finder:
@@ -27,9 +63,9 @@ class Finder:
         self.archives: list[dict[str, Any]] = []
         self.listing: list[tuple[Path, list[str]]] = []
 
-    def find(self) -> dict[str, Any]:
-        """{"files": …, "images": …, "archives": …} of the manifest, paths relative to the data folder where
-        they are in it. Raises CompError that names what is missing."""
+    def find(self) -> tuple[dict[str, Any], list[Need]]:
+        """({"files": …, "images": …, "archives": …} of the manifest, paths relative to the data folder where
+        they are in it; what was not found)."""
         self._list()
         found, missing = self._look()
         waiting, seen = deque(self._archives(self.places)), set()
@@ -42,7 +78,7 @@ class Finder:
             seen.add(key)
             target = self.unpacked / f"{stem_of(archive)}-{key[:8]}" / str(stem_of(archive))
             if not target.exists():
-                say(f"download: unpacking {archive.name} ({facts.st_size / 1e6:,.1f} MB)")
+                say(f"download: unpacking {archive.name} ({size_text(facts.st_size)})")
                 unpack(archive, target)
             self.archives.append(
                 {"archive": archive.name, "bytes": facts.st_size, "unpacked": target.parent.name}
@@ -51,13 +87,7 @@ class Finder:
             self._list()
             waiting.extendleft(reversed(self._archives([target])))
             found, missing = self._look()
-        if missing and not self._enough(found):
-            where = ", ".join(map(str, self.places)) or str(self.folder)
-            raise CompError(
-                f"{self.competition.name}: no {' and no '.join(missing)} in {where}; put the competition's "
-                "archives or folders there, or name their folder with --from"
-            )
-        return {**found, "archives": self.archives}
+        return {**found, "archives": self.archives}, missing
 
     def remove_what_is_not_used(self) -> None:
         """What earlier calls unpacked from other archives."""
@@ -66,32 +96,20 @@ class Finder:
             if path.name not in used:
                 shutil.rmtree(path)
 
-    def _enough(self, found: dict[str, Any]) -> bool:
-        """One of several image folders may be absent: some copies of a competition keep all images in one."""
-        return {"labels", "sample"} <= found["files"].keys() and all(found["images"].values())
-
-    def _look(self) -> tuple[dict[str, Any], list[str]]:
-        competition, missing = self.competition, []
+    def _look(self) -> tuple[dict[str, Any], list[Need]]:
         files: dict[str, str] = {}
-        wanted = {"labels": competition.labels.csv, "sample": competition.submission.sample}
-        if competition.submission.solution:
-            wanted["solution"] = (competition.submission.solution,)
-        for name, candidates in wanted.items():
-            path = next((p for c in candidates if (p := self._file(c))), None)
-            if path:
-                files[name] = self._relative(path)
-            else:
-                missing.append(f"{name} file ({' or '.join(candidates)})")
-        images: dict[str, list[dict[str, Any]]] = {}
-        for split, templates in (("train", competition.images.train), ("test", competition.images.test)):
-            places = {template: self._image_folder(template) for template in templates}
-            images[split] = [
-                {"folder": self._relative(folder), "pattern": _split(template)[1], **_contents(folder)}
-                for template, folder in places.items()
-                if folder
-            ]
-            if absent := [template for template, folder in places.items() if not folder]:
-                missing.append(f"{split} images ({', '.join(absent)})")
+        images: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
+        missing = []
+        for need in needs(self.competition):
+            if need.part in images:
+                if folder := self._image_folder(need.names[0]):
+                    row = {"folder": self._relative(folder), "pattern": _split(need.names[0])[1]}
+                    images[need.part].append({**row, **contents(folder)})
+                    continue
+            elif path := next((p for name in need.names if (p := self._file(name))), None):
+                files[need.part] = self._relative(path)
+                continue
+            missing.append(need)
         return {"files": files, "images": images}, missing
 
     def _list(self) -> None:
@@ -149,7 +167,7 @@ def _split(template: str) -> tuple[tuple[str, ...], str]:
     return tuple(parts[:first]), "/".join(parts[first:])
 
 
-def _contents(folder: Path) -> dict[str, Any]:
+def contents(folder: Path) -> dict[str, Any]:
     """How many files a folder holds, their bytes, and a digest of their names and sizes."""
     with os.scandir(folder) as entries:
         sizes = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,16 +44,21 @@ def read_manifest(competition: Competition) -> Data:
     path = manifest_path(competition.name)
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp download` first")
-    content = read_json(path)
-    files = {name: path.parent / value for name, value in content["files"].items() if value}
-    folders = {
-        split: [(path.parent / place["folder"], place["pattern"]) for place in places]
-        for split, places in content["images"].items()
-    }
-    image_folders = [folder for places in folders.values() for folder, _ in places]
-    for place in [*files.values(), *image_folders]:
+    data = data_of(read_json(path), path.parent, competition)
+    folders = [folder for places in data.folders.values() for folder, _ in places]
+    for place in filter(None, [data.labels_csv, data.sample_csv, data.solution_csv, *folders]):
         if not place.exists():
             raise CompError(f"{place} is gone, though {path} names it; run `comp download --force`")
+    return data
+
+
+def data_of(content: dict[str, Any], folder: Path, competition: Competition) -> Data:
+    """The data that a manifest's content, with paths relative to `folder`, describes."""
+    files = {name: folder / value for name, value in content["files"].items() if value}
+    folders = {
+        split: [(folder / place["folder"], place["pattern"]) for place in places]
+        for split, places in content["images"].items()
+    }
     contents = {
         split: [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in places]
         for split, places in content["images"].items()

@@ -4,12 +4,14 @@ users call it."""
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from comp import transfer
 from comp.cli import main
+from tests.fake_kaggle import FakeKaggle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -58,6 +60,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "tiny.toml").write_text(TINY)
     return tmp_path
+
+
+@pytest.fixture
+def kaggle(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKaggle]:
+    """A server that plays Kaggle, and credentials for it; comp tries again without long pauses."""
+    folder = tmp_path_factory.mktemp("kaggle")
+    monkeypatch.setattr(transfer, "PAUSES", (0.05,) * 4)
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeKaggle(folder) as server:
+        monkeypatch.setenv("HOME", str(folder))
+        monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(folder))
+        monkeypatch.setenv("KAGGLE_USERNAME", "tester")
+        monkeypatch.setenv("KAGGLE_KEY", server.users["tester"])
+        monkeypatch.setenv("COMP_KAGGLE_ENDPOINT", server.url)
+        yield server
 
 
 @pytest.fixture

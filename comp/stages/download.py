@@ -1,29 +1,37 @@
-"""download: a competition's files, from a folder or drawn.
+"""download: a competition's files, from Kaggle, from a folder, or drawn.
 
-Reads a folder of archives or of unpacked files (--from, data/<competition>, or what a Kaggle kernel mounts);
-writes data/<competition>/unpacked/…, and manifest.json last.
+Reads what lies in data/<competition>, in a folder (--from) or where a Kaggle kernel mounts it, and fetches
+from Kaggle what is missing; writes data/<competition>/downloads/ and unpacked/, and manifest.json last.
 """
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from comp import demo
+from comp.archives import Damaged, stem_of
 from comp.artifacts import (
     data_dir,
+    downloads_dir,
+    free_bytes,
     is_done,
-    kaggle_input_dirs,
     locked,
     manifest_path,
+    mounted,
     plain,
+    read_json,
     read_stamp,
+    unpacked_dir,
     write_json,
 )
 from comp.config import Competition, Recipe
-from comp.console import say
-from comp.errors import CompError
-from comp.finder import Finder
-from comp.manifest import read_manifest
+from comp.console import say, size_text
+from comp.errors import CompError, some
+from comp.finder import Finder, Need, contents
+from comp.kaggle_api import Kaggle, RemoteFile
+from comp.manifest import data_of, read_manifest
+from comp.transfer import is_as_noted, note_of, read_notes, sha256_of
 
 
 def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
@@ -32,21 +40,48 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
         raise CompError(f"--from {source}: no such folder")
     path = manifest_path(competition.name)
     stamp = stamp_of(competition, source)
-    if _is_done(path, stamp, source, force=force) and _is_there(competition, force=force):
-        say(f"download: {competition.name} done already")
-        return
     folder = data_dir(competition.name)
     with locked(folder / ".lock", f"downloading {competition.name}"):
+        as_it_came = _is_as_it_came(competition)
+        if _is_done(path, stamp, source, force=force) and as_it_came and _is_there(competition, force=force):
+            say(f"download: {competition.name} done already")
+            return
         if competition.drawn:
             demo.draw(competition.drawn, folder)
-        places = [folder, Path(source)] if source else [folder]
-        mounted = kaggle_input_dirs(competition.slug) if competition.slug else []
-        finder = Finder(competition, [*places, *mounted])
-        found = finder.find()
-        write_json(path, {"competition": competition.name, **found, "stamp": stamp})
+        in_kernel = [place for name in competition.all_sources if (place := mounted(name))]
+        places = [folder, *([Path(source)] if source else []), *in_kernel]
+        finder, found, missing = _find(competition, places)
+        from_kaggle = competition.all_sources and not source and not in_kernel
+        if from_kaggle and not _is_enough(found, missing, competition):
+            fetch(competition, missing)
+            finder, found, missing = _find(competition, places)
+        if not _is_enough(found, missing, competition):
+            raise CompError(
+                f"{competition.name}: no {' and no '.join(map(str, missing))} in "
+                f"{', '.join(map(str, places))}; put the competition's archives or folders there, or name "
+                "their folder with --from"
+            )
+        notes = read_notes(downloads_dir(competition.name))
+        tables = {name: sha256_of(folder / file) for name, file in found["files"].items()}
+        content = {"competition": competition.name, **found, "tables": tables, "downloads": notes}
+        write_json(path, {**content, "stamp": stamp})
         finder.remove_what_is_not_used()
     for line in describe(found):
         say(f"download: {line}")
+
+
+def _find(competition: Competition, places: Sequence[Path]) -> tuple[Finder, dict[str, Any], list[Need]]:
+    """The finder, what it found, what it did not. A download that turns out to be damaged is removed."""
+    finder = Finder(competition, places)
+    try:
+        return finder, *finder.find()
+    except Damaged as error:
+        for note in read_notes(folder := downloads_dir(competition.name)):
+            if str(folder / note["file"]) in str(error):
+                (folder / note["file"]).unlink()
+                note_of(folder / note["file"]).unlink()
+                raise CompError(f"{error}; it was removed: run again to fetch it anew") from error
+        raise
 
 
 def stamp_of(competition: Competition, source: str | None) -> dict[str, Any]:
@@ -71,9 +106,132 @@ def _is_there(competition: Competition, *, force: bool) -> bool:
     return True
 
 
+def _is_enough(found: dict[str, Any], missing: Sequence[Need], competition: Competition) -> bool:
+    """Nothing is missing; or where all images are there, a folder less does not matter: some copies of a
+    competition keep the images of two folders in one."""
+    if not missing:
+        return True
+    if any(need.part not in found["images"] for need in missing) or not all(found["images"].values()):
+        return False
+    data = data_of(found, data_dir(competition.name), competition)
+    try:
+        data.images("test", data.sample_ids(competition), competition.images.channels)
+        data.images("train", data.labels(competition).ids, competition.images.channels)
+    except CompError:
+        return False
+    return True
+
+
+# --- from Kaggle --------------------------------------------------------------------------------------------
+
+
+def fetch(competition: Competition, missing: Sequence[Need]) -> None:
+    """Bring what is missing from the first source that has it to data/<competition>/downloads/."""
+    kaggle = Kaggle()
+    folder = downloads_dir(competition.name)
+    plan, left = [], list(missing)
+    for source in competition.all_sources:
+        if left:
+            files, left = choose(left, *kaggle.files(source))
+            plan += [(source, file) for file in files]
+    found_nothing = {need.part for need in missing} - {need.part for need in missing if need not in left}
+    if found_nothing:
+        raise CompError(
+            f"{competition.name}: {' and '.join(competition.all_sources)} have no "
+            f"{' and no '.join(str(need) for need in left if need.part in found_nothing)}; "
+            "put the files into a folder and name it with --from"
+        )
+    notes = {(note["source"], note["name"]): note for note in read_notes(folder)}
+    plan = [(source, file) for source, file in plan if (source, name_of(source, file)) not in notes]
+    for source, file in plan:
+        size = size_text(file.bytes) if file else "all files as one zip"
+        say(f"download: {name_of(source, file)} ({size}) from kaggle.com/{source}")
+    listed = sum(file.bytes * (2 if stem_of(Path(file.name)) else 1) for _, file in plan if file)
+    if listed > (free := free_bytes(folder)):
+        raise CompError(
+            f"{competition.name} needs {size_text(listed)}, archives and what is unpacked from them; "
+            f"{folder} has {size_text(free)} free: make room, or move data/ with COMP_DATA"
+        )
+    for source, file in plan:
+        kaggle.fetch(source, file, folder)
+        say(f"download: {name_of(source, file)} is there, whole")
+
+
+def name_of(source: str, file: RemoteFile | None) -> str:
+    return file.name if file else f"{source.rpartition('/')[2]}.zip"
+
+
+def choose(
+    wanted: Sequence[Need], files: Sequence[RemoteFile], all_listed: bool
+) -> tuple[list[RemoteFile | None], list[Need]]:
+    """(the files of a source to fetch, what it does not have). None stands for all files as one zip: images
+    that lie there one by one are not fetched so, and what a cut listing does not show may be in it."""
+    chosen: dict[str, RemoteFile] = {}
+    left = []
+    for need in wanted:
+        file = next((f for f in sorted(files, key=lambda f: f.bytes) if need.is_file(f.name)), None)
+        if file:
+            chosen[file.name] = file
+        elif not all_listed or any(need.is_image(f.name) for f in files):
+            return [None], []
+        else:
+            left.append(need)
+    return list(chosen.values()), left
+
+
+# --- later --------------------------------------------------------------------------------------------------
+
+
+def _is_as_it_came(competition: Competition) -> bool:
+    """Whether the files are those that the manifest describes. What is ours and changed is removed, so that
+    it is fetched or unpacked again; what is the user's is an error."""
+    path = manifest_path(competition.name)
+    whole = True
+    for note in read_notes(downloads_dir(competition.name)):
+        file = downloads_dir(competition.name) / note["file"]
+        if not file.exists() and path.exists():
+            continue  # unpacked, and removed to save space
+        if file.exists() and is_as_noted(file, note):
+            continue
+        say(f"download: {file} was cut or changed since it came; it is fetched again")
+        file.unlink(missing_ok=True)
+        note_of(file).unlink()
+        whole = False
+    if not path.exists():
+        return whole
+    manifest = read_json(path)
+    places = {row["folder"]: row for rows in manifest["images"].values() for row in rows}
+    changed = [name for name, row in places.items() if _folder_changed(path.parent / name, row)]
+    changed += [
+        file
+        for name, file in manifest["files"].items()
+        if (path.parent / file).exists()
+        and manifest.get("tables", {}).get(name) not in (None, sha256_of(path.parent / file))
+    ]
+    unpacked = unpacked_dir(competition.name)
+    for name in changed:
+        place = path.parent / name
+        if not place.is_relative_to(unpacked):
+            continue
+        own = unpacked / place.relative_to(unpacked).parts[0]
+        say(f"download: {place} is not as it was unpacked; it is unpacked again")
+        shutil.rmtree(own, ignore_errors=True)
+        whole = False
+    if others := [name for name in changed if not (path.parent / name).is_relative_to(unpacked)]:
+        say(f"download: {some(others)} changed since the last download; taken as it is now")
+        whole = False
+    return whole
+
+
+def _folder_changed(folder: Path, row: dict[str, Any]) -> bool:
+    if not folder.is_dir():
+        return False  # a folder that is gone is an error of its own
+    return contents(folder)["digest"] != row["digest"]
+
+
 def describe(found: dict[str, Any]) -> Iterator[str]:
     for name, path in found["files"].items():
         yield f"{name}: {path}"
     for split, places in found["images"].items():
         for row in places:
-            yield f"{split} images: {row['folder']}, {row['files']:,} files, {row['bytes'] / 1e6:,.1f} MB"
+            yield f"{split} images: {row['folder']}, {row['files']:,} files, {size_text(row['bytes'])}"

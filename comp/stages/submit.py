@@ -1,29 +1,24 @@
 """submit: the CSV that Kaggle takes.
 
 Reads runs/<recipe>/test.npz and decision.json; writes submissions/<name>.csv, <name>.json, and a row in
-submissions/ledger.csv. A competition with a solution file of its own is scored at once.
+submissions/ledger.csv. A competition with a solution file of its own is scored at once; --send sends it to
+Kaggle and waits for its score.
 """
 
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from comp import __version__
+from comp import __version__, ledger, sending
 from comp.artifacts import (
     decision_path,
     digest,
     is_done,
-    ledger_path,
     read_json,
     read_stamp,
     submission_path,
     test_path,
-    waiting_lock,
     write_json,
     write_text,
 )
@@ -37,10 +32,22 @@ from comp.metrics import fbeta
 from comp.predictions import aligned, load
 from comp.submissions import check_submission, columns, submission_text
 
-LEDGER = ["time", "name", "recipe", "competition", "cross_fitted", "public", "private"]
+
+def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: float) -> None:
+    competition = recipe.competition
+    if send and not competition.slug:
+        raise CompError(f"{competition.name} has no slug on Kaggle to send to")
+    name, scores = write(recipe)
+    if send:
+        assert competition.slug
+        note = message or f"{recipe.name}, cross-fitted {competition.metric} {scores['cross_fitted']:.5f}"
+        row = sending.send(name, competition.slug, note, again=again, wait=wait)
+        scores = {key: float(row[key]) for key in ("cross_fitted", "public", "private") if row[key]}
+    show_scores(competition, scores)
 
 
-def run(recipe: Recipe) -> None:
+def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
+    """Write submissions/<name>.csv, .json and the row of the ledger; give its name and scores."""
     competition = recipe.competition
     data = read_manifest(competition)
     for path, stage in ((test_path(recipe.name), "blend"), (decision_path(recipe.name), "decide")):
@@ -64,8 +71,7 @@ def run(recipe: Recipe) -> None:
     json_path = csv_path.with_suffix(".json")
     if csv_path.exists() and is_done(json_path, stamp, force=False):
         say(f"submit: {csv_path} done already")
-        show_scores(competition, read_json(json_path)["scores"])
-        return
+        return name, read_json(json_path)["scores"]
     probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
     thresholds = np.array(list(decision["thresholds"].values()))
     decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
@@ -75,10 +81,10 @@ def run(recipe: Recipe) -> None:
         "cross_fitted": decision["scores"]["cross_fitted"],
         **leaderboard(decisions, classes, competition, data),
     }
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = ledger.now()
     write_text(csv_path, text)
     row = {"time": now, "name": name, "recipe": recipe.name, "competition": competition.name, **scores}
-    add_to_ledger(ledger_path(), row)
+    ledger.add(row)
     write_json(
         json_path,
         {
@@ -92,7 +98,7 @@ def run(recipe: Recipe) -> None:
         },
     )
     say(f"submit: {csv_path}, {len(sample_ids):,} rows, {decisions.sum(1).mean():.2f} labels a row")
-    show_scores(competition, scores)
+    return name, scores
 
 
 def leaderboard(
@@ -121,16 +127,6 @@ def show_scores(competition: Competition, scores: Mapping[str, float]) -> None:
         [str(competition.metric), "score"],
         [[name.replace("_", "-"), f"{score:.4f}"] for name, score in scores.items()],
     )
-
-
-def add_to_ledger(path: Path, row: Mapping[str, Any]) -> None:
-    """One more row, unless its name is there already."""
-    with waiting_lock(path.with_name(".ledger.lock")):
-        rows = read_table(path, LEDGER) if path.exists() else pd.DataFrame(columns=LEDGER)
-        if row["name"] in set(rows["name"]):
-            return
-        cells = {k: f"{row[k]:.5f}" if isinstance(row.get(k), float) else row.get(k, "") for k in LEDGER}
-        write_text(path, pd.concat([rows, pd.DataFrame([cells])]).to_csv(index=False))
 
 
 def commit() -> str | None:

@@ -1,0 +1,326 @@
+"""Kaggle, through its official client: files in, submissions and kernels out. The only place that imports
+`kaggle`. Errors come in words, and credentials in nothing that is printed or written."""
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from comp import transfer
+from comp.errors import CompError
+from comp.transfer import Fetched, fetch
+
+T = TypeVar("T")
+PAGE = 200  # files or submissions a page
+MOST_PAGES = 25  # of a listing: datasets of loose images have thousands
+
+HOW_TO_LOG_IN = (
+    "no Kaggle credentials were found; on kaggle.com/settings choose 'Generate New Token' and put it into "
+    "KAGGLE_API_TOKEN or ~/.kaggle/access_token (or a legacy kaggle.json into ~/.kaggle)"
+)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    name: str  # may hold folders
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What Kaggle knows of a submission. Scores are None until they are there."""
+
+    ref: int
+    file_name: str
+    status: str  # pending, complete, error
+    public: float | None
+    private: float | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    used: int  # today
+    left: int
+
+
+class Kaggle:
+    """A client that is logged in. Sources are written as in Kaggle's addresses: competitions/<slug> and
+    datasets/<owner>/<slug>."""
+
+    def __init__(self) -> None:
+        with _quietly():
+            self.api = _client()
+
+    @property
+    def user(self) -> str:
+        return self.api.config_values[self.api.CONFIG_NAME_USER]
+
+    # --- files
+
+    def files(self, source: str) -> tuple[list[RemoteFile], bool]:
+        """The files of a source, and whether these are all: of very many, only the first are listed."""
+        found: list[RemoteFile] = []
+        token = ""
+        for _ in range(MOST_PAGES):
+            if source.startswith("competitions/"):
+                page = self._call(self.api.competition_list_files, _slug(source), token, PAGE, about=source)
+            else:
+                page = self._call(self.api.dataset_list_files, _slug(source), token, PAGE, about=source)
+            found += [RemoteFile(file.name, file.total_bytes) for file in page.files or []]
+            token = page.next_page_token
+            if not token:
+                return found, True
+        return found, False
+
+    def fetch(self, source: str, file: RemoteFile | None, folder: Path) -> Fetched:
+        """Bring one file of a source, or None: all of them as one zip, into `folder`."""
+        name = file.name if file else f"{source.rpartition('/')[2]}.zip"
+        path = folder / Path(name).name
+
+        def open_answer() -> tuple[requests.Session, requests.Response]:
+            with _quietly():
+                client = self.api.build_kaggle_client()
+                answer = _ask_for(client, source, file.name if file else None)
+            return client.http_client()._session, answer
+
+        try:
+            return fetch(open_answer, path, name, source, file.bytes if file and file.bytes > 0 else None)
+        except requests.RequestException as error:
+            raise _in_words(error, source) from error
+
+    # --- submissions
+
+    def limits(self, slug: str) -> Limits:
+        found = self._call(self.api.competition_get_submission_limits, slug, about=f"competitions/{slug}")
+        return Limits(found.num_today, found.num_allowed_now)
+
+    def submissions(self, slug: str) -> Iterator[Submission]:
+        """All of the team's, newest first."""
+        for number in range(1, MOST_PAGES + 1):
+            page = self._call(
+                lambda number=number: self.api.competition_submissions(
+                    slug, page_number=number, page_size=PAGE
+                ),
+                about=f"competitions/{slug}",
+            )
+            yield from (_submission(found) for found in page or [])
+            if len(page or []) < PAGE:
+                return
+
+    def submission(self, ref: int) -> Submission:
+        from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest
+
+        request = ApiGetSubmissionRequest()
+        request.ref = ref
+
+        def ask() -> Any:
+            with self.api.build_kaggle_client() as client:
+                return client.competitions.competition_api_client.get_submission(request)
+
+        return _submission(self._call(ask, about=f"submission {ref}"))
+
+    def submit(self, slug: str, path: Path, message: str) -> int:
+        """Send a file, and give its number on Kaggle.
+
+        Raises NotSent where it certainly did not arrive, and Uncertain where only a look at the submissions
+        can tell."""
+        self.api.sent = False
+        for pause in (*transfer.PAUSES, None):
+            try:
+                with _quietly():
+                    answer = self.api.competition_submit(str(path), message, slug, quiet=True)
+                break
+            except (requests.RequestException, ValueError) as error:
+                wait = transfer.retry_after(error)
+                if wait is None:
+                    raise NotSent(str(_in_words(error, f"competitions/{slug}"))) from error
+                if self.api.sent:
+                    raise Uncertain(transfer.words(error)) from error
+                if pause is None:
+                    raise NotSent(str(_in_words(error, f"competitions/{slug}"))) from error
+                time.sleep(max(wait, pause))
+        if not self.api.sent:
+            raise NotSent(answer.message or "the upload failed")
+        if not answer.ref:
+            raise Uncertain(f"its answer: {answer.message or 'no number'}")
+        return answer.ref
+
+    # --- calls
+
+    def _call(self, function: Callable[..., T], *arguments: Any, about: str) -> T:
+        """A call that changes nothing at Kaggle, tried again while that may help."""
+        for pause in (*transfer.PAUSES, None):
+            try:
+                with _quietly():
+                    return function(*arguments)
+            except (requests.RequestException, ValueError) as error:
+                wait = transfer.retry_after(error)
+                if wait is None or pause is None:
+                    raise _in_words(error, about) from error
+                time.sleep(max(wait, pause))
+        raise AssertionError
+
+
+class NotSent(CompError):
+    """The submission did not reach Kaggle."""
+
+
+class Uncertain(CompError):
+    """Whether the submission reached Kaggle is not known."""
+
+
+def _client() -> Any:
+    """The official client with time-outs, logged in."""
+    try:
+        from kagglesdk import kaggle_env
+
+        if endpoint := os.environ.get("COMP_KAGGLE_ENDPOINT"):  # a server that plays Kaggle
+            kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = endpoint
+        from kaggle.api.kaggle_api_extended import KaggleApi, ResumableUploadResult
+    except SystemExit as error:
+        raise CompError(HOW_TO_LOG_IN) from error
+
+    class Client(KaggleApi):
+        sent = False  # whether a submission may have been created
+
+        def build_kaggle_client(self) -> Any:
+            client = super().build_kaggle_client()
+            http = client.http_client()
+            http._init_session()
+            for scheme in ("https://", "http://"):
+                http._session.mount(scheme, Patient())
+            create = client.competitions.competition_api_client.create_submission
+
+            def create_submission(request: Any) -> Any:
+                self.sent = True
+                return create(request)
+
+            client.competitions.competition_api_client.create_submission = create_submission
+            return client
+
+        def upload_complete(self, path: str, url: str, quiet: bool, resume: bool = False) -> Any:
+            for pause in (*transfer.PAUSES, None):
+                try:
+                    with Path(path).open("rb") as file:
+                        answer = requests.put(url, data=file, timeout=transfer.TIMEOUTS)
+                    if answer.status_code in (200, 201):
+                        return ResumableUploadResult.COMPLETE
+                    answer.raise_for_status()
+                except requests.RequestException as error:
+                    wait = transfer.retry_after(error)
+                    if wait is None or pause is None:
+                        break
+                    time.sleep(max(wait, pause))
+            return ResumableUploadResult.FAILED
+
+    api = Client()
+    try:
+        api.authenticate()
+    except SystemExit as error:
+        raise CompError(HOW_TO_LOG_IN) from error
+    except requests.RequestException as error:
+        raise _in_words(error, "the account") from error
+    return api
+
+
+class Patient(HTTPAdapter):
+    """Requests end some time, also where the client sets no limit."""
+
+    def send(self, request: Any, stream: bool = False, timeout: Any = None, *rest: Any, **more: Any) -> Any:
+        return super().send(request, stream, timeout or transfer.TIMEOUTS, *rest, **more)
+
+
+def _ask_for(client: Any, source: str, name: str | None) -> requests.Response:
+    """The streamed answer to a file of a source, or to all its files as a zip."""
+    from kagglesdk.competitions.types.competition_api_service import (
+        ApiDownloadDataFileRequest,
+        ApiDownloadDataFilesRequest,
+    )
+    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+
+    kind, _, rest = source.partition("/")
+    request: Any
+    if kind == "competitions" and name is None:
+        request = ApiDownloadDataFilesRequest()
+        request.competition_name = rest
+        return client.competitions.competition_api_client.download_data_files(request)
+    if kind == "competitions":
+        request = ApiDownloadDataFileRequest()
+        request.competition_name, request.file_name = rest, name
+        return client.competitions.competition_api_client.download_data_file(request)
+    request = ApiDownloadDatasetRequest()
+    request.owner_slug, request.dataset_slug = rest.split("/")
+    if name is not None:
+        request.file_name = name
+    return client.datasets.dataset_api_client.download_dataset(request)
+
+
+def _slug(source: str) -> str:
+    return source.partition("/")[2]
+
+
+def _submission(found: Any) -> Submission:
+    def number(text: str | None) -> float | None:
+        with contextlib.suppress(TypeError, ValueError):
+            return float(text)  # type: ignore[arg-type]
+        return None
+
+    return Submission(
+        ref=found.ref,
+        file_name=found.file_name or "",
+        status=found.status.name.lower(),
+        public=number(found.public_score),
+        private=number(found.private_score),
+        error=found.error_description or "",
+    )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The client prints help, and addresses with signatures in them; comp says itself what happens."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _in_words(error: Exception, about: str) -> CompError:
+    """What an error of the client means, and what to do."""
+    answer = getattr(error, "response", None)
+    kind, _, rest = about.partition("/")
+    page = f"https://www.kaggle.com/{about}" if rest else "https://www.kaggle.com"
+    if answer is None:
+        if isinstance(error, requests.RequestException):
+            return CompError(
+                f"Kaggle can't be reached for {about} ({transfer.words(error)}); is there a network?"
+            )
+        return CompError(f"Kaggle's answer about {about} was not understood; try again later")
+    status, said = answer.status_code, _said(answer)
+    if status == 401:
+        return CompError(f"Kaggle refuses the credentials; {HOW_TO_LOG_IN.partition('; ')[2]}")
+    if status == 403 and kind == "competitions":
+        return CompError(
+            f"Kaggle refuses {about}{said}; join it and accept its rules at {page}/rules, then run again"
+        )
+    if status in (403, 404) and kind == "datasets":
+        return CompError(f"there is no {about} for you{said}; see {page}")
+    if status == 404:
+        return CompError(f"Kaggle has no {about}{said}; is the slug right? see {page}")
+    if status == 429:
+        return CompError(f"Kaggle asks to wait before {about} is asked for again; try again in some minutes")
+    return CompError(f"Kaggle answered {status} about {about}{said}; try again later")
+
+
+def _said(answer: requests.Response) -> str:
+    """' (its message)' of an error answer, if it has one."""
+    with contextlib.suppress(ValueError, AttributeError, requests.RequestException):
+        message = answer.json().get("message")
+        if isinstance(message, str) and message:
+            return f" ({' '.join(message.split())[:200].rstrip('.')})"
+    return ""

@@ -1,0 +1,75 @@
+"""submissions/ledger.csv: a row for every submission written or sent, kept whole when several processes write
+at once."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from comp.artifacts import ledger_path, waiting_lock, write_text
+from comp.labels import read_table
+
+COLUMNS = [
+    *("time", "name", "recipe", "competition", "cross_fitted", "public", "private"),
+    *("status", "slug", "ref", "sent", "message"),
+]
+# status: "" written and not sent, sending, pending, complete, error; ref: the submission's number on Kaggle;
+# sent: when sending began, which with the name stands for the row.
+
+Row = dict[str, str]
+
+
+def read() -> list[Row]:
+    """The rows, oldest first; empty where there is no ledger yet."""
+    if not ledger_path().exists():
+        return []
+    frame = read_table(ledger_path(), ["time", "name"])
+    return frame.reindex(columns=COLUMNS, fill_value="").astype(str).to_dict("records")  # type: ignore[return-value]
+
+
+def add(row: Mapping[str, Any]) -> None:
+    """One more row, unless its name and time of sending are there already."""
+
+    def change(rows: list[Row]) -> None:
+        if _key(row) not in {_key(other) for other in rows}:
+            rows.append(_cells({key: row.get(key, "") for key in COLUMNS}))
+
+    _write(change)
+
+
+def update(row: Mapping[str, Any], **cells: Any) -> Row:
+    """Change cells of a row, found by its name and time of sending; give it as it is then."""
+    changed: Row = {}
+
+    def change(rows: list[Row]) -> None:
+        for other in rows:
+            if _key(other) == _key(row):
+                other.update(_cells(cells))
+                changed.update(other)
+                return
+        rows.append(_cells({**dict.fromkeys(COLUMNS, ""), **row, **cells}))
+        changed.update(rows[-1])
+
+    _write(change)
+    return changed
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _write(change: Any) -> None:
+    path = ledger_path()
+    with waiting_lock(path.with_name(".ledger.lock")):
+        rows = read()
+        change(rows)
+        write_text(path, pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["name"]), str(row.get("sent", ""))
+
+
+def _cells(values: Mapping[str, Any]) -> Row:
+    return {k: f"{v:.5f}" if isinstance(v, float) else "" if v is None else str(v) for k, v in values.items()}

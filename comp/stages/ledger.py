@@ -1,0 +1,64 @@
+"""ledger: all submissions as a table, and their scores as a picture.
+
+Reads submissions/ledger.csv, which --sync brings up to date with Kaggle; writes submissions/ledger.png.
+"""
+
+from comp import ledger, sending
+from comp.artifacts import ledger_path, replacing
+from comp.console import say, table
+from comp.errors import CompError
+from comp.ledger import Row
+
+
+def run(*, sync: bool) -> None:
+    if sync:
+        n_changed = sending.sync()
+        say(f"ledger: {n_changed} row{'s' if n_changed != 1 else ''} changed on Kaggle since")
+    rows = ledger.read()
+    if not rows:
+        raise CompError(f"{ledger_path()} is not there; `comp submit` writes its first row")
+    columns = ["submission", "cross-fitted", "public", "private", "status", "written (UTC)", "message"]
+    table(columns, [_line(row) for row in rows])
+    if points := [row for row in rows if row["cross_fitted"] and row["public"]]:
+        draw(points)
+        say(f"ledger: cross-fitted against leaderboard scores in {ledger_path().with_suffix('.png')}")
+
+
+def _line(row: Row) -> list[str]:
+    scores = [f"{float(row[key]):.4f}" if row[key] else "" for key in ("cross_fitted", "public", "private")]
+    return [
+        row["name"],
+        *scores,
+        row["status"] or "written",
+        row["time"][:16].replace("T", " "),
+        row["message"],
+    ]
+
+
+def draw(rows: list[Row]) -> None:
+    """ledger.png: a panel a competition, public and private score over the cross-fitted one. What climbs to
+    the right can be trusted; what does not was fitted to one of the two."""
+    from matplotlib.figure import Figure
+
+    names = sorted({row["competition"] for row in rows})
+    figure = Figure(figsize=(6.4, 5.2 * len(names)), layout="constrained")
+    for panel, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names):
+        mine = [row for row in rows if row["competition"] == name]
+        values = [float(row["cross_fitted"]) for row in mine]
+        for part, marker, color in (("public", "o", "tab:blue"), ("private", "D", "tab:orange")):
+            points = [(x, float(row[part])) for x, row in zip(values, mine) if row[part]]
+            if points:
+                panel.scatter(*zip(*points), marker=marker, color=color, label=part, alpha=0.8)
+                values += [y for _, y in points]
+        for row in mine:
+            at = (float(row["cross_fitted"]), float(row["public"]))
+            panel.annotate(row["name"], at, (4, 4), textcoords="offset points", fontsize=7)
+        low, high = min(values), max(values)
+        panel.axline(
+            (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
+        )
+        panel.set(title=name, xlabel="cross-fitted score", ylabel="leaderboard score")
+        panel.legend(loc="lower right")
+    path = ledger_path().with_suffix(".png")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
