@@ -58,10 +58,13 @@ class Bars:
 
     def __init__(self) -> None:
         self.live: Progress | None = None
+        self.out = sys.stdout  # as it is now: while it is redirected, bars go on
         if sys.stdout.isatty():
             text, bar = TextColumn("{task.description}"), BarColumn(bar_width=30)
             count = TextColumn("{task.fields[count]}")
-            self.live = Progress(text, bar, count, TimeElapsedColumn(), "left", TimeRemainingColumn())
+            self.live = Progress(
+                text, bar, count, TimeElapsedColumn(), "left", TimeRemainingColumn(), console=console()
+            )
         self.tasks: dict[str, TaskID] = {}
         self.started: dict[str, tuple[float, int]] = {}
         self.printed: dict[str, float] = {}
@@ -89,7 +92,7 @@ class Bars:
             if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < done < total:
                 self.printed[label] = now
                 left = (now - start) / (done - first) * (total - done)
-                say(f"{label}: {' of '.join(count)}, {clock(left)} left")
+                print(f"{label}: {' of '.join(count)}, {clock(left)} left", file=self.out, flush=True)
         if done >= total:
             self.started.pop(label, None)
             if self.live and label in self.tasks:

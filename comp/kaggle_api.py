@@ -3,17 +3,19 @@
 
 import contextlib
 import io
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from comp import transfer
+from comp.console import Bars
 from comp.errors import CompError
 from comp.transfer import Fetched, fetch
 
@@ -121,11 +123,12 @@ class Kaggle:
         request = ApiGetSubmissionRequest()
         request.ref = ref
 
-        def ask() -> Any:
-            with self.api.build_kaggle_client() as client:
-                return client.competitions.competition_api_client.get_submission(request)
-
-        return _submission(self._call(ask, about=f"submission {ref}"))
+        return _submission(
+            self._sdk(
+                lambda sdk: sdk.competitions.competition_api_client.get_submission(request),
+                f"submission {ref}",
+            )
+        )
 
     def submit(self, slug: str, path: Path, message: str) -> int:
         """Send a file, and give its number on Kaggle.
@@ -153,7 +156,105 @@ class Kaggle:
             raise Uncertain(f"its answer: {answer.message or 'no number'}")
         return answer.ref
 
+    # --- datasets and kernels
+
+    def dataset_status(self, ref: str) -> str | None:
+        """'ready', or what it waits for; None where there is no such dataset of this user."""
+        try:
+            return self._call(self.api.dataset_status, ref, about=f"datasets/{ref}")
+        except Absent:
+            return None
+
+    def upload_dataset(self, folder: Path, ref: str, note: str) -> None:
+        """Make the files of a folder with a dataset-metadata.json a new version of a private dataset."""
+        exists = self.dataset_status(ref) is not None
+        with Bars() as bars:
+            self.api.bars = bars
+            try:
+                with _quietly():
+                    if exists:
+                        answer = self.api.dataset_create_version(str(folder), note, quiet=True)
+                    else:
+                        answer = self.api.dataset_create_new(str(folder), quiet=True)
+            except requests.RequestException as error:
+                raise _in_words(error, f"datasets/{ref}") from error
+            except ValueError as error:
+                raise CompError(f"Kaggle's client does not take {folder}: {error}") from error
+            finally:
+                self.api.bars = None
+        if answer.error:
+            raise CompError(f"Kaggle refuses datasets/{ref}: {answer.error}")
+
+    def push_kernel(self, folder: Path) -> tuple[str, int]:
+        """Save and run the kernel in a folder with a kernel-metadata.json; give its address (owner/slug) and
+        version. It is asked for once: a second time would be a second run on the quota."""
+        try:
+            with _quietly():
+                answer = self.api.kernels_push(str(folder))
+        except requests.RequestException as error:
+            raise _in_words(error, "the kernel") from error
+        except ValueError as error:
+            raise CompError(f"Kaggle's client does not take {folder}: {error}") from error
+        invalid = [
+            *(f"datasets/{name}" for name in answer.invalid_dataset_sources or []),
+            *(f"competitions/{name}" for name in answer.invalid_competition_sources or []),
+            *(f"notebooks/{name}" for name in answer.invalid_kernel_sources or []),
+        ]
+        if answer.error or invalid:
+            lacking = f"it has no {', '.join(invalid)} for you" if invalid else ""
+            raise CompError(f"Kaggle refuses the kernel: {answer.error or lacking}")
+        return "/".join(answer.ref.strip("/").split("/")[-2:]), answer.version_number
+
+    def kernel_status(self, ref: str) -> tuple[str, str]:
+        """(queued, running, complete, error, …; why it failed)."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
+
+        request = ApiGetKernelSessionStatusRequest()
+        request.user_name, request.kernel_slug = ref.split("/")
+        answer = self._sdk(lambda sdk: sdk.kernels.kernels_api_client.get_kernel_session_status(request), ref)
+        return answer.status.name.lower(), answer.failure_message or ""
+
+    def kernel_output(self, ref: str, folder: Path) -> str:
+        """Fetch all files that a kernel left into `folder`; give its log."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+        request: Any = ApiListKernelSessionOutputRequest()
+        request.user_name, request.kernel_slug = ref.split("/")
+        request.page_size = PAGE
+        log, session = "", requests.Session()
+
+        while True:
+            page = self._sdk(
+                lambda sdk: sdk.kernels.kernels_api_client.list_kernel_session_output(request), f"code/{ref}"
+            )
+            for file in page.files or []:
+                parts = PurePosixPath(file.file_name)
+                if parts.is_absolute() or ".." in parts.parts:
+                    raise CompError(f"the kernel left {file.file_name!r}, which would leave {folder}")
+
+                def open_answer(url: str = file.url) -> tuple[requests.Session, requests.Response]:
+                    answer = session.get(url, stream=True, timeout=transfer.TIMEOUTS)
+                    answer.raise_for_status()
+                    return session, answer
+
+                try:
+                    fetch(open_answer, folder / parts, file.file_name, f"code/{ref}", None, note=False)
+                except requests.RequestException as error:
+                    raise _in_words(error, f"code/{ref}") from error
+            log, request.page_token = page.log or log, page.next_page_token
+            if not request.page_token:
+                return _plain_log(log)
+
     # --- calls
+
+    def _sdk(self, ask: Callable[[Any], Any], about: str) -> Any:
+        """A call that the client has no function for."""
+
+        def call() -> Any:
+            with self.api.build_kaggle_client() as sdk:
+                return ask(sdk)
+
+        return self._call(call, about=about)
 
     def _call(self, function: Callable[..., T], *arguments: Any, about: str) -> T:
         """A call that changes nothing at Kaggle, tried again while that may help."""
@@ -167,6 +268,10 @@ class Kaggle:
                     raise _in_words(error, about) from error
                 time.sleep(max(wait, pause))
         raise AssertionError
+
+
+class Absent(CompError):
+    """There is nothing of this name, or not for this user."""
 
 
 class NotSent(CompError):
@@ -206,11 +311,14 @@ def _client() -> Any:
             client.competitions.competition_api_client.create_submission = create_submission
             return client
 
+        bars: Bars | None = None  # of a dataset's upload, of which every file has to arrive
+
         def upload_complete(self, path: str, url: str, quiet: bool, resume: bool = False) -> Any:
             for pause in (*transfer.PAUSES, None):
                 try:
                     with Path(path).open("rb") as file:
-                        answer = requests.put(url, data=file, timeout=transfer.TIMEOUTS)
+                        data = Watched(file, Path(path), self.bars)
+                        answer = requests.put(url, data=data, timeout=transfer.TIMEOUTS)  # type: ignore[arg-type]
                     if answer.status_code in (200, 201):
                         return ResumableUploadResult.COMPLETE
                     answer.raise_for_status()
@@ -219,6 +327,8 @@ def _client() -> Any:
                     if wait is None or pause is None:
                         break
                     time.sleep(max(wait, pause))
+            if self.bars:
+                raise CompError(f"{path} could not be uploaded; run again to upload it")
             return ResumableUploadResult.FAILED
 
     api = Client()
@@ -236,6 +346,26 @@ class Patient(HTTPAdapter):
 
     def send(self, request: Any, stream: bool = False, timeout: Any = None, *rest: Any, **more: Any) -> Any:
         return super().send(request, stream, timeout or transfer.TIMEOUTS, *rest, **more)
+
+
+class Watched:
+    """An open file whose reading moves a bar."""
+
+    def __init__(self, file: BinaryIO, path: Path, bars: Bars | None):
+        self.file, self.name, self.size, self.bars = file, path.name, path.stat().st_size, bars
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self.read(transfer.CHUNK):
+            yield block
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        block = self.file.read(n_bytes)
+        if self.bars:
+            self.bars.at(self.name, self.file.tell(), self.size, in_bytes=True)
+        return block
 
 
 def _ask_for(client: Any, source: str, name: str | None) -> requests.Response:
@@ -290,6 +420,13 @@ def _quietly() -> Iterator[None]:
         yield
 
 
+def _plain_log(log: str) -> str:
+    """Kaggle keeps logs as JSON, an event a line of output."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return "".join(event["data"] for event in json.loads(log))
+    return log
+
+
 def _in_words(error: Exception, about: str) -> CompError:
     """What an error of the client means, and what to do."""
     answer = getattr(error, "response", None)
@@ -309,9 +446,9 @@ def _in_words(error: Exception, about: str) -> CompError:
             f"Kaggle refuses {about}{said}; join it and accept its rules at {page}/rules, then run again"
         )
     if status in (403, 404) and kind == "datasets":
-        return CompError(f"there is no {about} for you{said}; see {page}")
+        return Absent(f"there is no {about} for you{said}; see {page}")
     if status == 404:
-        return CompError(f"Kaggle has no {about}{said}; is the slug right? see {page}")
+        return Absent(f"Kaggle has no {about}{said}; is the slug right? see {page}")
     if status == 429:
         return CompError(f"Kaggle asks to wait before {about} is asked for again; try again in some minutes")
     return CompError(f"Kaggle answered {status} about {about}{said}; try again later")

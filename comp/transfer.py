@@ -53,11 +53,14 @@ class Unfit(Exception):
 Open = Callable[[], tuple[requests.Session, requests.Response]]
 
 
-def fetch(open_answer: Open, path: Path, name: str, source: str, listed: int | None) -> Fetched:
+def fetch(
+    open_answer: Open, path: Path, name: str, source: str, listed: int | None, *, note: bool = True
+) -> Fetched:
     """Bring a file to `path`. `open_answer` asks for it anew and gives the streamed answer to the whole file;
     `listed` is its size in bytes in the source's listing.
 
     Where the answer carries an ETag or a date, bytes that an earlier call left in `.<name>.partial` are kept.
+    With `note`, what came is written down beside it for `read_notes`.
     Raises CompError once the tries without progress are used up, and requests' own errors for answers that
     trying again can't mend."""
     partial, marker = partial_of(path), path.with_name(f".{path.name}.partial.json")
@@ -87,7 +90,8 @@ def fetch(open_answer: Open, path: Path, name: str, source: str, listed: int | N
                     ) from error
                 raise
     fetched = Fetched(target.name, name, source, size, sha256, partial.stat().st_mtime_ns)
-    write_json(note_of(target), asdict(fetched))
+    if note:
+        write_json(note_of(target), asdict(fetched))
     partial.replace(target)
     marker.unlink(missing_ok=True)
     return fetched
