@@ -4,7 +4,6 @@ batch."""
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.nn import functional
 
 from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
 from comp.errors import CompError
+from comp.weights import weights_file
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,6 @@ class ModelSpec:
     mean: tuple[float, ...]  # a channel, of images scaled to 0 … 1
     std: tuple[float, ...]
     drop_rate: float = 0.0
-
-
-def weights_file(backbone: str, weights: str | None) -> Path | None:
-    """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's
-    own."""
-    for place in (weights, os.environ.get("COMP_WEIGHTS")):
-        if not place:
-            continue
-        path = Path(place)
-        if path.is_file():
-            if path.suffix != ".safetensors":
-                raise CompError(
-                    f"{path}: weights are taken from .safetensors files alone, since others can run code"
-                )
-            return path
-        candidates = [path / f"{backbone}.safetensors", path / backbone / "model.safetensors"]
-        if found := next((c for c in candidates if c.is_file()), None):
-            return found
-        if place == weights:
-            raise CompError(
-                f"no weights for {backbone}: neither {candidates[0]} nor {candidates[1]} is there"
-            )
-    return None
 
 
 def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> nn.Module:
@@ -74,18 +51,28 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
         )
     if not pretrained:
         return timm.create_model(spec.backbone, **kwargs)
-    path = weights_file(spec.backbone, weights)
+    return _pretrained(spec.backbone, weights_file(spec.backbone, weights), **kwargs)
+
+
+def pretrained_weights(backbone: str) -> bytes:
+    """A safetensors file of the ImageNet weights that timm has of a backbone, its own head included. Raises
+    CompError where they can't be had."""
+    state = _pretrained(backbone, None).state_dict()
+    return safetensors_bytes({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def _pretrained(backbone: str, path: Path | None, **kwargs: Any) -> nn.Module:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its 10 retries
     overlay = {"file": str(path)} if path else None
     try:
-        return timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+        return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         if path:
-            raise CompError(f"{path} does not fit {spec.backbone}: {reason}") from error
+            raise CompError(f"{path} does not fit {backbone}: {reason}") from error
         raise CompError(
-            f"the ImageNet weights of {spec.backbone} can't be downloaded ({reason}); "
-            f"without internet put {spec.backbone}.safetensors into a folder and set COMP_WEIGHTS to it, "
+            f"the ImageNet weights of {backbone} can't be downloaded ({reason}); "
+            f"without internet put {backbone}.safetensors into a folder and set COMP_WEIGHTS to it, "
             "or train with --set pretrained=false"
         ) from error
 
