@@ -108,6 +108,14 @@ def study_path(recipe: str) -> Path:
     return run_dir(recipe) / "study.log"
 
 
+def kernel_output_dir(recipe: str, kind: str, version: int) -> Path:
+    return run_dir(recipe) / f"kernel-{kind}-v{version}"
+
+
+def pushed_path(recipe: str, kind: str) -> Path:
+    return run_dir(recipe) / f"kernel-{kind}-pushed.json"
+
+
 def submissions_dir() -> Path:
     return Path("submissions")
 

@@ -22,10 +22,10 @@ STAGES = {
 }
 OTHERS = {
     "infer": "test images to a submission with finished models, without training data",
-    "kernel": "pack a recipe for a Kaggle kernel without internet",
+    "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
 }
-ACTIONS = {"kernel": ("build",)}
+ACTIONS = {"kernel": ("build", "push", "watch")}
 
 ABOUT = """\
 From joining a multi-label image competition on Kaggle to a scored submission.
@@ -67,7 +67,9 @@ DETAILS = {
     "kernel": "build writes runs/<recipe>/kernel-<kind>/ without running anything: kernel/ (one script that "
     "carries the package and the recipe, and kernel-metadata.json), and the dataset folders weights/ and "
     "wheels/. train runs all stages and goes on from an earlier version's output; infer makes "
-    "submission.csv with the folds that are trained here.",
+    "submission.csv with the folds that are trained here. push builds, uploads the datasets that changed, "
+    "runs the kernel and watches it; watch follows the last one again. Output and log come to "
+    "runs/<recipe>/kernel-<kind>-v<version>/.",
 }
 
 LEDGER = (

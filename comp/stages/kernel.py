@@ -1,7 +1,8 @@
 """kernel: a recipe packed for a Kaggle kernel without internet.
 
 Reads the recipe, and for `infer` its finished models and decision.json; writes runs/<recipe>/kernel-<kind>/:
-kernel/ (the script and kernel-metadata.json), and the dataset folders weights/ and wheels/.
+kernel/ (the script and kernel-metadata.json), and the dataset folders weights/ and wheels/. push runs it on
+Kaggle and fetches its output to runs/<recipe>/kernel-<kind>-v<version>/.
 """
 
 import re
@@ -11,6 +12,7 @@ from comp.config import Recipe
 from comp.console import clock, say, size_text, table
 from comp.errors import CompError
 from comp.kernels import PARTS, Kernel, build, find_owner
+from comp.pushing import push, watch
 
 BUDGETS = {"train": "11h", "infer": "8.5h"}  # Kaggle ends kernels after 12 hours, most competitions after 9
 
@@ -39,6 +41,9 @@ def run(
         folds=tuple(folds),
         resume=resume,
     )
+    if action == "watch":
+        watch(kernel)
+        return
     changed = build(kernel)
     ids = dict(zip(PARTS, (kernel.id, kernel.weights_id, kernel.wheels_id)))
     rows = []
@@ -49,4 +54,7 @@ def run(
     state = "built" if changed else "done already"
     say(f"kernel: {kernel.folder} {state}, to run for at most {clock(kernel.budget)}")
     table(["folder", "on Kaggle", "files", "size"], rows)
-    say(f"kernel: next, `comp kernel push` with the same recipe and --kind {kind}")
+    if action == "push":
+        push(kernel)
+    else:
+        say(f"kernel: next, `comp kernel push` with the same recipe and --kind {kind}")

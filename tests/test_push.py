@@ -1,0 +1,81 @@
+"""Kernels pushed to a server that plays Kaggle and really runs them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from comp import pushing
+from comp.cli import main
+from tests.fake_kaggle import FakeKaggle
+from tests.test_kernel import PYTHON, SLUG, built, image
+
+__all__ = ["built", "image"]  # fixtures
+
+
+@pytest.fixture
+def ready(here: Path, built: Path, image: Path, kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(built, here, dirs_exist_ok=True, symlinks=True)
+    monkeypatch.setattr(pushing, "POLL", (0.1, 0.5))
+    files = {str(p.relative_to(here / "files")): p for p in (here / "files").rglob("*") if p.is_file()}
+    kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
+    kaggle.python = str(image)
+    return here
+
+
+def push(kind: str, *more: str) -> int:
+    return main(["kernel", "push", "tiny.toml", "--kind", kind, "--python", PYTHON, *more])
+
+
+def n_versions(kaggle: FakeKaggle) -> dict[str, int]:
+    return {ref: len(dataset.versions) for ref, dataset in kaggle.datasets.items()}
+
+
+def test_a_pushed_kernel_runs_and_its_answer_comes_back(ready: Path, kaggle: FakeKaggle, capsys):
+    kaggle.fail("cut", r"PUT /upload", at=0.5)
+    kaggle.fail("500", r"KernelsApiService/GetKernelSessionStatus")
+    kaggle.fail("cut", r"GET .*submission.csv", at=0.5)
+    assert push("infer") == 0
+    printed = capsys.readouterr().out
+    assert "complete" in printed and "kernel: submission.csv is written" in printed
+    answer = pd.read_csv(ready / "runs/tiny/kernel-infer-v1/submission.csv")
+    sample = pd.read_csv(ready / "files/sample_submission.csv")
+    assert answer["image_name"].tolist() == sample["image_name"].tolist()
+    assert "submission.csv is written" in (ready / "runs/tiny/kernel-infer-v1/log.txt").read_text()
+    datasets = {f"tester/comp-wheels-{PYTHON.replace('.', '')}": 1, "tester/comp-tiny-infer-weights": 1}
+    assert n_versions(kaggle) == datasets
+    assert main(["kernel", "watch", "tiny.toml", "--kind", "infer"]) == 0
+    decision = ready / "runs/tiny/decision.json"
+    decision.write_text(json.dumps(json.loads(decision.read_text())))  # other bytes
+    assert push("infer") == 0
+    assert (ready / "runs/tiny/kernel-infer-v2/submission.csv").exists()
+    assert n_versions(kaggle) == {**datasets, "tester/comp-tiny-infer-weights": 2}
+    assert not kaggle.errors
+
+
+def test_a_kernel_that_fails_shows_its_log_and_says_so(ready: Path, kaggle: FakeKaggle, fails, capsys):
+    shutil.copytree(ready / "files", ready / "cut")
+    image = next((ready / "cut/test-jpg").iterdir())
+    image.write_bytes(image.read_bytes()[:50])
+    files = {str(p.relative_to(ready / "cut")): p for p in (ready / "cut").rglob("*") if p.is_file()}
+    kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
+    line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    assert "the kernel ended as error" in line and "log.txt" in line
+    assert image.name in (ready / "runs/tiny/kernel-infer-v1/log.txt").read_text()
+    versions = n_versions(kaggle)
+    fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    assert n_versions(kaggle) == versions  # the datasets did not change
+
+
+def test_what_kaggle_refuses_is_named(ready: Path, kaggle: FakeKaggle, fails):
+    kaggle.competitions[SLUG].accepted = False
+    line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    assert f"competitions/{SLUG}" in line
+    kaggle.fail("403", r"PUT /upload", times=9)
+    (ready / "runs/tiny/kernel-infer-pushed.json").unlink()
+    kaggle.datasets.clear()
+    assert "could not be uploaded" in fails(
+        "kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON
+    )
