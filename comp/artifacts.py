@@ -51,6 +51,15 @@ def mounted(source: str) -> Path | None:
     return next((path for path in places if path.is_dir()), None)
 
 
+def wheel_cache_dir(python: str) -> Path:
+    """Wheels that were fetched for kernels of this Python, as 3.12."""
+    return Path(os.environ.get("COMP_DATA", "data")) / "wheels" / python
+
+
+def kernel_dir(recipe: str, kind: str) -> Path:
+    return run_dir(recipe) / f"kernel-{kind}"
+
+
 def folds_path(competition: str, n_folds: int, seed: int) -> Path:
     return Path("folds") / f"{competition}-k{n_folds}-s{seed}.csv"
 
@@ -89,6 +98,10 @@ def test_path(recipe: str, fold: int | None = None) -> Path:
 
 def decision_path(recipe: str) -> Path:
     return run_dir(recipe) / "decision.json"
+
+
+def inferred_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "infer.npz"
 
 
 def study_path(recipe: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from comp import __version__
-from comp.errors import CompError
+from comp.errors import CompError, TimeIsUp
 
 STAGES = {
     "download": "get a competition's files in order",
@@ -19,7 +19,10 @@ STAGES = {
     "blend": "put the folds of a recipe together",
     "decide": "find thresholds, scored honestly",
     "submit": "write and check the submission, and note it in the ledger",
+    "infer": "test images to a submission with finished models, without training data",
+    "kernel": "pack a recipe for a Kaggle kernel without internet",
 }
+ACTIONS = {"kernel": ("build",)}
 
 ABOUT = """\
 From joining a multi-label image competition on Kaggle to a scored submission.
@@ -37,7 +40,8 @@ RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML
 competition of your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE --help`
 for a stage's options.
 
-Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage.
+Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 the time budget is used up (what is done
+is kept; run it again to go on).
 """
 
 DETAILS = {
@@ -57,6 +61,13 @@ DETAILS = {
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
     "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
     "the way, it is looked for there first.",
+    "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and the "
+    "test images, which may be others than those that the models were made with. The folds' mean, decided "
+    "and checked, becomes a CSV.",
+    "kernel": "build writes runs/<recipe>/kernel-<kind>/ without running anything: kernel/ (one script that "
+    "carries the package and the recipe, and kernel-metadata.json), and the dataset folders weights/ and "
+    "wheels/. train runs all stages and goes on from an earlier version's output; infer makes "
+    "submission.csv with the folds that are trained here.",
 }
 
 LEDGER = (
@@ -85,7 +96,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--from": (
-        ("download",),
+        ("download", "infer"),
         {
             "metavar": "FOLDER",
             "dest": "source",
@@ -93,12 +104,48 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--folds": (
-        ("train", "predict", "blend"),
+        ("train", "predict", "blend", "infer", "kernel"),
         {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all)"},
     ),
     "--force": (
-        ("download", "folds", "train", "predict", "blend", "decide"),
+        ("download", "folds", "train", "predict", "blend", "decide", "infer"),
         {"action": "store_true", "help": "replace output that was made with other settings or inputs"},
+    ),
+    "--time-budget": (
+        ("train", "predict", "infer", "kernel"),
+        {
+            "metavar": "TIME",
+            "dest": "budget",
+            "help": "stop cleanly before this much time is over, with exit code 3: 8.5h, 90m or 3600s. For a "
+            "kernel, the time of all its stages (default: 11h for train, 8.5h for infer)",
+        },
+    ),
+    "--to": (
+        ("infer",),
+        {
+            "metavar": "FILE",
+            "default": "submission.csv",
+            "help": "the CSV to write",
+        },
+    ),
+    "--kind": (
+        ("kernel",),
+        {"choices": ("train", "infer"), "default": "train", "help": "what the kernel does (default: train)"},
+    ),
+    "--owner": (
+        ("kernel",),
+        {
+            "metavar": "NAME",
+            "help": "the Kaggle user name (default: $KAGGLE_USERNAME, or kaggle.json)",
+        },
+    ),
+    "--python": (
+        ("kernel",),
+        {"metavar": "X.Y", "default": "3.12", "help": "the Python of Kaggle's image (default: 3.12)"},
+    ),
+    "--resume": (
+        ("kernel",),
+        {"action": "store_true", "help": "go on from the output of the version of this kernel that ran last"},
     ),
     "--set": (
         tuple(STAGES),
@@ -124,6 +171,8 @@ def parser() -> argparse.ArgumentParser:
     for name, line in STAGES.items():
         note = "Options of other stages are taken and passed over, so that run.sh can hand one line to all."
         stage = stages.add_parser(name, description=f"{line.capitalize()}. {DETAILS[name]}", epilog=note)
+        if name in ACTIONS:
+            stage.add_argument("action", choices=ACTIONS[name], help="what to do")
         stage.add_argument(
             "recipe", metavar="RECIPE", help="a recipe's name, or the path of a recipe or competition TOML"
         )
@@ -144,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompError as error:
         print(f"comp {given.stage}: {error}", file=sys.stderr)
         return 1
+    except TimeIsUp as stop:
+        print(f"comp {given.stage}: the time is up ({stop}); run it again to go on", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(f"comp {given.stage}: stopped; run it again to go on", file=sys.stderr)
         return 130
@@ -160,15 +212,22 @@ def _run(given: argparse.Namespace) -> None:
     if given.stage == "ledger":
         importlib.import_module("comp.stages.ledger").run(sync=given.sync)
         return
+    from comp.budget import parse_budget
     from comp.config import load_recipe
 
     recipe = load_recipe(given.recipe, given.overrides)
-    options = {**vars(given), "folds": _folds(given.folds, recipe.n_folds)}
+    options = {
+        **vars(given),
+        "folds": _folds(given.folds, recipe.n_folds),
+        "budget": None if given.budget is None else parse_budget(given.budget),
+    }
     wanted = {
         (name := arguments.get("dest", option.lstrip("-"))): options[name]
         for option, (readers, arguments) in OPTIONS.items()
         if given.stage in readers and option != "--set"
     }
+    if given.stage in ACTIONS:
+        wanted["action"] = given.action
     importlib.import_module(f"comp.stages.{given.stage}").run(recipe, **wanted)
 
 

@@ -1,10 +1,14 @@
-"""The one error that users see as a single line."""
+"""What ends a command and is seen as a single line: an error, or the end of its time."""
 
 from collections.abc import Iterable
 
 
 class CompError(Exception):
     """What was found, what was expected and what to do, in one line. `comp` prints it and exits with 1."""
+
+
+class TimeIsUp(Exception):
+    """The time budget is used up. Says what is done, which is kept; `comp` prints it and exits with 3."""
 
 
 def some(items: Iterable[object], limit: int = 5) -> str:

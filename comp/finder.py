@@ -4,7 +4,7 @@ what a Kaggle kernel mounts. Archives are unpacked until all that is needed is f
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from comp.config import Competition
 from comp.console import say, size_text
 
 DEPTH = 5  # folders below a source that are looked at
+SPLITS = ("train", "test")
+ALL = ("labels", "sample", "solution", *SPLITS)
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,18 @@ class Need:
     names: tuple[str, ...]  # file names, of which one will do; or one image template
 
     def __str__(self) -> str:
-        kind = "images" if self.part in ("train", "test") else "file"
+        kind = "images" if self.part in SPLITS else "file"
         return f"{self.part} {kind} ({' or '.join(self.names)})"
 
     def is_file(self, name: str) -> bool:
         """Whether a file of this name is what is needed, or an archive that is named after it."""
-        if self.part in ("train", "test"):
+        if self.part in SPLITS:
             return stem_of(Path(name)) in _split(self.names[0])[0][-1:]
         return Path(name).name in self.names or stem_of(Path(name)) in self.names
 
     def is_image(self, name: str) -> bool:
         """Whether a file of this name, with its folders, is one of the images needed."""
-        if self.part not in ("train", "test"):
+        if self.part not in SPLITS:
             return False
         tail, pattern = _split(self.names[0])
         ending, folders = pattern.rpartition("}")[2], Path(name).parts[:-1]
@@ -45,19 +47,22 @@ class Need:
         return name.endswith(ending) and folders[len(folders) - len(tail) :] == tail
 
 
-def needs(competition: Competition) -> list[Need]:
+def needs(competition: Competition, parts: Collection[str] = ALL) -> list[Need]:
     found = [Need("labels", competition.labels.csv), Need("sample", competition.submission.sample)]
     if competition.submission.solution:
         found.append(Need("solution", (competition.submission.solution,)))
     images = competition.images
-    return [*found, *(Need(split, (t,)) for split in ("train", "test") for t in getattr(images, split))]
+    found += [Need(split, (t,)) for split in SPLITS for t in getattr(images, split)]
+    return [need for need in found if need.part in parts]
 
 
 class Finder:
-    """Looks for what a competition needs in folders, and unpacks archives until all of it is found."""
+    """Looks for `parts` of what a competition needs in folders, and unpacks archives until all of them are
+    found. Folders of images that aren't among the parts are not listed: Kaggle's mounts take a minute for
+    100,000 files."""
 
-    def __init__(self, competition: Competition, places: Sequence[Path]):
-        self.competition = competition
+    def __init__(self, competition: Competition, places: Sequence[Path], parts: Collection[str] = ALL):
+        self.competition, self.parts = competition, parts
         self.folder, self.unpacked = data_dir(competition.name), unpacked_dir(competition.name)
         self.places = [place for place in places if place.is_dir()]
         self.archives: list[dict[str, Any]] = []
@@ -100,7 +105,7 @@ class Finder:
         files: dict[str, str] = {}
         images: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
         missing = []
-        for need in needs(self.competition):
+        for need in needs(self.competition, self.parts):
             if need.part in images:
                 if folder := self._image_folder(need.names[0]):
                     row = {"folder": self._relative(folder), "pattern": _split(need.names[0])[1]}
@@ -118,8 +123,15 @@ class Finder:
         self.listing = []
         seen = set()
         own = {self.unpacked.resolve(), cache_dir(self.competition.name).resolve()}
+        tails = {part: {_split(t)[0] for t in getattr(self.competition.images, part)} for part in SPLITS}
+        wanted = set().union(*(tails[part] for part in SPLITS if part in self.parts))
+        others = set().union(*tails.values()) - wanted - {()}
+
+        def left_out(folder: Path) -> bool:
+            return any(folder.parts[-len(t) :] == t for t in others) or folder.resolve() in own
+
         for place in self.places:
-            for folder, names in _walk(place, DEPTH, own):
+            for folder, names in _walk(place, DEPTH, left_out):
                 if folder.resolve() not in seen:
                     seen.add(folder.resolve())
                     self.listing.append((folder, names))
@@ -174,11 +186,11 @@ def contents(folder: Path) -> dict[str, Any]:
     return {"files": len(sizes), "bytes": sum(size for _, size in sizes), "digest": digest(sizes)}
 
 
-def _walk(place: Path, depth: int, without: set[Path]) -> Iterator[tuple[Path, list[str]]]:
+def _walk(place: Path, depth: int, left_out: Callable[[Path], bool]) -> Iterator[tuple[Path, list[str]]]:
     with os.scandir(place) as entries:
         items = sorted(entries, key=lambda entry: entry.name)
     yield place, [item.name for item in items if item.is_file() and not item.name.startswith(".")]
     if depth:
         for item in items:
-            if item.is_dir() and not item.name.startswith(".") and Path(item.path).resolve() not in without:
-                yield from _walk(Path(item.path), depth - 1, without)
+            if item.is_dir() and not item.name.startswith(".") and not left_out(Path(item.path)):
+                yield from _walk(Path(item.path), depth - 1, left_out)

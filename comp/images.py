@@ -2,6 +2,7 @@
 memory-mapped cache so that every file is decoded once."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 
 from comp.artifacts import GrowingArray, digest, waiting_lock
 from comp.console import progress
-from comp.errors import CompError, some
+from comp.errors import CompError, TimeIsUp, some
 
 Image.MAX_IMAGE_PIXELS = (
     500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
@@ -115,14 +116,14 @@ def native_size(images: ImageSet, n_probed: int = 64) -> int:
 
 
 def cached(
-    image_sets: Mapping[str, tuple[ImageSet, Sequence[int]]], folder: Path, stamp: str
+    image_sets: Mapping[str, tuple[ImageSet, Sequence[int]]], folder: Path, stamp: str, deadline: float
 ) -> dict[str, Paths]:
     """For each named set of images and sizes, by size the path of a .npy with all images (N, side, side,
     channels) uint8, built where it isn't there.
 
     Each file is decoded once for all sizes. `side` is at most the images' own size: enlarging is left to the
-    device. Stopped anywhere, it goes on where it was. Raises one CompError that names all files that can't be
-    read, of all sets.
+    device. Stopped anywhere, it goes on where it was. Raises TimeIsUp at the
+    deadline, and one CompError that names all files that can't be read, of all sets.
     """
     n_threads = os.cpu_count() or 1
     answers, failed = {}, []
@@ -133,14 +134,14 @@ def cached(
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
         with waiting_lock(folder / f".{images.name}.lock"):
             if absent := {side: path for side, path in paths.items() if not path.exists()}:
-                failed += _build(images, absent, key, n_threads)
+                failed += _build(images, absent, key, n_threads, deadline)
         answers[name] = {size: paths[side] for size, side in sides.items()}
     if failed:
         raise CompError(f"images that can't be read: {some(failed)}; mend or replace them")
     return answers
 
 
-def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -> list[str]:
+def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int, deadline: float) -> list[str]:
     """Fill the caches; give the files that can't be read, each with the reason."""
     arrays = {
         side: GrowingArray(path, (len(images.ids), side, side, images.n_channels), "uint8", {"key": key})
@@ -150,7 +151,9 @@ def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -
     failed: list[str] = []
 
     def fill(rows: np.ndarray) -> int:
-        for row in rows:
+        for n_done, row in enumerate(rows):
+            if time.time() > deadline:
+                return n_done
             try:
                 image = decode(images.paths[row], joined=bool(images.channels))
             except OSError as error:
@@ -164,7 +167,10 @@ def _build(images: ImageSet, paths: dict[int, Path], key: str, n_threads: int) -
     done = len(images.ids) - len(todo)
     with progress(label, len(images.ids), done) as advance, ThreadPoolExecutor(n_threads) as pool:
         for n in pool.map(fill, _chunks(todo)):
+            done += n
             advance(n)
+    if done < len(images.ids):
+        raise TimeIsUp(f"{done:,} of {len(images.ids):,} {images.name} images resized")
     if not failed:
         for array in arrays.values():
             array.finish()

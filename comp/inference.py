@@ -11,6 +11,7 @@ from comp import model as models
 from comp.artifacts import GrowingArray, locked, plain, read_stamp
 from comp.augment import VIEWS, view_names
 from comp.batches import CacheBatches, in_order, load_batches
+from comp.budget import check_time
 from comp.config import Recipe
 from comp.errors import CompError
 from comp.parallel import Device, Report
@@ -28,9 +29,10 @@ def predict_set(
     *,
     device: Device,
     report: Report,
+    deadline: float,
 ) -> None:
     """Predict these rows of a cache with a finished model and save them at `path`; stopped
-    anywhere, it goes on from there."""
+    anywhere, it goes on from there. Raises TimeIsUp at the deadline."""
     with locked(path.with_name(f".{path.name}.lock"), f"predicting {path}"):
         if read_stamp(path) == plain(stamp):
             report(line="was predicted by another process")
@@ -48,6 +50,7 @@ def predict_set(
         done = len(rows) - len(todo)
         with torch.inference_mode(), models.autocast(place, dtype):
             for i, (images, _) in enumerate(batches):
+                check_time(deadline, f"{done:,} of {len(rows):,} images")
                 x = prepare(images)
                 mean = sum(
                     model(view(x).contiguous(memory_format=torch.channels_last)).float().sigmoid()

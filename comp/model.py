@@ -4,7 +4,6 @@ batch."""
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.nn import functional
 
 from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
 from comp.errors import CompError
+from comp.weights import weights_file
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,6 @@ class ModelSpec:
     mean: tuple[float, ...]  # a channel, of images scaled to 0 … 1
     std: tuple[float, ...]
     drop_rate: float = 0.0
-
-
-def weights_file(backbone: str, weights: str | None) -> Path | None:
-    """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's
-    own."""
-    for place in (weights, os.environ.get("COMP_WEIGHTS")):
-        if not place:
-            continue
-        path = Path(place)
-        if path.is_file():
-            if path.suffix != ".safetensors":
-                raise CompError(
-                    f"{path}: weights are taken from .safetensors files alone, since others can run code"
-                )
-            return path
-        candidates = [path / f"{backbone}.safetensors", path / backbone / "model.safetensors"]
-        if found := next((c for c in candidates if c.is_file()), None):
-            return found
-        if place == weights:
-            raise CompError(
-                f"no weights for {backbone}: neither {candidates[0]} nor {candidates[1]} is there"
-            )
-    return None
 
 
 def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> nn.Module:

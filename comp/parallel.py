@@ -1,5 +1,5 @@
 """Fold jobs: in this process, or one process a GPU, or as many as there are CPU cores. Each reports to the
-parent, which draws the progress; a job dies with its parent."""
+parent, which draws the progress; a job dies with its parent. When the time is up each stops on its own."""
 
 import multiprocessing
 import os
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from comp.console import Bars, say
-from comp.errors import CompError
+from comp.errors import CompError, TimeIsUp
 
 Report = Callable[..., None]
-Job = Callable[..., None]  # job(*arguments, device, report)
+Job = Callable[..., None]  # job(*arguments, device, report, deadline)
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,16 @@ def devices(n_jobs: int) -> list[Device]:
     return [Device("cpu", n_cores // n_workers)] * n_workers
 
 
-def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[Device]) -> None:
-    """Run job(*arguments[name], device=…, report=…) for each name. `job` is a function of a module.
+def run_jobs(
+    job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[Device], deadline: float
+) -> None:
+    """Run job(*arguments[name], device=…, report=…, deadline=…) for each name. `job` is a function of a
+    module.
 
     A job calls report(done=…, total=…) for its bar and report(line=…) for a line. The first error ends all
-    jobs and is raised here."""
-    if not arguments:
-        return
+    jobs and is raised here. A job that raises TimeIsUp ends alone: the others go on until they stop as well,
+    no further one is started, and one TimeIsUp is raised here."""
+    late: dict[str, str] = {}  # job: what it had done when its time was up
     if len(places) == 1:
         with Bars() as bars:
             for name, args in arguments.items():
@@ -65,8 +68,27 @@ def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[D
                 def report(name: str = name, **event: Any) -> None:
                     _show(bars, name, event)
 
-                _call(job, args, places[0], report)
-        return
+                if late or time.time() > deadline:
+                    late[name] = "not started"
+                    continue
+                try:
+                    _call(job, args, places[0], report, deadline)
+                except TimeIsUp as stop:
+                    late[name] = str(stop)
+    elif arguments:
+        _run_side_by_side(job, arguments, places, deadline, late)
+    if late:
+        raise TimeIsUp(", ".join(f"{name}: {late[name]}" for name in arguments if name in late))
+
+
+def _run_side_by_side(
+    job: Job,
+    arguments: dict[str, tuple[Any, ...]],
+    places: Sequence[Device],
+    deadline: float,
+    late: dict[str, str],
+) -> None:
+    """One process a place. Jobs that the time did not suffice for are added to `late`."""
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue = context.Queue()
     waiting = list(arguments.items())
@@ -74,18 +96,21 @@ def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[D
     try:
         with Bars() as bars:
             while waiting or running:
+                if late or time.time() > deadline:
+                    late.update({name: "not started" for name, _ in waiting})
+                    waiting.clear()
                 for slot in range(len(places)):
                     if slot not in running and waiting:
                         name, args = waiting.pop(0)
                         process = context.Process(
-                            target=_work, args=(job, args, places[slot], name, events), daemon=False
+                            target=_work, args=(job, args, places[slot], name, events, deadline), daemon=False
                         )
                         process.start()
                         running[slot] = (name, process)
-                _drain(events, bars)
+                _drain(events, bars, late)
                 for slot, (name, process) in list(running.items()):
                     if not process.is_alive():
-                        _drain(events, bars)
+                        _drain(events, bars, late)
                         if process.exitcode != 0:
                             raise CompError(
                                 f"{name} was killed ({process.exitcode}); run again to go on where it was"
@@ -98,10 +123,10 @@ def run_jobs(job: Job, arguments: dict[str, tuple[Any, ...]], places: Sequence[D
             process.join()
 
 
-def _call(job: Job, args: tuple[Any, ...], place: Device, report: Report) -> None:
+def _call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadline: float) -> None:
     """Run the job; what users can mend becomes a CompError."""
     try:
-        job(*args, device=place, report=report)
+        job(*args, device=place, report=report, deadline=deadline)
     except torch.cuda.OutOfMemoryError as error:
         raise CompError(
             "the GPU's memory is full; lower phases.N.batch_size or predict_batch_size and run again"
@@ -110,16 +135,19 @@ def _call(job: Job, args: tuple[Any, ...], place: Device, report: Report) -> Non
         raise CompError(f"{error.filename or 'system'}: {error.strerror or error}") from error
 
 
-def _drain(events: multiprocessing.Queue, bars: Bars) -> None:
-    deadline = time.monotonic() + 0.2
-    while (left := deadline - time.monotonic()) > 0:
+def _drain(events: multiprocessing.Queue, bars: Bars, late: dict[str, str]) -> None:
+    end = time.monotonic() + 0.2
+    while (left := end - time.monotonic()) > 0:
         try:
             name, event = events.get(timeout=left)
         except queue.Empty:
             return
         if "error" in event:
             raise event["error"]
-        _show(bars, name, event)
+        if "late" in event:
+            late[name] = event["late"]
+        else:
+            _show(bars, name, event)
 
 
 def _show(bars: Bars, name: str, event: dict[str, Any]) -> None:
@@ -129,10 +157,19 @@ def _show(bars: Bars, name: str, event: dict[str, Any]) -> None:
         bars.at(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
 
 
-def _work(job: Job, args: tuple[Any, ...], place: Device, name: str, events: multiprocessing.Queue) -> None:
+def _work(
+    job: Job,
+    args: tuple[Any, ...],
+    place: Device,
+    name: str,
+    events: multiprocessing.Queue,
+    deadline: float,
+) -> None:
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
-        _call(job, args, place, lambda **event: events.put((name, event)))
+        _call(job, args, place, lambda **event: events.put((name, event)), deadline)
+    except TimeIsUp as stop:
+        events.put((name, {"late": str(stop)}))
     except CompError as error:
         events.put((name, {"error": CompError(f"{name}: {error}")}))
     except KeyboardInterrupt:

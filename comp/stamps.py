@@ -7,9 +7,10 @@ import numpy as np
 from comp.artifacts import digest
 from comp.config import Recipe
 from comp.labels import Labels
+from comp.weights import weights_digest
 
 READ_BY_TRAINING = {
-    *("seed", "n_folds", "backbone", "pretrained", "weights", "drop_rate", "phases", "augment"),
+    *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment"),
     *("weight_decay", "clip_norm", "ema_decay", "precision"),
 }
 
@@ -21,6 +22,7 @@ def train_stamp(
     data's stamp."""
     return {
         **recipe.model_dump(mode="json", include=READ_BY_TRAINING),
+        "weights": weights_digest(recipe.backbone, recipe.weights) if recipe.pretrained else None,
         "fold": fold,
         "channels": recipe.competition.images.channels,
         "labels": digest(labels.ids, labels.classes, labels.targets),

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from comp.artifacts import GrowingArray
+from comp.budget import NEVER
 from comp.errors import CompError
 from comp.images import cached, decode, find_images
 
@@ -25,7 +26,7 @@ def folder_of(path: Path, n: int = 12, size: int = 32) -> tuple[np.ndarray, list
 
 def build(ids, folders, sizes: list[int], folder: Path) -> dict[int, Path]:
     images = find_images("train", ids, folders, [])
-    return cached({"train": (images, sizes)}, folder / "cache", "s")["train"]
+    return cached({"train": (images, sizes)}, folder / "cache", "s", NEVER)["train"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "L"])
@@ -123,5 +124,5 @@ def test_a_filled_row_is_not_filled_again_after_a_kill(tmp_path: Path):
 def test_one_grey_channel_stays_one(tmp_path: Path):
     Image.new("L", (20, 20), 70).save(tmp_path / "a_g.png")
     images = find_images("train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["g"])
-    path = cached({"train": (images, [16])}, tmp_path / "cache", "s")["train"][16]
+    path = cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER)["train"][16]
     assert np.load(path).shape == (1, 16, 16, 1)

@@ -20,6 +20,7 @@ from comp.artifacts import (
     test_path,
 )
 from comp.augment import view_names
+from comp.budget import deadline_in
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
@@ -30,7 +31,8 @@ from comp.parallel import devices, run_jobs
 from comp.stamps import train_stamp
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
+def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) -> None:
+    deadline = deadline_in(budget)
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
     test_ids = data.sample_ids(competition)
@@ -59,7 +61,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     splits = {split for split, *_ in jobs.values()}
     all_ids = {split: ids for split, ids in (("train", labels.ids), ("test", test_ids)) if split in splits}
     needed = {split: (data.images(split, ids, channels), [size]) for split, ids in all_ids.items()}
-    caches = cached(needed, cache_dir(competition.name), data.stamp)
+    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline)
     rows = {split: {name: i for i, name in enumerate(ids.tolist())} for split, ids in all_ids.items()}
     arguments = {
         label: (
@@ -74,4 +76,4 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
         for label, (split, fold, path, ids, stamp) in jobs.items()
     }
     say(f"predict: {recipe.name}, {len(views)} views, {', '.join(arguments)}")
-    run_jobs(predict_set, arguments, devices(len(folds)))
+    run_jobs(predict_set, arguments, devices(len(folds)), deadline)

@@ -33,6 +33,7 @@ from comp.artifacts import (
     write_text,
 )
 from comp.batches import CacheBatches, epoch_steps, in_order, load_batches
+from comp.budget import check_time, deadline_in
 from comp.config import Phase, Recipe
 from comp.console import clock, say
 from comp.decisions import fit_global
@@ -47,7 +48,8 @@ from comp.schedule import rate
 from comp.stamps import train_stamp
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
+def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) -> None:
+    deadline = deadline_in(budget)
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
     stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold) for fold in folds}
@@ -66,13 +68,13 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     train_images = data.images("train", labels.ids, channels)
     test_images = data.images("test", data.sample_ids(competition), channels)
     needed = {"train": (train_images, sizes), "test": (test_images, [recipe.phases[-1].size])}
-    caches = cached(needed, cache_dir(competition.name), data.stamp)["train"]
+    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline)["train"]
     say(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
         f"{len(labels.ids):,} images"
     )
     jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
-    run_jobs(train_fold, jobs, devices(len(folds)))
+    run_jobs(train_fold, jobs, devices(len(folds)), deadline)
 
 
 def train_fold(
@@ -86,8 +88,10 @@ def train_fold(
     *,
     device: Device,
     report: Report,
+    deadline: float,
 ) -> None:
-    """Train one fold to its model file, from its last checkpoint if there is one with the same stamp."""
+    """Train one fold to its model file, from its last checkpoint if there is one with the same stamp. Raises
+    TimeIsUp where the next epoch would not end before the deadline."""
     with locked(
         checkpoint_path(recipe.name, fold).with_name(".lock"), f"training fold {fold} of {recipe.name}"
     ):
@@ -105,7 +109,8 @@ def train_fold(
         else:
             report(line=HEADER)
         while trainer.n_epochs_done < trainer.n_epochs:
-            report(line=trainer.epoch(report))
+            check_time(deadline, trainer.progress(), needed=trainer.expected_seconds())
+            report(line=trainer.epoch(report, deadline))
             trainer.save()
         trainer.write_log()
         models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
@@ -191,8 +196,19 @@ class Trainer:
             epoch -= phase.epochs
         raise IndexError("all epochs are done")
 
-    def epoch(self, report: Report) -> str:
-        """Train and validate for one epoch; give its line for the log."""
+    def progress(self) -> str:
+        return f"{self.n_epochs_done} of {self.n_epochs} epochs"
+
+    def expected_seconds(self) -> float:
+        """The next epoch's time: that of the one before, scaled by pixels; 0 where there is none."""
+        if not self.history:
+            return 0.0
+        last = self.history[-1]
+        return last["seconds"] * (self._phase()[1].size / last["size"]) ** 2
+
+    def epoch(self, report: Report, deadline: float) -> str:
+        """Train and validate for one epoch; give its line for the log. Raises TimeIsUp at the deadline: the
+        epoch is then to be done again from its start."""
         started = time.monotonic()
         number, phase, epoch = self._phase()
         steps = epoch_steps(
@@ -206,6 +222,7 @@ class Trainer:
         self._freeze(head_only)
         total_loss = torch.zeros((), device=self.device)
         for i, (images, targets) in enumerate(load_batches(dataset, steps, self.device, self.n_loaders)):
+            check_time(deadline, self.progress())
             lr = self._set_rates(phase, epoch * len(steps) + i, phase.epochs * len(steps), head_only)
             with models.autocast(self.device, dtype):
                 logits = self.model(prepare(images))
@@ -233,7 +250,7 @@ class Trainer:
             "size": phase.size,
             "lr": lr,
             "loss": loss_mean,
-            **self._validate(phase, prepare, dtype),
+            **self._validate(phase, prepare, dtype, deadline),
             "images_per_second": sum(len(rows) for _, rows in steps) / seconds,
             "seconds": time.monotonic() - started,
         }
@@ -266,7 +283,9 @@ class Trainer:
             )
 
     @torch.inference_mode()
-    def _validate(self, phase: Phase, prepare: nn.Module, dtype: torch.dtype) -> dict[str, float]:
+    def _validate(
+        self, phase: Phase, prepare: nn.Module, dtype: torch.dtype, deadline: float
+    ) -> dict[str, float]:
         """Held-out scores of the averaged weights, without test-time views. F-beta is at one threshold fitted
         on these rows: to watch, never to choose by."""
         model = self.averaged.eval()
@@ -274,6 +293,7 @@ class Trainer:
         steps = in_order(self.valid_rows, self.recipe.predict_batch_size)
         logits = []
         for images, _ in load_batches(dataset, steps, self.device, self.n_loaders):
+            check_time(deadline, self.progress())
             with models.autocast(self.device, dtype):
                 logits.append(model(prepare(images)).float().cpu())
         targets = self.targets[self.valid_rows]

@@ -1,0 +1,118 @@
+"""A time budget: each stage stops on its own, on time, and what is done is kept."""
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from comp.budget import NEVER, parse_budget
+from comp.cli import main
+from comp.config import load_recipe
+from comp.errors import CompError, TimeIsUp
+from comp.parallel import Device, run_jobs
+from tests.test_images import folder_of
+
+MANY_EPOCHS = (
+    *("--set", "phases.0.epochs=20", "--set", "competition.drawn.n_train=400"),
+    *("--folds", "0"),  # alone, in this process
+)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("8.5h", 30600), ("90m", 5400), ("3600s", 3600)])
+def test_a_budget_is_a_number_with_a_unit(text: str, seconds: float):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["90", "8.5 hours", "-1h", "0s", "h", ""])
+def test_other_budgets_are_refused(text: str):
+    with pytest.raises(CompError, match="a number with h, m or s is expected"):
+        parse_budget(text)
+
+
+def job(work: float, *, device: Device, report, deadline: float) -> None:
+    """Takes `work` seconds, and stops at the deadline."""
+    end = time.time() + work
+    while time.time() < end:
+        time.sleep(0.01)
+        if time.time() > deadline:
+            raise TimeIsUp("some")
+    report(line=f"{work} s of work done")
+
+
+@pytest.mark.parametrize("n_places", [1, 2])
+def test_jobs_without_a_deadline_all_end(n_places: int, capsys: pytest.CaptureFixture[str]):
+    run_jobs(job, {"a": (0.1,), "b": (0.2,)}, [Device("cpu", 1)] * n_places, NEVER)
+    assert capsys.readouterr().out.count("of work done") == 2
+
+
+def test_when_the_time_is_up_no_job_is_started_and_finished_ones_are_kept(
+    capsys: pytest.CaptureFixture[str],
+):
+    jobs = {"a": (0.1,), "b": (600.0,), "c": (600.0,), "d": (600.0,)}
+    with pytest.raises(TimeIsUp) as stop:
+        run_jobs(job, jobs, [Device("cpu", 1)] * 2, time.time() + 6)
+    assert str(stop.value) == "b: some, c: some, d: not started"
+    assert "a  0.1 s of work done" in capsys.readouterr().out
+    with pytest.raises(TimeIsUp, match="^a: some, b: not started$"):
+        run_jobs(job, {"a": (600.0,), "b": (0.1,)}, [Device("cpu", 1)], time.time() + 0.2)
+
+
+def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COMP_RUNS", "whole")
+    for stage in ("download", "folds", "train"):
+        assert main([stage, "tiny.toml", *MANY_EPOCHS]) == 0
+    monkeypatch.setenv("COMP_RUNS", "stopped")
+    train = ("train", "tiny.toml", *MANY_EPOCHS, "--time-budget")
+    line = r"comp train: the time is up \(fold 0: \d+ of 21 epochs\); run it again to go on\n"
+    for _ in range(2):
+        assert main([*train, "1.5s"]) == 3
+        assert re.fullmatch(line, capsys.readouterr().err)
+    assert (here / "stopped" / "tiny" / "fold0" / "last.pt").exists()
+    assert main([*train, "1h"]) == 0
+    assert "goes on after epoch" in capsys.readouterr().out
+    whole, stopped = (
+        load_file(here / runs / "tiny" / "fold0" / "model.safetensors") for runs in ("whole", "stopped")
+    )
+    assert all(np.array_equal(whole[key], stopped[key]) for key in whole)
+
+
+def test_an_epoch_that_would_end_too_late_is_not_started(here: Path):
+    from comp.stages.train import Trainer
+
+    trainer = object.__new__(Trainer)
+    trainer.recipe = load_recipe("tiny.toml")  # 1 epoch at 16 px, 1 at 32 px
+    trainer.history = []
+    assert trainer.expected_seconds() == 0
+    trainer.history = [{"seconds": 10.0, "size": 16}]
+    assert trainer.expected_seconds() == 40
+
+
+def test_prediction_and_resizing_stop_and_go_on(here: Path, monkeypatch: pytest.MonkeyPatch):
+    for stage in ("download", "folds"):
+        assert main([stage, "tiny.toml"]) == 0
+    assert main(["train", "tiny.toml", "--folds", "0", "--time-budget", "0.001s"]) == 3
+    assert not list((here / "data" / "tiny" / "cache").glob("*.npy"))
+    assert main(["train", "tiny.toml", "--folds", "0"]) == 0
+    assert main(["predict", "tiny.toml", "--folds", "0", "--time-budget", "0.001s"]) == 3
+    assert not (here / "runs" / "tiny" / "fold0" / "oof.npz").exists()
+    assert main(["predict", "tiny.toml", "--folds", "0"]) == 0
+
+
+def test_resized_images_are_kept_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from comp import images as module
+
+    ids, folders = folder_of(tmp_path / "a", n=12)
+    images = module.find_images("train", ids, folders, ())
+    ticks = iter(range(1000))
+    monkeypatch.setattr(module.time, "time", lambda: next(ticks))
+    monkeypatch.setattr(module, "CHUNK", 4)
+    with pytest.raises(TimeIsUp, match="7 of 12 train images resized"):
+        module.cached({"train": (images, [16])}, tmp_path / "cache", "s", 6)
+    path = module.cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER)["train"][16]
+    whole = module.cached({"train": (images, [16])}, tmp_path / "whole", "s", NEVER)["train"][16]
+    assert np.array_equal(np.load(path), np.load(whole))
