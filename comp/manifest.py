@@ -30,13 +30,18 @@ class Data:
 
     def sample_ids(self, competition: Competition) -> np.ndarray:
         """(N,) str: the test ids, in the order that the submission must have."""
-        column = competition.submission.id or competition.labels.id
-        ids = read_table(self.sample_csv, [column])[column].to_numpy(str)
-        check_unique(ids, self.sample_csv)
-        return ids
+        return read_sample_ids(self.sample_csv, competition)
 
     def images(self, name: str, ids: np.ndarray, channels: Sequence[str]) -> ImageSet:
         return find_images(name, ids, self.folders[name], channels)
+
+
+def read_sample_ids(sample: Path, competition: Competition) -> np.ndarray:
+    """(N,) str: the ids of a sample submission, in its order. Raises CompError where one is there twice."""
+    column = competition.submission.id or competition.labels.id
+    ids = read_table(sample, [column])[column].to_numpy(str)
+    check_unique(ids, sample)
+    return ids
 
 
 def read_manifest(competition: Competition) -> Data:

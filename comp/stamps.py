@@ -1,11 +1,16 @@
-"""The stamp of a fold's model: `train` writes it, and `predict` compares it before it uses the model."""
+"""The stamp of a fold's model: `train` writes it, and `predict` compares it before it uses the model. Where
+there is no training data, models and a decision are compared with the recipe and with each other."""
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from comp.artifacts import digest
+from comp.artifacts import difference, digest, plain, read_safetensors_metadata, read_stamp
 from comp.config import Recipe
+from comp.errors import CompError
 from comp.labels import Labels
 from comp.weights import weights_digest
 
@@ -29,3 +34,45 @@ def train_stamp(
         "folds": digest(labels.ids, fold_of),
         "images": images,
     }
+
+
+def check_models(
+    recipe: Recipe, models: Mapping[int, Path], decision: Mapping[str, Any], decision_file: Path
+) -> None:
+    """Raise CompError unless the models (by fold) and the decision are this recipe's and were made from the
+    same labels and folds."""
+    competition, made = recipe.competition, decision["stamp"]
+    settings = {
+        "metric": competition.metric.model_dump(),
+        "empty": competition.labels.empty,
+        "n_trials": recipe.n_trials,
+        "seed": recipe.seed,
+    }
+    if (wanted := plain(settings)) != (found := {key: made.get(key) for key in settings}):
+        raise CompError(f"{decision_file} was made with {difference(found, wanted)}; run `comp decide`")
+    classes = list(decision["thresholds"])
+    shared: dict[str, Any] = {}
+    for fold, path in models.items():
+        stamp = read_stamp(path)
+        if stamp is None:
+            raise CompError(f"{path} is not a model of this toolkit; run `comp train`")
+        wanted = plain(
+            {
+                **recipe.model_dump(mode="json", include=READ_BY_TRAINING),
+                "channels": competition.images.channels,
+                "fold": fold,
+                "labels": made.get("labels"),
+                "folds": made.get("folds"),
+                **shared,
+            }
+        )
+        found = {key: stamp.get(key) for key in wanted}
+        if found != wanted:
+            raise CompError(
+                f"{path} was trained with {difference(found, wanted)}, as {recipe.name} and "
+                f"{decision_file.name} have it; run the stages from `comp train` on"
+            )
+        spec = json.loads(read_safetensors_metadata(path).get("spec", "{}"))
+        if spec.get("classes") != classes:
+            raise CompError(f"{path} knows other classes than {decision_file}; run `comp decide`")
+        shared = {key: stamp.get(key) for key in ("images", "weights")}

@@ -16,7 +16,7 @@ from comp.parallel import Device, run_jobs
 from tests.test_images import folder_of
 
 MANY_EPOCHS = (
-    *("--set", "phases.0.epochs=20", "--set", "competition.drawn.n_train=400"),
+    *("--set", "phases.0.epochs=20", "--set", "competition.drawn.n_train=150"),
     *("--folds", "0"),  # alone, in this process
 )
 

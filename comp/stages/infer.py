@@ -1,0 +1,124 @@
+"""infer: test images to a submission with finished models, for code competitions whose test set is hidden.
+
+Reads the sample submission and the test images, whichever they are now, each fold's model.safetensors, and
+decision.json; writes runs/<recipe>/fold<k>/infer.npz and the CSV. No training data is looked for.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.artifacts import (
+    cache_dir,
+    data_dir,
+    decision_path,
+    digest,
+    inferred_path,
+    is_done,
+    locked,
+    manifest_path,
+    model_path,
+    mounted,
+    read_json,
+    read_stamp,
+    write_text,
+)
+from comp.augment import view_names
+from comp.budget import deadline_in
+from comp.config import Competition, Recipe
+from comp.console import say
+from comp.decisions import decide
+from comp.errors import CompError, some
+from comp.finder import Finder
+from comp.images import ImageSet, cached, find_images
+from comp.inference import predict_set
+from comp.manifest import read_sample_ids
+from comp.parallel import devices, run_jobs
+from comp.predictions import aligned, load
+from comp.stamps import check_models
+from comp.submissions import check_submission, submission_text
+
+
+def run(
+    recipe: Recipe, *, source: str | None, folds: list[int], force: bool, budget: float | None, to: str
+) -> None:
+    deadline = deadline_in(budget)
+    competition, target = recipe.competition, Path(to)
+    decision = read_decision(recipe, folds)
+    classes = tuple(decision["thresholds"])
+    sample, images, images_stamp = find_test(competition, source)
+    views, size = view_names(recipe.views), recipe.phases[-1].size
+    stamps = {
+        fold: {
+            "views": views,
+            "train": digest(read_stamp(model_path(recipe.name, fold))),
+            "ids": digest(images.ids),
+            "images": images_stamp,
+        }
+        for fold in folds
+    }
+    todo = [f for f in folds if not is_done(inferred_path(recipe.name, f), stamps[f], force=force)]
+    if todo:
+        cache = cached({"test": (images, [size])}, cache_dir(competition.name), images_stamp, deadline)
+        say(f"infer: {recipe.name}, {len(images.ids):,} images, {len(views)} views, {len(folds)} folds")
+        rows = np.arange(len(images.ids))
+        jobs: dict[str, tuple[Any, ...]] = {
+            f"fold {fold}": (
+                recipe, model_path(recipe.name, fold), inferred_path(recipe.name, fold),
+                images.ids, rows, cache["test"][size], stamps[fold],
+            )
+            for fold in todo
+        }  # fmt: skip
+        run_jobs(predict_set, jobs, devices(len(folds)), deadline)
+    total = np.zeros((len(images.ids), len(classes)), np.float64)
+    for fold in folds:
+        path = inferred_path(recipe.name, fold)
+        total += aligned(load(path, classes), images.ids, path)
+    probs = (total / len(folds)).astype(np.float32)
+    thresholds = np.array(list(decision["thresholds"].values()))
+    decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
+    text = submission_text(decisions, images.ids, classes, competition, sample)
+    check_submission(text, target, competition, classes, images.ids)
+    if target.exists() and not force:
+        if target.read_text(encoding="utf-8") != text:
+            raise CompError(f"{target} is another submission; --force replaces it, --to names another file")
+        say(f"infer: {target} done already")
+        return
+    write_text(target, text)
+    say(f"infer: {target}, {len(images.ids):,} rows, {decisions.sum(1).mean():.2f} labels a row")
+
+
+def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
+    """decision.json, once it and the folds' models were found to be of this recipe and of each other."""
+    path = decision_path(recipe.name)
+    models = {fold: model_path(recipe.name, fold) for fold in folds}
+    if absent := [place for place in (path, *models.values()) if not place.exists()]:
+        raise CompError(
+            f"not there: {some(absent)}; run `comp train`, `predict`, `blend` and `decide` first, "
+            "or name the folds that are there with --folds"
+        )
+    decision = read_json(path)
+    check_models(recipe, models, decision, path)
+    return decision
+
+
+def find_test(competition: Competition, source: str | None) -> tuple[Path, ImageSet, str]:
+    """(sample submission, the images of its ids in its order, a digest of what the image folders hold)."""
+    if source is not None and not Path(source).is_dir():
+        raise CompError(f"--from {source}: no such folder")
+    folder = data_dir(competition.name)
+    if source is None:  # where `comp download` found the files
+        source = (read_stamp(manifest_path(competition.name)) or {}).get("from")
+    places = [folder, *([Path(source)] if source else [])]
+    on_kaggle = [place for s in competition.all_sources if (place := mounted(s))]
+    with locked(folder / ".lock", f"looking for the files of {competition.name}"):
+        found = Finder(competition, [*places, *on_kaggle], ("sample", "test")).find()
+    sample = folder / found["files"]["sample"]
+    test = found["images"]["test"]
+    ids = read_sample_ids(sample, competition)
+    folders = [(folder / place["folder"], place["pattern"]) for place in test]
+    images = find_images("test", ids, folders, competition.images.channels)
+    contents = [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in test]
+    return sample, images, digest(contents, competition.images.channels)
