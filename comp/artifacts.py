@@ -53,7 +53,7 @@ def mounted(source: str) -> Path | None:
 
 def wheel_cache_dir(python: str) -> Path:
     """Wheels that were fetched for kernels of this Python, as 3.12."""
-    return Path(os.environ.get("COMP_DATA", "data")) / "wheels" / python
+    return Path(os.environ.get("COMP_DATA", "data")) / ".wheels" / python
 
 
 def kernel_dir(recipe: str, kind: str) -> Path:

@@ -2,6 +2,7 @@
 file that ships with the package, anything ending in .toml a file of the user's."""
 
 import difflib
+import json
 import re
 import tomllib
 import types
@@ -216,6 +217,22 @@ def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
     if isinstance(content["competition"], str):
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
     return _validated(Recipe, content, path)
+
+
+def toml_text(recipe: Recipe) -> str:
+    """A recipe that extends nothing, with its competition inside, as `load_recipe` reads it back."""
+    content = recipe.model_dump(mode="json", exclude_none=True)
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in content.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        rows = [_toml(item) for item in value]
+        tables = any(isinstance(item, dict) for item in value)
+        return "[\n" + "".join(f"  {row},\n" for row in rows) + "]" if tables else f"[{', '.join(rows)}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _find(name: str, kind: Literal["recipes", "competitions"], relative_to: Path) -> Path:

@@ -51,18 +51,28 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
         )
     if not pretrained:
         return timm.create_model(spec.backbone, **kwargs)
-    path = weights_file(spec.backbone, weights)
+    return _pretrained(spec.backbone, weights_file(spec.backbone, weights), **kwargs)
+
+
+def pretrained_weights(backbone: str) -> bytes:
+    """A safetensors file of the ImageNet weights that timm has of a backbone, its own head included. Raises
+    CompError where they can't be had."""
+    state = _pretrained(backbone, None).state_dict()
+    return safetensors_bytes({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def _pretrained(backbone: str, path: Path | None, **kwargs: Any) -> nn.Module:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its 10 retries
     overlay = {"file": str(path)} if path else None
     try:
-        return timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+        return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         if path:
-            raise CompError(f"{path} does not fit {spec.backbone}: {reason}") from error
+            raise CompError(f"{path} does not fit {backbone}: {reason}") from error
         raise CompError(
-            f"the ImageNet weights of {spec.backbone} can't be downloaded ({reason}); "
-            f"without internet put {spec.backbone}.safetensors into a folder and set COMP_WEIGHTS to it, "
+            f"the ImageNet weights of {backbone} can't be downloaded ({reason}); "
+            f"without internet put {backbone}.safetensors into a folder and set COMP_WEIGHTS to it, "
             "or train with --set pretrained=false"
         ) from error
 

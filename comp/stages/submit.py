@@ -5,7 +5,6 @@ submissions/ledger.csv. A competition with a solution file of its own is scored 
 Kaggle and waits for its score.
 """
 
-import subprocess
 from collections.abc import Mapping
 
 import numpy as np
@@ -30,6 +29,7 @@ from comp.labels import parse_tags, read_table
 from comp.manifest import Data, read_manifest
 from comp.metrics import fbeta
 from comp.predictions import aligned, load
+from comp.provenance import commit
 from comp.submissions import check_submission, columns, submission_text
 
 
@@ -127,14 +127,3 @@ def show_scores(competition: Competition, scores: Mapping[str, float]) -> None:
         [str(competition.metric), "score"],
         [[name.replace("_", "-"), f"{score:.4f}"] for name, score in scores.items()],
     )
-
-
-def commit() -> str | None:
-    """The git commit of the working directory; None outside a repository."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
