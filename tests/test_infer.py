@@ -21,7 +21,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        (folder / "tiny.toml").write_text(TINY)
+        (folder / "tiny.toml").write_text(TINY.replace("epochs = 1", "epochs = 12", 1))
         run_all("tiny.toml")
     return folder
 
@@ -58,7 +58,7 @@ def test_a_hidden_test_set_needs_no_training_data(copy: Path, fails, monkeypatch
     assert main(["infer", "tiny.toml", "--from", "hidden"]) == 0
     answer = pd.read_csv("submission.csv")
     assert answer["image_name"].tolist() == names
-    assert answer["tags"].str.len().min() > 0
+    assert answer["tags"].nunique() > 3
     (copy / "hidden" / "test-jpg" / f"{names[0]}.jpg").unlink()
     shutil.rmtree(copy / "data")
     assert f"no image for 1 ({names[0]}) of the 80 test ids" in fails(

@@ -1,0 +1,364 @@
+"""Built kernels, run as Kaggle runs them: in a virtual environment that holds what Kaggle's image has and
+nothing else, without any network, with folders laid out like /kaggle."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from safetensors.numpy import load_file, save_file
+
+from comp.cli import main
+from comp.config import load_recipe, toml_text
+from comp.kernels import as_slug
+from comp.wheels import ON_KAGGLE, needed
+from tests.conftest import STAGES, TINY
+from tests.test_infer import hidden_test_set
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+SLUG = "tiny-scenes"
+SECRET = "do-not-leak-4711"
+NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
+TRAINABLE = TINY.replace("epochs = 1", "epochs = 12", 1)  # enough for submissions whose rows differ
+MOUNTED = (
+    TRAINABLE.replace("drawn = { n_train = 90, n_test = 60, size = 32 }\n", f'slug = "{SLUG}"\n')
+    .replace(', solution = "solution.csv"', "")
+    .replace('extends = "demo"', 'backbone = "test_resnet"\npretrained = false\naugment = "dihedral"')
+)
+Layout = Callable[[str], str]
+LAYOUTS: dict[str, Layout] = {
+    "by slug": lambda source: source.split("/")[-1],
+    "as in addresses": lambda source: source,
+    "mixed": lambda source: source if source.startswith("datasets") else source.split("/")[-1],
+}
+
+
+def names_on_kaggle() -> set[str]:
+    """Distributions that the image has: those of the list, and what they need."""
+    found: set[str] = set()
+    waiting = [Requirement(name) for name in ON_KAGGLE - {"kaggle"}] + [Requirement("cuda-toolkit")]
+    while waiting:
+        requirement = waiting.pop()
+        try:
+            package = distribution(requirement.name)
+        except PackageNotFoundError:
+            continue
+        found.add(canonicalize_name(requirement.name))
+        for child in map(Requirement, package.requires or []):
+            extras = requirement.extras or {""}
+            wanted = child.marker is None or any(child.marker.evaluate({"extra": e}) for e in extras)
+            if wanted and (canonicalize_name(child.name) not in found or child.extras):
+                waiting.append(child)
+    return found
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that is empty but for links to what Kaggle's image has."""
+    possible = shutil.which("unshare") and not subprocess.run([*NO_NETWORK, "true"]).returncode
+    if not possible:
+        pytest.skip("this machine can't make a network namespace")
+    folder = tmp_path_factory.mktemp("image")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    site = folder / "lib" / f"python{PYTHON}" / "site-packages"
+    names = names_on_kaggle()
+    assert not names & {"comp", "kaggle", *needed(PYTHON)}
+    packages: list[Distribution] = [distribution(name) for name in sorted(names)]
+    for package in packages:
+        for file in package.files or []:
+            top = Path(file.parts[0])
+            if top.name not in ("..", "__pycache__") and not (site / top).exists():
+                (site / top).symlink_to(Path(str(package.locate_file(top))))
+    python = folder / "bin" / "python"
+    for module in ("comp", "timm", "albumentations", "iterstrat", "py7zr", "kaggle"):
+        assert subprocess.run([python, "-I", "-c", f"import {module}"], capture_output=True).returncode, (
+            module
+        )
+    return python
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which the mounted competition was run to its end and both kernels were built."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("KAGGLE_USERNAME", "somebody")
+        patch.setenv("KAGGLE_KEY", SECRET)
+        for name in ("COMP_DATA", "COMP_RUNS", "COMP_WEIGHTS"):
+            patch.delenv(name, raising=False)
+        (folder / "drawn.toml").write_text(TINY)
+        assert main(["download", "drawn.toml"]) == 0
+        shutil.move(folder / "data" / "tiny" / "drawn", folder / "files")
+        shutil.rmtree(folder / "data")
+        (folder / "tiny.toml").write_text(MOUNTED)
+        for stage in STAGES:
+            assert main([stage, "tiny.toml", "--from", "files"]) == 0
+        try:
+            wheels = subprocess.run(
+                [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "texttable", "-d", "probe"],
+                capture_output=True, timeout=60,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            pytest.skip("pip reaches no package index")
+        if wheels.returncode:
+            pytest.skip("pip reaches no package index")
+        for kind in ("train", "infer"):
+            assert main(["kernel", "build", "tiny.toml", "--kind", kind, "--python", PYTHON]) == 0
+    return folder
+
+
+def mount(kernel: Path, files: Path, target: Path, layout: Layout, earlier: Path | None = None) -> None:
+    """Lay out under `target` what Kaggle mounts for a built kernel; `files` are the competition's."""
+    metadata = json.loads((kernel / "kernel" / "kernel-metadata.json").read_text())
+    places = {f"competitions/{SLUG}": files}
+    for name in metadata["dataset_sources"]:
+        (folder,) = (
+            path.parent
+            for path in kernel.glob("*/dataset-metadata.json")
+            if json.loads(path.read_text())["id"] == name
+        )
+        places[f"datasets/{name}"] = folder
+    assert metadata["competition_sources"] == [SLUG]
+    if metadata["kernel_sources"]:
+        assert earlier
+        places |= {f"notebooks/{name}": earlier for name in metadata["kernel_sources"]}
+    for source, folder in places.items():
+        place = target / layout(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, place, ignore=shutil.ignore_patterns("dataset-metadata.json"))
+
+
+def run_kernel(
+    kernel: Path, python: Path, root: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a built script without network; its input is root/input, its output root/working."""
+    (script,) = (kernel / "kernel").glob("*.py")
+    (root / "src").mkdir(parents=True, exist_ok=True)
+    shutil.copy(script, root / "src" / "script.py")
+    return subprocess.run(
+        [*NO_NETWORK, str(python), str(root / "src" / "script.py")],
+        cwd=root,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "TMPDIR": str(root),
+            "COMP_KAGGLE_INPUT": str(root / "input"),
+            "COMP_KAGGLE_WORKING": str(root / "working"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def copy_of(built: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(built, target, symlinks=True)
+    monkeypatch.chdir(target)
+    monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
+    return target
+
+
+def weights_of(folder: Path) -> list[dict[str, np.ndarray]]:
+    return [load_file(path) for path in sorted(folder.glob("runs/tiny/fold?/model.safetensors"))]
+
+
+def equal(first: list[dict[str, np.ndarray]], second: list[dict[str, np.ndarray]]) -> bool:
+    return len(first) == len(second) > 0 and all(
+        np.array_equal(a[key], b[key]) for a, b in zip(first, second) for key in a | b
+    )
+
+
+def test_a_train_kernel_makes_what_the_stages_make_here(built: Path, image: Path, tmp_path: Path):
+    kernel = built / "runs" / "tiny" / "kernel-train"
+    mount(kernel, built / "files", tmp_path / "input", LAYOUTS["as in addresses"])
+    answer = run_kernel(kernel, image, tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (here,) = (built / "submissions").glob("tiny-*.csv")
+    assert (tmp_path / "working" / "submission.csv").read_bytes() == here.read_bytes()
+    assert equal(weights_of(tmp_path / "working"), weights_of(built))
+    assert not list(tmp_path.glob("comp-*"))  # the package, wheels and resized images were temporary
+    assert {path.name for path in (tmp_path / "working").iterdir()} == {
+        *("folds", "runs", "submissions", "submission.csv")
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_infer_kernel_takes_a_hidden_test_set_in_every_layout(
+    layout: str, built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kernel = built / "runs" / "tiny" / "kernel-infer"
+    names = hidden_test_set(built / "files", tmp_path / "hidden")
+    mount(kernel, tmp_path / "hidden", tmp_path / "kaggle" / "input", LAYOUTS[layout])
+    answer = run_kernel(kernel, image, tmp_path / "kaggle")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    written = tmp_path / "kaggle" / "working" / "submission.csv"
+    assert [path.name for path in written.parent.iterdir()] == ["submission.csv"]
+    assert pd.read_csv(written)["image_name"].tolist() == names
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    monkeypatch.setenv("COMP_DATA", "other-data")
+    assert main(["infer", "tiny.toml", "--from", str(tmp_path / "hidden"), "--to", "here.csv"]) == 0
+    assert written.read_bytes() == (here / "here.csv").read_bytes()
+
+
+def test_a_stopped_kernel_goes_on_in_its_next_version(
+    built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    longer = ["tiny.toml", "--set", "phases.0.epochs=150", "--folds", "0"]
+    build = ["kernel", "build", *longer, "--python", PYTHON]
+    kernel = here / "runs" / "tiny" / "kernel-train"
+    assert main([*build, "--time-budget", "25s"]) == 0
+    mount(kernel, built / "files", tmp_path / "1" / "input", LAYOUTS["by slug"])
+    started = time.monotonic()
+    answer = run_kernel(kernel, image, tmp_path / "1")
+    assert time.monotonic() - started < 25 + 5
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "kernel: the time was up in train; what is done is kept" in answer.stdout
+    first = tmp_path / "1" / "working"
+    assert list(first.rglob("last.pt"))
+    assert not (first / "submission.csv").exists()
+    assert main([*build, "--resume"]) == 0
+    mount(kernel, built / "files", tmp_path / "2" / "input", LAYOUTS["by slug"], first)
+    answer = run_kernel(kernel, image, tmp_path / "2")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "goes on after epoch" in answer.stdout
+    monkeypatch.setenv("COMP_RUNS", "whole")
+    for stage in STAGES[2:]:
+        assert main([stage, *longer]) == 0
+    whole = here / "whole" / "tiny" / "fold0" / "model.safetensors"
+    assert equal(weights_of(tmp_path / "2" / "working"), [load_file(whole)])
+    submission = max((here / "submissions").glob("tiny-*.csv"), key=lambda path: path.stat().st_mtime_ns)
+    assert (tmp_path / "2" / "working" / "submission.csv").read_bytes() == submission.read_bytes()
+
+
+def test_what_a_kernel_lacks_is_its_last_line(built: Path, image: Path, tmp_path: Path):
+    kernel = built / "runs" / "tiny" / "kernel-infer"
+    (tmp_path / "input").mkdir()
+    answer = run_kernel(kernel, image, tmp_path)
+    assert answer.returncode == 1
+    assert re.fullmatch(r"kernel: datasets/somebody/comp-wheels-3\d+ is not mounted; .*\n", answer.stderr)
+    mount(kernel, tmp_path / "src", tmp_path / "other" / "input", LAYOUTS["by slug"])
+    answer = run_kernel(kernel, image, tmp_path / "other")
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1].startswith("comp infer: tiny: no sample file")
+
+
+def test_nothing_that_is_built_holds_credentials(built: Path):
+    for path in (built / "runs").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+
+
+def test_building_again_changes_no_byte(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    kernel = here / "runs" / "tiny" / "kernel-infer"
+    before = {path: path.read_bytes() for path in kernel.rglob("*") if path.is_file()}
+    assert len(before) > 15
+    (kernel / "weights" / "stray").write_text("not of this kernel")
+    (kernel / "weights" / "fold0.safetensors").unlink()
+    shutil.rmtree(kernel / "wheels")
+    assert main(["kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON]) == 0
+    assert {path: path.read_bytes() for path in kernel.rglob("*") if path.is_file()} == before
+
+
+def test_an_infer_kernel_is_built_of_models_and_a_decision_that_belong_together(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails
+):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    build = ("kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    assert "is not about what" in fails(*build, "--set", 'views=["identity"]')
+    assert "is about the folds 0,1; name them with --folds 0,1" in fails(*build, "--folds", "0")
+    assert "--resume goes with --kind train" in fails(*build, "--resume")
+    (here / "runs" / "tiny" / "fold1" / "model.safetensors").unlink()
+    assert "folds without a model: 1 (1)" in fails(*build)
+
+
+def test_a_competition_that_is_not_on_kaggle_is_refused(here: Path, fails):
+    (here / "tiny.toml").write_text(MOUNTED.replace(f'slug = "{SLUG}"\n', ""))
+    line = fails("kernel", "build", "tiny.toml", "--owner", "me")
+    assert "tiny has no files on Kaggle; set slug or sources" in line
+
+
+def test_the_owner_comes_from_kaggle_json_of_which_nothing_else_is_read(
+    here: Path, fails, monkeypatch: pytest.MonkeyPatch
+):
+    from comp.kernels import find_owner
+
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(here / "config"))
+    assert "whose kernel is it? Give --owner NAME" in fails("kernel", "build", "tiny.toml")
+    (here / "config").mkdir()
+    (here / "config" / "kaggle.json").write_text(json.dumps({"username": "me", "key": SECRET}))
+    assert find_owner(None) == "me"
+    assert find_owner("you") == "you"
+
+
+def test_imagenet_weights_travel_with_a_train_kernel_and_the_stamp_stays(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    (here / "imagenet").mkdir()
+    save_file({k: v.numpy() for k, v in state.items()}, here / "imagenet" / "test_resnet.safetensors")
+    text = MOUNTED.replace("n_folds", 'pretrained = true\nweights = "imagenet"\nn_folds').replace(
+        "pretrained = false\n", ""
+    )
+    (here / "tiny.toml").write_text(text)
+    assert main(["kernel", "build", "tiny.toml", "--python", PYTHON]) == 0
+    folder = here / "runs" / "tiny" / "kernel-train"
+    travelled = folder / "weights" / "test_resnet.safetensors"
+    assert travelled.read_bytes() == (here / "imagenet" / "test_resnet.safetensors").read_bytes()
+    assert 'weights = "weights"' in (folder / "kernel" / "comp-tiny-train.py").read_text()
+    from comp.manifest import read_training
+    from comp.stamps import train_stamp
+
+    recipe = load_recipe("tiny.toml")
+    data, labels, fold_of = read_training(recipe)
+    there = recipe.model_copy(update={"weights": str(folder / "weights")})
+    assert train_stamp(recipe, labels, fold_of, data.stamp, 0) == train_stamp(
+        there, labels, fold_of, data.stamp, 0
+    )
+
+
+@pytest.mark.parametrize("name", ["planet", "planet32", "hpa", "demo"])
+def test_a_recipe_is_one_toml_file(name: str, here: Path):
+    recipe = load_recipe(name, ['competition.title=quotes " and \\ and é', "phases.0.body_lr=1e-05"])
+    (here / "one.toml").write_text(toml_text(recipe), encoding="utf-8")
+    assert load_recipe("one.toml") == recipe
+
+
+def test_slugs_are_those_of_kaggles_client():
+    slugify = pytest.importorskip("slugify").slugify
+    for name in ("planet", "My_Recipe.v2", "a--b", "x" * 80, "Recipe-" * 12):
+        slug = as_slug(name)
+        assert slugify(f"comp-{slug}-train") == f"comp-{slug}-train"
+        assert 5 <= len(f"comp-{slug}-infer-weights") <= 50
+    assert as_slug("My_Recipe.v2") == "my-recipe-v2"
+
+
+def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):
+    from comp.wheels import fetch
+
+    wheels = fetch("3.12", tmp_path)
+    tags = {tag for path in wheels for tag in parse_wheel_filename(path.name)[3]}
+    assert {tag.interpreter for tag in tags if tag.abi not in ("none", "abi3")} == {"cp312"}
+    assert all(tag.platform == "any" or tag.platform.endswith("x86_64") for tag in tags)
+    shipped = {str(parse_wheel_filename(path.name)[0]) for path in wheels}
+    assert {"timm", "albumentations", "iterative-stratification", "py7zr"} <= shipped
+    assert not shipped & {"torch", "numpy", "pandas", "kaggle", "comp"}
+    before = {path: path.stat().st_mtime_ns for path in wheels}
+    assert {path: path.stat().st_mtime_ns for path in fetch("3.12", tmp_path)} == before
