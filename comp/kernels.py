@@ -148,7 +148,7 @@ class Kernel:
 def as_slug(name: str) -> str:
     """A recipe's name as Kaggle writes it in addresses, short enough for the 50 characters of a dataset's."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return slug if len(slug) <= 30 else f"{slug[:21]}-{digest(slug)[:8]}"
+    return slug if len(slug) <= 30 else f"{slug[:21].strip('-')}-{digest(slug)[:8]}"
 
 
 def find_owner(given: str | None) -> str:

@@ -98,3 +98,21 @@ def test_an_archive_with_a_password_is_one_line(here: Path, drawn, fails):
         archive.writestr(b"id,tags\n", "train.csv")
     line = fails("download", "tiny.toml", "--from", "in")
     assert "encrypted" in line or "damaged" in line
+
+
+def test_files_are_found_in_every_layout_of_a_kernels_mounts(
+    here: Path, drawn, monkeypatch: pytest.MonkeyPatch
+):
+    text = (
+        (here / "tiny.toml").read_text().replace('name = "tiny"\n', 'name = "tiny"\nslug = "tiny-scenes"\n')
+    )
+    (here / "tiny.toml").write_text(text)
+    for i, place in enumerate(("competitions/tiny-scenes", "tiny-scenes")):
+        for name, content in (item for files in drawn.values() for item in files.items()):
+            path = here / f"input{i}" / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        monkeypatch.setenv("COMP_KAGGLE_INPUT", str(here / f"input{i}"))
+        monkeypatch.setenv("COMP_DATA", f"data{i}")
+        assert main(["download", "tiny.toml"]) == 0
+        assert (here / f"data{i}" / "tiny" / "manifest.json").exists()
