@@ -19,8 +19,11 @@ STAGES = {
     "blend": "put the folds of a recipe together",
     "decide": "find thresholds, scored honestly",
     "submit": "write and check the submission, and note it in the ledger",
+}
+OTHERS = {
     "infer": "test images to a submission with finished models, without training data",
     "kernel": "pack a recipe for a Kaggle kernel without internet",
+    "ledger": "show all submissions, cross-fitted beside leaderboard scores",
 }
 ACTIONS = {"kernel": ("build",)}
 
@@ -30,10 +33,7 @@ From joining a multi-label image competition on Kaggle to a scored submission.
 The stages, in order (each can be stopped at any moment and run again):
 """
 
-BESIDES = """
-And besides them:
-  ledger    show all submissions, cross-fitted beside leaderboard scores
-"""
+BESIDES = "\nAnd besides them:\n"
 
 EPILOG = """\
 RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML file: a recipe, or a
@@ -148,7 +148,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"action": "store_true", "help": "go on from the output of the version of this kernel that ran last"},
     ),
     "--set": (
-        tuple(STAGES),
+        (*STAGES, *OTHERS),
         {
             "metavar": "KEY=VALUE",
             "action": "append",
@@ -162,15 +162,16 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 def parser() -> argparse.ArgumentParser:
     width = argparse.RawDescriptionHelpFormatter
-    listing = "".join(f"  {name:<10}{line}\n" for name, line in STAGES.items())
+    lists = ["".join(f"  {name:<10}{line}\n" for name, line in part.items()) for part in (STAGES, OTHERS)]
     top = argparse.ArgumentParser(
-        prog="comp", description=ABOUT + listing + BESIDES, epilog=EPILOG, formatter_class=width
+        prog="comp", description=ABOUT + BESIDES.join(lists), epilog=EPILOG, formatter_class=width
     )
     top.add_argument("--version", action="version", version=f"comp {__version__}")
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True, help="one of the above")
-    for name, line in STAGES.items():
+    for name, details in DETAILS.items():
+        line = (STAGES | OTHERS)[name]
         note = "Options of other stages are taken and passed over, so that run.sh can hand one line to all."
-        stage = stages.add_parser(name, description=f"{line.capitalize()}. {DETAILS[name]}", epilog=note)
+        stage = stages.add_parser(name, description=f"{line.capitalize()}. {details}", epilog=note)
         if name in ACTIONS:
             stage.add_argument("action", choices=ACTIONS[name], help="what to do")
         stage.add_argument(

@@ -118,8 +118,10 @@ def test_training_images_are_not_even_listed(copy: Path, monkeypatch: pytest.Mon
     listed: list[str] = []
     scandir = finder.os.scandir
     monkeypatch.setattr(finder.os, "scandir", lambda path: listed.append(Path(path).name) or scandir(path))
-    found = Finder(load_recipe("tiny.toml").competition, [copy / "data" / "tiny"], ("sample", "test")).find()
+    parts = ("sample", "test")
+    found, missing = Finder(load_recipe("tiny.toml").competition, [copy / "data" / "tiny"], parts).find()
+    assert not missing
     assert found["files"].keys() == {"sample"}
-    assert found["images"].keys() == {"test"}
+    assert not found["images"]["train"]
     assert "test-jpg" in listed
     assert "train-jpg" not in listed

@@ -114,9 +114,14 @@ def find_test(competition: Competition, source: str | None) -> tuple[Path, Image
     places = [folder, *([Path(source)] if source else [])]
     on_kaggle = [place for s in competition.all_sources if (place := mounted(s))]
     with locked(folder / ".lock", f"looking for the files of {competition.name}"):
-        found = Finder(competition, [*places, *on_kaggle], ("sample", "test")).find()
-    sample = folder / found["files"]["sample"]
+        found, missing = Finder(competition, [*places, *on_kaggle], ("sample", "test")).find()
     test = found["images"]["test"]
+    if "sample" not in found["files"] or not test:
+        raise CompError(
+            f"{competition.name}: no {' and no '.join(map(str, missing))} in "
+            f"{', '.join(map(str, [*places, *on_kaggle]))}; put them there, or name their folder with --from"
+        )
+    sample = folder / found["files"]["sample"]
     ids = read_sample_ids(sample, competition)
     folders = [(folder / place["folder"], place["pattern"]) for place in test]
     images = find_images("test", ids, folders, competition.images.channels)
