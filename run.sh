@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # From nothing to a scored submission:
 #   ./run.sh                        the demo competition, which needs no data and no account
-#   ./run.sh planet --from FOLDER   a recipe that ships (planet, planet32, hpa, demo), or a TOML file of yours
+#   ./run.sh planet --send          a recipe that ships (planet, planet32, hpa, demo), or a TOML file of yours,
+#                                   downloaded from Kaggle and its submission sent
 #   ./run.sh test                   the tests
-# What follows the recipe goes to every stage: --from, --set KEY=VALUE, --folds 0,1, --force.
+# What follows the recipe goes to every stage: --from FOLDER, --set KEY=VALUE, --folds 0,1, --force, -m TEXT.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

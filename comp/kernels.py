@@ -73,10 +73,11 @@ zipfile.ZipFile(io.BytesIO(base64.b64decode(PACKAGE))).extractall(home)
 (home / "recipe.toml").write_text(RECIPE, encoding="utf-8")
 sys.path.insert(0, str(home))
 
-from comp.onkaggle import main
+if __name__ == "__main__":
+    from comp.onkaggle import main
 
-if code := main(home, PLAN, STARTED):
-    sys.exit(code)
+    if code := main(home, PLAN, STARTED):
+        sys.exit(code)
 '''
 
 

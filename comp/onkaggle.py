@@ -22,7 +22,7 @@ from comp.artifacts import (
     mounted,
     replacing,
     run_dir,
-    submission_path,
+    submissions_dir,
 )
 from comp.errors import CompError
 
@@ -137,10 +137,16 @@ def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
         if code:
             return code
     if plan["kind"] == "train":
-        written = list(submission_path("any").parent.glob(f"{plan['recipe']}-*.csv"))
-        _copy(max(written, key=lambda path: path.stat().st_mtime_ns), Path("submission.csv"))
+        keep_submission(plan)
     print(f"kernel: submission.csv is written, {(end - time.time()) / 60:.0f} minutes before the end")
     return 0
+
+
+def keep_submission(plan: dict[str, Any]) -> Path:
+    """The submission that was written last, as the submission.csv that Kaggle looks for."""
+    written = submissions_dir().glob(f"{plan['recipe']}-*.csv")
+    _copy(max(written, key=lambda path: path.stat().st_mtime_ns), target := Path("submission.csv"))
+    return target
 
 
 def run_until(command: list[str], interrupt_at: float, kill_at: float) -> int:

@@ -1,11 +1,15 @@
 """Both notebooks run from top to bottom, and show pictures."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.test_kernel import LAYOUTS, built, mount
+
+__all__ = ["built"]  # a fixture
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
@@ -24,3 +28,17 @@ def test_explore(here: Path, monkeypatch: pytest.MonkeyPatch):
     shown = run("explore.ipynb", here)
     assert shown.count("<png>") == 4
     assert any("90 training images" in text for text in shown)
+
+
+def test_kaggle(here: Path, built: Path, monkeypatch: pytest.MonkeyPatch):
+    kernel, inputs = built / "runs/tiny/kernel-train", here / "input"
+    mount(kernel, built / "files", inputs, LAYOUTS["as in addresses"])
+    (inputs / "script").mkdir()
+    shutil.copy(kernel / "kernel/comp-tiny-train.py", inputs / "script")
+    monkeypatch.setenv("COMP_KAGGLE_INPUT", str(inputs))
+    monkeypatch.setenv("COMP_KAGGLE_WORKING", str(here))
+    shown = run("kaggle.ipynb", here)
+    assert shown.count("<png>") == 5
+    assert (here / "submission.csv").read_bytes() == next(
+        (built / "submissions").glob("tiny-*.csv")
+    ).read_bytes()
