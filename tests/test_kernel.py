@@ -6,118 +6,29 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import timm
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from safetensors.numpy import load_file, save_file
 
 from comp.cli import main
 from comp.config import load_recipe, toml_text
 from comp.kernels import as_slug
-from comp.wheels import ON_KAGGLE, needed
-from tests.conftest import STAGES, TINY
+from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
 from tests.test_infer import hidden_test_set
 
-PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-SLUG = "tiny-scenes"
-SECRET = "do-not-leak-4711"
-NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
-TRAINABLE = TINY.replace("epochs = 1", "epochs = 12", 1)  # enough for submissions whose rows differ
-MOUNTED = (
-    TRAINABLE.replace("drawn = { n_train = 90, n_test = 60, size = 32 }\n", f'slug = "{SLUG}"\n')
-    .replace(', solution = "solution.csv"', "")
-    .replace('extends = "demo"', 'backbone = "test_resnet"\npretrained = false\naugment = "dihedral"')
-)
 Layout = Callable[[str], str]
 LAYOUTS: dict[str, Layout] = {
     "by slug": lambda source: source.split("/")[-1],
     "as in addresses": lambda source: source,
     "mixed": lambda source: source if source.startswith("datasets") else source.split("/")[-1],
 }
-
-
-def names_on_kaggle() -> set[str]:
-    """Distributions that the image has: those of the list, and what they need."""
-    found: set[str] = set()
-    waiting = [Requirement(name) for name in ON_KAGGLE - {"kaggle"}] + [Requirement("cuda-toolkit")]
-    while waiting:
-        requirement = waiting.pop()
-        try:
-            package = distribution(requirement.name)
-        except PackageNotFoundError:
-            continue
-        found.add(canonicalize_name(requirement.name))
-        for child in map(Requirement, package.requires or []):
-            extras = requirement.extras or {""}
-            wanted = child.marker is None or any(child.marker.evaluate({"extra": e}) for e in extras)
-            if wanted and (canonicalize_name(child.name) not in found or child.extras):
-                waiting.append(child)
-    return found
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment that is empty but for links to what Kaggle's image has."""
-    possible = shutil.which("unshare") and not subprocess.run([*NO_NETWORK, "true"]).returncode
-    if not possible:
-        pytest.skip("this machine can't make a network namespace")
-    folder = tmp_path_factory.mktemp("image")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    site = folder / "lib" / f"python{PYTHON}" / "site-packages"
-    names = names_on_kaggle()
-    assert not names & {"comp", "kaggle", *needed(PYTHON)}
-    packages: list[Distribution] = [distribution(name) for name in sorted(names)]
-    for package in packages:
-        for file in package.files or []:
-            top = Path(file.parts[0])
-            if top.name not in ("..", "__pycache__") and not (site / top).exists():
-                (site / top).symlink_to(Path(str(package.locate_file(top))))
-    python = folder / "bin" / "python"
-    for module in ("comp", "timm", "albumentations", "iterstrat", "py7zr", "kaggle"):
-        assert subprocess.run([python, "-I", "-c", f"import {module}"], capture_output=True).returncode, (
-            module
-        )
-    return python
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which the mounted competition was run to its end and both kernels were built."""
-    folder = tmp_path_factory.mktemp("built")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("KAGGLE_USERNAME", "somebody")
-        patch.setenv("KAGGLE_KEY", SECRET)
-        for name in ("COMP_DATA", "COMP_RUNS", "COMP_WEIGHTS"):
-            patch.delenv(name, raising=False)
-        (folder / "drawn.toml").write_text(TINY)
-        assert main(["download", "drawn.toml"]) == 0
-        shutil.move(folder / "data" / "tiny" / "drawn", folder / "files")
-        shutil.rmtree(folder / "data")
-        (folder / "tiny.toml").write_text(MOUNTED)
-        for stage in STAGES:
-            assert main([stage, "tiny.toml", "--from", "files"]) == 0
-        try:
-            wheels = subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "texttable", "-d", "probe"],
-                capture_output=True, timeout=60,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            pytest.skip("pip reaches no package index")
-        if wheels.returncode:
-            pytest.skip("pip reaches no package index")
-        for kind in ("train", "infer"):
-            assert main(["kernel", "build", "tiny.toml", "--kind", kind, "--python", PYTHON]) == 0
-    return folder
 
 
 def mount(kernel: Path, files: Path, target: Path, layout: Layout, earlier: Path | None = None) -> None:

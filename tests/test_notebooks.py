@@ -7,9 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.test_kernel import LAYOUTS, built, mount
+from tests.test_kernel import LAYOUTS, mount
 
-__all__ = ["built"]  # a fixture
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 

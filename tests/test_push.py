@@ -9,10 +9,8 @@ import pytest
 
 from comp import pushing
 from comp.cli import main
+from tests.conftest import PYTHON, SLUG
 from tests.fake_kaggle import FakeKaggle
-from tests.test_kernel import PYTHON, SLUG, built, image
-
-__all__ = ["built", "image"]  # fixtures
 
 
 @pytest.fixture

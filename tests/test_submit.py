@@ -15,36 +15,21 @@ import pytest
 from comp import ledger, sending
 from comp.cli import main
 from comp.config import load_recipe
-from tests.conftest import TINY, run_all
+from tests.conftest import SLUG
 from tests.fake_kaggle import FakeKaggle
-
-SLUG = "tiny-scenes"
-
-
-@pytest.fixture(scope="module")
-def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny competition, run up to its decision."""
-    folder, before = tmp_path_factory.mktemp("decided"), Path.cwd()
-    os.chdir(folder)
-    text = TINY.replace('name = "tiny"', f'name = "tiny"\nslug = "{SLUG}"')
-    (folder / "tiny.toml").write_text(text.replace(', solution = "solution.csv"', ""))
-    run_all("tiny.toml")
-    os.chdir(before)
-    shutil.rmtree(folder / "submissions")
-    return folder
 
 
 @pytest.fixture
-def ready(here: Path, decided: Path, kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ready(here: Path, submitted: Path, kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it whose competition is on Kaggle and has no solution here."""
-    shutil.copytree(decided, here, dirs_exist_ok=True, symlinks=True)
+    shutil.copytree(submitted, here, dirs_exist_ok=True, symlinks=True)
+    shutil.rmtree(here / "submissions")
     monkeypatch.setattr(sending, "SETTLE", 2.0)
-    drawn = here / "data" / "tiny" / "drawn"
     kaggle.add_competition(
         SLUG,
-        {name: drawn / name for name in ("train.csv", "sample_submission.csv")},
+        {name: here / "files" / name for name in ("train.csv", "sample_submission.csv")},
         sample="sample_submission.csv",
-        solution=(drawn / "solution.csv").read_text(),
+        solution=(here / "files" / "solution.csv").read_text(),
     )
     return here
 
@@ -121,7 +106,7 @@ def test_rules_not_accepted(ready: Path, kaggle: FakeKaggle, fails):
 
 
 def test_a_file_that_kaggle_can_not_score(ready: Path, kaggle: FakeKaggle, fails):
-    short = (ready / "data/tiny/drawn/sample_submission.csv").read_text().splitlines()[:-1]
+    short = (ready / "files/sample_submission.csv").read_text().splitlines()[:-1]
     kaggle.add_competition(SLUG, {"sample.csv": "\n".join(short).encode()}, sample="sample.csv")
     assert "Kaggle could not score" in fails("submit", "tiny.toml", "--send")
     assert [row["status"] for row in rows()] == ["error"]
@@ -198,13 +183,14 @@ def test_two_processes_write_the_ledger_at_once(here: Path):
     assert {row["name"] for row in rows()} == {f"s{i}" for i in range(80)}
 
 
-def test_credentials_are_in_no_file_and_no_output(ready: Path, kaggle: FakeKaggle, capfd):
+def test_credentials_are_in_no_file_and_no_output(ready: Path, submitted: Path, kaggle: FakeKaggle, capfd):
     key = kaggle.users["tester"]
-    shutil.rmtree(ready / "data/tiny/drawn")
     for kind in ("", "500", "html", "403", "drop"):
         if kind:
             kaggle.fail(kind, "", times=3)
-        main(["download", "tiny.toml", "--set", "competition.drawn=false"])
+        shutil.rmtree(ready / "data", ignore_errors=True)
+        main(["download", "tiny.toml", "--force"])
+        shutil.copytree(submitted / "data", ready / "data", dirs_exist_ok=True)
         send("--again")
         main(["ledger", "--sync"])
     printed = "".join(capfd.readouterr())
