@@ -11,7 +11,15 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from comp.errors import CompError
 
@@ -26,6 +34,15 @@ def _listed(value: Any) -> Any:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
+def _without_folders(value: tuple[str, ...]) -> tuple[str, ...]:
+    if found := next((name for name in value if "/" in name), None):
+        raise ValueError(f"{found!r}: a file's name without folders is expected; it is found in any of them")
+    return value
+
+
+Files = Annotated[Texts, AfterValidator(_without_folders)]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +50,7 @@ class Strict(BaseModel):
 class LabelTable(Strict):
     """The CSV with the training labels."""
 
-    csv: Texts  # file names; the first that is there is taken
+    csv: Files  # file names; the first that is there is taken
     id: str
     column: str | None = None  # of label names or indices; None: one 0/1 column a class
     separator: str = Field(" ", min_length=1)
@@ -73,7 +90,7 @@ class SubmissionTable(Strict):
     """The CSV that Kaggle takes, in the order and form of its sample. Unset fields are those of the
     labels."""
 
-    sample: Texts
+    sample: Files
     id: str | None = None
     column: str | None = None
     separator: str | None = Field(None, min_length=1)

@@ -5,6 +5,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -29,14 +30,22 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """A table whose first column is text and whose others are numbers."""
-    grid = Table(box=None, pad_edge=False, title=title or None, title_justify="left", title_style="bold")
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:
+    """A table whose first column is text and whose others are numbers. Where it is too wide, the column
+    `shortened`, which is text as well, is cut."""
+    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    screen = console()
+    spare = max(8, screen.width - sum(widths) + widths[shortened] - 2 * (len(columns) - 1))
+    grid = Table(box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="left" if i == 0 else "right", no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
-    console().print(grid)
+        justify: Literal["left", "right"] = "left" if i in (0, shortened) else "right"
+        grid.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis")
+    for row in cells[1:]:
+        text = row[shortened]
+        row[shortened] = text if len(text) <= spare else text[: spare - 1] + "…"
+        grid.add_row(*row)
+    screen.print(grid)
 
 
 def size_text(n_bytes: float) -> str:

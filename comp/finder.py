@@ -36,6 +36,12 @@ class Need:
             return stem_of(Path(name)) in _split(self.names[0])[0][-1:]
         return Path(name).name in self.names or stem_of(Path(name)) in self.names
 
+    def is_in_place(self, name: str) -> bool:
+        """Whether such an archive lies in the folders that the template begins with."""
+        above = _split(self.names[0])[0][:-1] if self.part in SPLITS else ()
+        folders = Path(name).parts[:-1]
+        return folders[len(folders) - len(above) :] == above
+
     def is_image(self, name: str) -> bool:
         """Whether a file of this name, with its folders, is one of the images needed."""
         if self.part not in SPLITS:
@@ -81,14 +87,15 @@ class Finder:
             if key in seen:
                 continue
             seen.add(key)
-            target = self.unpacked / f"{stem_of(archive)}-{key[:8]}" / str(stem_of(archive))
+            home = max((p for p in self.places if p in archive.parents), key=lambda p: len(p.parts))
+            within = archive.parent.relative_to(home)  # folders of a template may end in an archive's name
+            root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
+            target = root / within / str(stem_of(archive))
             if not target.exists():
                 say(f"download: unpacking {archive.name} ({size_text(facts.st_size)})")
                 unpack(archive, target)
-            self.archives.append(
-                {"archive": archive.name, "bytes": facts.st_size, "unpacked": target.parent.name}
-            )
-            self.places.append(target.parent)
+            self.archives.append({"archive": archive.name, "bytes": facts.st_size, "unpacked": root.name})
+            self.places.append(root)
             self._list()
             waiting.extendleft(reversed(self._archives([target])))
             found, missing = self._look()

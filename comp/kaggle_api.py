@@ -5,10 +5,9 @@ import contextlib
 import io
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import requests
@@ -21,6 +20,8 @@ from comp.transfer import Fetched, fetch
 
 T = TypeVar("T")
 PAGE = 200  # files or submissions a page
+# What the client raises: on a bad answer, and on answers that it does not understand.
+UNFIT = (requests.RequestException, ValueError, KeyError, TypeError, AttributeError)
 MOST_PAGES = 25  # of a listing: datasets of loose images have thousands
 
 HOW_TO_LOG_IN = (
@@ -76,7 +77,7 @@ class Kaggle:
                 page = self._call(self.api.competition_list_files, _slug(source), token, PAGE, about=source)
             else:
                 page = self._call(self.api.dataset_list_files, _slug(source), token, PAGE, about=source)
-            found += [RemoteFile(file.name, file.total_bytes) for file in page.files or []]
+            found += [RemoteFile(f.name, f.total_bytes or 0) for f in page.files or [] if f and f.name]
             token = page.next_page_token
             if not token:
                 return found, True
@@ -85,7 +86,6 @@ class Kaggle:
     def fetch(self, source: str, file: RemoteFile | None, folder: Path) -> Fetched:
         """Bring one file of a source, or None: all of them as one zip, into `folder`."""
         name = file.name if file else f"{source.rpartition('/')[2]}.zip"
-        path = folder / Path(name).name
 
         def open_answer() -> tuple[requests.Session, requests.Response]:
             with _quietly():
@@ -94,7 +94,7 @@ class Kaggle:
             return client.http_client()._session, answer
 
         try:
-            return fetch(open_answer, path, name, source, file.bytes if file and file.bytes > 0 else None)
+            return fetch(open_answer, folder, name, source, file.bytes if file and file.bytes > 0 else None)
         except requests.RequestException as error:
             raise _in_words(error, source) from error
 
@@ -149,7 +149,7 @@ class Kaggle:
                     raise Uncertain(transfer.words(error)) from error
                 if pause is None:
                     raise NotSent(str(_in_words(error, f"competitions/{slug}"))) from error
-                time.sleep(max(wait, pause))
+                transfer.rest(max(wait, pause))
         if not self.api.sent:
             raise NotSent(answer.message or "the upload failed")
         if not answer.ref:
@@ -185,9 +185,10 @@ class Kaggle:
         if answer.error:
             raise CompError(f"Kaggle refuses datasets/{ref}: {answer.error}")
 
-    def push_kernel(self, folder: Path) -> tuple[str, int]:
-        """Save and run the kernel in a folder with a kernel-metadata.json; give its address (owner/slug) and
-        version. It is asked for once: a second time would be a second run on the quota."""
+    def push_kernel(self, folder: Path) -> tuple[str, int, list[str]]:
+        """Save and run the kernel in a folder with a kernel-metadata.json; give its address (owner/slug), its
+        version, and the inputs that it does not get. It is asked for once: a second time would be a second
+        run on the quota."""
         try:
             with _quietly():
                 answer = self.api.kernels_push(str(folder))
@@ -200,10 +201,10 @@ class Kaggle:
             *(f"competitions/{name}" for name in answer.invalid_competition_sources or []),
             *(f"notebooks/{name}" for name in answer.invalid_kernel_sources or []),
         ]
-        if answer.error or invalid:
-            lacking = f"it has no {', '.join(invalid)} for you" if invalid else ""
+        if answer.error or not answer.version_number:
+            lacking = f"it has no {', '.join(invalid)} for you" if invalid else "no reason was given"
             raise CompError(f"Kaggle refuses the kernel: {answer.error or lacking}")
-        return "/".join(answer.ref.strip("/").split("/")[-2:]), answer.version_number
+        return "/".join(answer.ref.strip("/").split("/")[-2:]), answer.version_number, invalid
 
     def kernel_status(self, ref: str) -> tuple[str, str]:
         """(queued, running, complete, error, …; why it failed)."""
@@ -228,9 +229,6 @@ class Kaggle:
                 lambda sdk: sdk.kernels.kernels_api_client.list_kernel_session_output(request), f"code/{ref}"
             )
             for file in page.files or []:
-                parts = PurePosixPath(file.file_name)
-                if parts.is_absolute() or ".." in parts.parts:
-                    raise CompError(f"the kernel left {file.file_name!r}, which would leave {folder}")
 
                 def open_answer(url: str = file.url) -> tuple[requests.Session, requests.Response]:
                     answer = session.get(url, stream=True, timeout=transfer.TIMEOUTS)
@@ -238,9 +236,12 @@ class Kaggle:
                     return session, answer
 
                 try:
-                    fetch(open_answer, folder / parts, file.file_name, f"code/{ref}", None, note=False)
+                    fetch(open_answer, folder, file.file_name, f"code/{ref}", None, note=False)
                 except requests.RequestException as error:
-                    raise _in_words(error, f"code/{ref}") from error
+                    raise CompError(
+                        f"{file.file_name} of code/{ref} can't be fetched ({transfer.words(error)}); "
+                        "run `comp kernel watch` to try again"
+                    ) from error
             log, request.page_token = page.log or log, page.next_page_token
             if not request.page_token:
                 return _plain_log(log)
@@ -262,11 +263,11 @@ class Kaggle:
             try:
                 with _quietly():
                     return function(*arguments)
-            except (requests.RequestException, ValueError) as error:
+            except UNFIT as error:
                 wait = transfer.retry_after(error)
-                if wait is None or pause is None:
+                if wait is None or pause is None or isinstance(error, KeyError | TypeError | AttributeError):
                     raise _in_words(error, about) from error
-                time.sleep(max(wait, pause))
+                transfer.rest(max(wait, pause))
         raise AssertionError
 
 
@@ -326,7 +327,7 @@ def _client() -> Any:
                     wait = transfer.retry_after(error)
                     if wait is None or pause is None:
                         break
-                    time.sleep(max(wait, pause))
+                    transfer.rest(max(wait, pause))
             if self.bars:
                 raise CompError(f"{path} could not be uploaded; run again to upload it")
             return ResumableUploadResult.FAILED

@@ -33,6 +33,7 @@ from comp.artifacts import (
 )
 from comp.config import PACKAGE_DIR, Recipe, toml_text
 from comp.errors import CompError, some
+from comp.kaggle_api import Kaggle
 from comp.provenance import commit
 from comp.stamps import check_models
 from comp.weights import weights_file
@@ -147,9 +148,10 @@ class Kernel:
 
 
 def as_slug(name: str) -> str:
-    """A recipe's name as Kaggle writes it in addresses, short enough for the 50 characters of a dataset's."""
+    """A recipe's name as Kaggle writes it in addresses: short enough for the 50 characters of a dataset's,
+    and different for different names."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return slug if len(slug) <= 30 else f"{slug[:21].strip('-')}-{digest(slug)[:8]}"
+    return slug if slug == name and len(slug) <= 30 else f"{slug[:21].strip('-')}-{digest(name)[:8]}"
 
 
 def find_owner(given: str | None) -> str:
@@ -160,6 +162,9 @@ def find_owner(given: str | None) -> str:
     name = given or os.environ.get("KAGGLE_USERNAME")
     if not name and (path := next((p for p in paths if p.is_file()), None)):
         name = read_json(path).get("username")
+    if not name:
+        with contextlib.suppress(CompError):  # a token alone: Kaggle knows whose it is
+            name = Kaggle().user
     if not name:
         raise CompError("whose kernel is it? Give --owner NAME, your user name on Kaggle")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):

@@ -1,13 +1,14 @@
 """submissions/ledger.csv: a row for every submission written or sent, kept whole when several processes write
 at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
 from comp.artifacts import ledger_path, waiting_lock, write_text
+from comp.errors import CompError
 from comp.labels import read_table
 
 COLUMNS = [
@@ -18,6 +19,16 @@ COLUMNS = [
 # sent: when sending began, which with the name stands for the row.
 
 Row = dict[str, str]
+READ_AS: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(("cross_fitted", "public", "private"), float),
+    "ref": int,
+    "sent": lambda text: text == "0" or datetime.fromisoformat(text),
+}
+EXPECTED = {
+    **dict.fromkeys(("cross_fitted", "public", "private"), "a number such as 0.93"),
+    "ref": "a whole number",
+    "sent": "a time such as 2017-07-20T12:00:00+00:00",
+}
 
 
 def read() -> list[Row]:
@@ -25,14 +36,25 @@ def read() -> list[Row]:
     if not ledger_path().exists():
         return []
     frame = read_table(ledger_path(), ["time", "name"])
-    return frame.reindex(columns=COLUMNS, fill_value="").astype(str).to_dict("records")  # type: ignore[return-value]
+    columns = list(dict.fromkeys([*COLUMNS, *frame.columns]))  # people add columns of their own
+    rows: list[Row] = frame.reindex(columns=columns, fill_value="").astype(str).to_dict("records")  # type: ignore[assignment]
+    for number, row in enumerate(rows, 2):
+        for column, read_as in READ_AS.items():
+            try:
+                read_as(row[column] or "0")
+            except ValueError as error:
+                raise CompError(
+                    f"{ledger_path()}, line {number}: {column} is {row[column]!r}, and {EXPECTED[column]} is "
+                    "expected; mend it by hand"
+                ) from error
+    return rows
 
 
 def add(row: Mapping[str, Any]) -> None:
-    """One more row, unless its name and time of sending are there already."""
+    """One more row, unless there is one of its name."""
 
     def change(rows: list[Row]) -> None:
-        if _key(row) not in {_key(other) for other in rows}:
+        if row["name"] not in {other["name"] for other in rows}:
             rows.append(_cells({key: row.get(key, "") for key in COLUMNS}))
 
     _write(change)
@@ -64,7 +86,7 @@ def _write(change: Any) -> None:
     with waiting_lock(path.with_name(".ledger.lock")):
         rows = read()
         change(rows)
-        write_text(path, pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+        write_text(path, pd.DataFrame(rows).fillna("").to_csv(index=False))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:

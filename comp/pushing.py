@@ -39,9 +39,15 @@ def push(kernel: Kernel) -> None:
     for part, ref in (("wheels", kernel.wheels_id), ("weights", kernel.weights_id)):
         if (kernel.folder / part).is_dir():
             wait_until_ready(kaggle, ref)
-    ref, version = kaggle.push_kernel(kernel.folder / "kernel")
+    ref, version, lacking = kaggle.push_kernel(kernel.folder / "kernel")
     write_json(record, {**pushed, "kernel": ref, "version": version})
     say(f"kernel: version {version} of https://www.kaggle.com/code/{ref} is on its way")
+    if lacking:
+        raise CompError(
+            f"version {version} runs without {', '.join(lacking)}, which Kaggle does not give you: join the "
+            "competition, or push without --resume where there is no earlier version; `comp kernel watch` "
+            "follows it all the same"
+        )
     watch(kernel)
 
 
@@ -86,13 +92,16 @@ def watch(kernel: Kernel) -> None:
         pause = min(1.2 * pause, POLL[1])
     folder = kernel_output_dir(kernel.recipe.name, kernel.kind, version)
     log = kaggle.kernel_output(ref, folder)
-    write_text(folder / "log.txt", log)
+    log_file = folder / f"{ref.split('/')[1]}.log"
+    write_text(log_file, log)
     for line in log.splitlines()[-LOG_LINES:]:
         say(f"  {line}")
     if status != "complete":
         raise CompError(
-            f"the kernel ended as {status} ({reason or 'see its log'}); all of its log: {folder}/log.txt"
+            f"the kernel ended as {status} ({reason or 'see its log'}); all of its log: {log_file}"
         )
     say(f"kernel: its output and log are in {folder}")
     if (folder / "submission.csv").exists():
         say(f"kernel: its answer is {folder}/submission.csv")
+    if kernel.kind == "train":
+        say(f"kernel: to go on here with what it trained: cp -r {folder}/runs {folder}/folds .")

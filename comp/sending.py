@@ -8,7 +8,7 @@ from comp import ledger
 from comp.artifacts import locked, submission_path, submissions_dir
 from comp.console import clock, say
 from comp.errors import CompError
-from comp.kaggle_api import Kaggle, NotSent, Submission, Uncertain
+from comp.kaggle_api import Absent, Kaggle, NotSent, Submission, Uncertain
 from comp.ledger import Row
 
 SETTLE = 20.0  # seconds after which a submission that Kaggle was given shows up in its list
@@ -22,24 +22,31 @@ def send(name: str, slug: str, message: str, *, again: bool, wait: float) -> Row
     A file that was sent before is not sent again, unless `again`. Raises CompError where Kaggle refuses
     it."""
     with locked(submissions_dir() / ".send.lock", "sending a submission"):
-        rows = [row for row in ledger.read() if row["name"] == name]
-        unsettled = next((row for row in rows if row["status"] == "sending"), None)
-        sent = [row for row in rows if row["ref"]]
-        if unsettled is None and sent and not again:
-            row = sent[-1]
-            say(f"submit: {name} was sent already, as submission {row['ref']}; --again sends it once more")
-            return wait_for(Kaggle(), row, wait) if row["status"] == "pending" else row
-        kaggle = Kaggle()
-        if unsettled:
-            say(f"submit: whether {name} arrived before is not known; looking for it on Kaggle")
-        if unsettled or not sent:
-            seen_at = datetime.fromisoformat(unsettled["sent"]) if unsettled else None
-            if found := find(kaggle, slug, name, seen_at):
-                row = unsettled or ledger.update(rows[0], sent=ledger.now(), message=message)
+        kaggle, row = _sent(name, slug, message, again=again)
+    return wait_for(kaggle, row, wait)
+
+
+def _sent(name: str, slug: str, message: str, *, again: bool) -> tuple[Kaggle, Row]:
+    """The row of a submission that Kaggle has."""
+    rows = [row for row in ledger.read() if row["name"] == name]
+    unsettled = next((row for row in rows if row["status"] == "sending"), None)
+    sent = [row for row in rows if row["ref"]]
+    kaggle = Kaggle()
+    if unsettled is None and sent and not again:
+        say(f"submit: {name} was sent already, as submission {sent[-1]['ref']}; --again sends it once more")
+        return kaggle, sent[-1]
+    if unsettled:
+        say(f"submit: whether {name} arrived before is not known; looking for it on Kaggle")
+    if unsettled or not sent:
+        began = datetime.fromisoformat(unsettled["sent"]) if unsettled else None
+        if found := find(kaggle, slug, name, began):
+            row = _adopted(unsettled or ledger.update(rows[0], sent=ledger.now(), slug=slug), found)
+            if unsettled or not again:
                 say(f"submit: {name} is on Kaggle already, as submission {found.ref}; it is not sent again")
-                return wait_for(kaggle, _adopted(row, found), wait)
-        row = unsettled or next((row for row in rows if not row["ref"]), rows[-1])
-        return wait_for(kaggle, _send(kaggle, row, slug, message), wait)
+                return kaggle, row
+            rows = [row]
+    row = unsettled or next((row for row in rows if not row["ref"]), rows[-1])
+    return kaggle, _send(kaggle, row, slug, message)
 
 
 def _send(kaggle: Kaggle, row: Row, slug: str, message: str) -> Row:
@@ -74,17 +81,21 @@ def find(kaggle: Kaggle, slug: str, name: str, sent: datetime | None) -> Submiss
     """The submission of this name on Kaggle that the ledger has no number of. One that was sent a moment ago
     is given time to appear."""
     known = {row["ref"] for row in ledger.read()}
+    age = (datetime.now(UTC) - sent).total_seconds() if sent else SETTLE
+    deadline = time.monotonic() + SETTLE - max(0.0, age)  # clocks may have been set back since
     while True:
         for found in kaggle.submissions(slug):
             if found.file_name == submission_path(name).name and str(found.ref) not in known:
                 return found
-        if sent is None or (datetime.now(UTC) - sent).total_seconds() > SETTLE:
+        if time.monotonic() >= deadline:
             return None
         time.sleep(1.0)
 
 
 def wait_for(kaggle: Kaggle, row: Row, wait: float) -> Row:
     """The row with its scores, once Kaggle has them, or as it is after `wait` seconds."""
+    if row["status"] == "complete":
+        return row
     deadline, pause = time.monotonic() + wait, POLL[0]
     while True:
         found = kaggle.submission(int(row["ref"]))
@@ -108,10 +119,14 @@ def sync() -> int:
         return 0
     kaggle, n_changed = Kaggle(), 0
     for row in waiting:
-        if row["ref"]:
-            found: Submission | None = kaggle.submission(int(row["ref"]))
-        else:
-            found = find(kaggle, row["slug"], row["name"], None)
+        try:
+            if row["ref"]:
+                found: Submission | None = kaggle.submission(int(row["ref"]))
+            else:
+                found = find(kaggle, row["slug"], row["name"], None)
+        except Absent as error:
+            say(f"ledger: {row['name']}: {error}")
+            continue
         if found and _adopted(row, found) != row:
             n_changed += 1
     return n_changed
@@ -122,7 +137,9 @@ def _unscored(row: Row) -> bool:
 
 
 def _adopted(row: Row, found: Submission) -> Row:
-    return ledger.update(row, ref=found.ref, status=found.status, public=found.public, private=found.private)
+    return ledger.update(
+        row, ref=row["ref"] or found.ref, status=found.status, public=found.public, private=found.private
+    )
 
 
 def _until_midnight() -> float:

@@ -7,11 +7,12 @@ import errno
 import hashlib
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import requests
 import urllib3
@@ -28,6 +29,7 @@ PAUSES = (
     15.0,
     30.0,
 )  # seconds before each further try; a try that brought bytes starts them anew
+LONGEST_PAUSE = 300.0  # seconds; where a server asks for more, people decide
 TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two bytes
 CHUNK = 1 << 16  # a cut loses what it has of one
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
@@ -54,15 +56,20 @@ Open = Callable[[], tuple[requests.Session, requests.Response]]
 
 
 def fetch(
-    open_answer: Open, path: Path, name: str, source: str, listed: int | None, *, note: bool = True
+    open_answer: Open, folder: Path, name: str, source: str, listed: int | None, *, note: bool = True
 ) -> Fetched:
-    """Bring a file to `path`. `open_answer` asks for it anew and gives the streamed answer to the whole file;
-    `listed` is its size in bytes in the source's listing.
+    """Bring a file to `folder`/`name`, where `name` may hold folders of its own. `open_answer` asks for it
+    anew and gives the streamed answer to the whole file; `listed` is its size in bytes in the source's
+    listing.
 
     Where the answer carries an ETag or a date, bytes that an earlier call left in `.<name>.partial` are kept.
     With `note`, what came is written down beside it for `read_notes`.
-    Raises CompError once the tries without progress are used up, and requests' own errors for answers that
-    trying again can't mend."""
+    Raises CompError for a name that leads out of the folder, and once the tries without progress are used up;
+    requests' own errors for answers that trying again can't mend."""
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts:
+        raise CompError(f"{source} holds {name!r}, which would leave {folder}")
+    path = folder / parts
     partial, marker = partial_of(path), path.with_name(f".{path.name}.partial.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     n_failed = 0
@@ -82,14 +89,14 @@ def fetch(
                         f"{name} of {source} did not arrive: {words(error)}, {n_failed} times; "
                         "what came is kept, run again to go on"
                     ) from error
-                time.sleep(max(pause or 0.0, PAUSES[n_failed - 1]))
+                rest(max(pause or 0.0, PAUSES[n_failed - 1]))
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise CompError(
                         f"the disk is full at {path.parent}; free some space and run again to go on"
                     ) from error
                 raise
-    fetched = Fetched(target.name, name, source, size, sha256, partial.stat().st_mtime_ns)
+    fetched = Fetched(str(target.relative_to(folder)), name, source, size, sha256, partial.stat().st_mtime_ns)
     if note:
         write_json(note_of(target), asdict(fetched))
     partial.replace(target)
@@ -206,16 +213,23 @@ def md5_of(answer: requests.Response) -> bytes | None:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds to wait before another try; None where another try is no use."""
+    """Seconds to wait before another try; None where another try is no use, or would be too long."""
     answer = getattr(error, "response", None)
     if answer is None:
         return 0.0
     if answer.status_code not in PASSING_STATUS:
         return None
-    text = answer.headers.get("Retry-After", "0")
+    text, seconds = answer.headers.get("Retry-After", "0"), 0.0
     with contextlib.suppress(ValueError, TypeError):
-        return float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
-    return 0.0
+        seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+    return seconds if seconds <= LONGEST_PAUSE else None
+
+
+def rest(seconds: float) -> None:
+    """Wait before another try, and say so where that is long."""
+    if seconds >= 5:
+        print(f"Kaggle is busy; trying again in {seconds:.0f} s", file=sys.__stdout__, flush=True)
+    time.sleep(seconds)
 
 
 def words(error: BaseException) -> str:
@@ -264,5 +278,5 @@ def is_as_noted(path: Path, note: dict) -> bool:
 
 def read_notes(folder: Path) -> list[dict]:
     """What `fetch` wrote down of each file in `folder`."""
-    notes = [read_marker(path) for path in sorted(folder.glob(".*.fetched.json"))]
+    notes = [read_marker(path) for path in sorted(folder.rglob(".*.fetched.json"))]
     return [note for note in notes if note]

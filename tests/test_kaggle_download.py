@@ -18,6 +18,7 @@ from comp.cli import main
 from comp.config import load_competition
 from comp.manifest import read_manifest
 from tests.fake_kaggle import MIRROR, PLANET, TRANSIENT, FakeKaggle, hpa, old_planet, planet
+from tests.test_archives import write_zip
 from tests.test_bad_input import mounted
 
 LABELS, SAMPLE = "train_v2.csv", "sample_submission_v2.csv"
@@ -25,7 +26,8 @@ LABELS, SAMPLE = "train_v2.csv", "sample_submission_v2.csv"
 
 def downloads(here: Path, name: str = "planet") -> dict[str, bytes]:
     folder = here / "data" / name / "downloads"
-    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+    files = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    return {p.name: p.read_bytes() for p in files}
 
 
 def n_images(split: str, ids: list[str]) -> int:
@@ -40,7 +42,7 @@ def test_each_file_comes_from_the_first_source_that_has_it(here: Path, kaggle: F
     assert f"from kaggle.com/datasets/{MIRROR}" in printed
     notes = json.loads((here / "data/planet/manifest.json").read_text())["downloads"]
     for note in notes:
-        content = downloads(here)[note["file"]]
+        content = (here / "data/planet/downloads" / note["file"]).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (note["bytes"], note["sha256"])
     assert {note["name"]: note["source"].split("/")[0] for note in notes} == {
         f"{LABELS}/{LABELS}": "competitions", f"{SAMPLE}/{SAMPLE}": "competitions",
@@ -183,7 +185,7 @@ def test_a_later_run_notices_what_was_cut_or_changed(here: Path, kaggle: FakeKag
     (folder / "planets-dataset.zip").write_bytes(whole["planets-dataset.zip"][:9000])
     table = bytearray(whole[LABELS])
     table[-3] ^= 1
-    (folder / LABELS).write_bytes(table)
+    (folder / LABELS / LABELS).write_bytes(table)
     image = next((here / "data/planet/unpacked").rglob("train_*.jpg"))
     image.write_bytes(image.read_bytes()[:100])
     assert main(["download", "planet"]) == 0
@@ -238,3 +240,36 @@ def test_waits_as_long_as_kaggle_asks(here: Path, kaggle: FakeKaggle):
     started = time.monotonic()
     assert main(["download", "planet"]) == 0
     assert time.monotonic() - started > 2
+
+
+def test_nobody_waits_for_an_hour_without_a_word(here: Path, kaggle: FakeKaggle, fails):
+    planet(kaggle, n_images=40)
+    kaggle.fail("429", r"ListDataFiles", seconds=3600)
+    assert "asks to wait" in fails("download", "planet")
+
+
+def test_tables_of_one_source_and_images_of_another(here: Path, kaggle: FakeKaggle):
+    planet(kaggle, n_images=40)
+    images = {n: p for n, p in kaggle.datasets[MIRROR].files.items() if n.endswith(".jpg")}
+    kaggle.add_dataset("o/images", images)
+    sources = f"competition.sources=['datasets/o/images', 'competitions/{PLANET}']"
+    assert main(["download", "planet", "--set", sources]) == 0
+
+
+def test_archives_of_one_name_in_different_folders(here: Path, kaggle: FakeKaggle):
+    planet(kaggle, n_images=40)
+    files = kaggle.datasets[MIRROR].files
+    archives: dict[str, bytes | Path] = {}
+    for split, part in (("train", "planet/planet/train-jpg"), ("test", "")):
+        inside = {Path(n).name: p.read_bytes() for n, p in files.items() if n.endswith(".jpg")}
+        inside = {n: c for n, c in inside.items() if n.startswith("train") == bool(part)}
+        write_zip(here / f"{split}.zip", inside)
+        archives[f"{split}/images.zip"] = here / f"{split}.zip"
+    tables = kaggle.competitions[PLANET].files
+    kaggle.add_competition("two", {**{n: p for n, p in tables.items() if n.endswith(".csv")}, **archives})
+    images = "{ train = 'train/images/{id}.jpg', test = 'test/images/{id}.jpg' }"
+    settings = ["--set", "competition.sources='competitions/two'", "--set", f"competition.images={images}"]
+    assert main(["download", "planet", *settings]) == 0
+    manifest = json.loads((here / "data/planet/manifest.json").read_text())
+    assert [len(manifest["images"][s]) for s in ("train", "test")] == [1, 1]
+    assert manifest["images"]["train"][0]["files"] == 40

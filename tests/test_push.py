@@ -41,7 +41,9 @@ def test_a_pushed_kernel_runs_and_its_answer_comes_back(ready: Path, kaggle: Fak
     answer = pd.read_csv(ready / "runs/tiny/kernel-infer-v1/submission.csv")
     sample = pd.read_csv(ready / "files/sample_submission.csv")
     assert answer["image_name"].tolist() == sample["image_name"].tolist()
-    assert "submission.csv is written" in (ready / "runs/tiny/kernel-infer-v1/log.txt").read_text()
+    assert (
+        "submission.csv is written" in (ready / "runs/tiny/kernel-infer-v1/comp-tiny-infer.log").read_text()
+    )
     datasets = {f"tester/comp-wheels-{PYTHON.replace('.', '')}": 1, "tester/comp-tiny-infer-weights": 1}
     assert n_versions(kaggle) == datasets
     assert main(["kernel", "watch", "tiny.toml", "--kind", "infer"]) == 0
@@ -60,8 +62,8 @@ def test_a_kernel_that_fails_shows_its_log_and_says_so(ready: Path, kaggle: Fake
     files = {str(p.relative_to(ready / "cut")): p for p in (ready / "cut").rglob("*") if p.is_file()}
     kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
     line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
-    assert "the kernel ended as error" in line and "log.txt" in line
-    assert image.name in (ready / "runs/tiny/kernel-infer-v1/log.txt").read_text()
+    assert "the kernel ended as error" in line and "comp-tiny-infer.log" in line
+    assert image.name in (ready / "runs/tiny/kernel-infer-v1/comp-tiny-infer.log").read_text()
     versions = n_versions(kaggle)
     fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
     assert n_versions(kaggle) == versions  # the datasets did not change

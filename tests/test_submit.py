@@ -100,6 +100,75 @@ def test_could_not_submit_is_a_failure(ready: Path, kaggle: FakeKaggle, fails, k
     assert send() == 0 and len(kaggle.submissions) == len(rows()) == 1
 
 
+def test_a_submission_that_was_cut_is_written_again_before_it_is_sent(ready: Path, kaggle: FakeKaggle):
+    assert main(["submit", "tiny.toml"]) == 0
+    (path,) = (ready / "submissions").glob("tiny-*.csv")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:300])
+    assert send() == 0
+    assert Path(kaggle.submissions[0]["path"]).read_bytes() == path.read_bytes() == whole
+    assert len(rows()) == 1
+
+
+def test_a_row_that_was_removed_from_the_ledger_is_written_again(ready: Path, kaggle: FakeKaggle):
+    assert main(["submit", "tiny.toml"]) == 0
+    (ready / "submissions" / "ledger.csv").unlink()
+    assert send() == 0
+    assert len(kaggle.submissions) == len(rows()) == 1
+
+
+def test_again_sends_also_what_the_ledger_has_forgotten(ready: Path, kaggle: FakeKaggle):
+    assert send() == 0
+    (ready / "submissions" / "ledger.csv").unlink()
+    assert send("--again") == 0
+    assert [row["ref"] for row in rows()] == [str(s["ref"]) for s in kaggle.submissions]
+    assert len(kaggle.submissions) == 2 and {row["slug"] for row in rows()} == {SLUG}
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait(ready: Path, kaggle: FakeKaggle):
+    assert main(["submit", "tiny.toml"]) == 0
+    ledger.update(rows()[0], status="sending", sent="2199-01-01T00:00:00+00:00", slug=SLUG)
+    started = time.monotonic()
+    assert send() == 0
+    assert time.monotonic() - started < 30
+    assert len(kaggle.submissions) == len(rows()) == 1
+
+
+def test_one_waits_for_its_score_while_another_is_sent(ready: Path, kaggle: FakeKaggle):
+    kaggle.score_after = 6
+    process = subprocess.Popen([sys.executable, "-m", "comp", "submit", "tiny.toml", "--send"], cwd=ready)
+    while not kaggle.submissions:
+        time.sleep(0.05)
+        assert process.poll() is None
+    time.sleep(0.3)
+    assert send("--again", "--wait", "0") == 0
+    assert process.poll() is None
+    assert process.wait() == 0
+    assert len(kaggle.submissions) == len(rows()) == 2
+
+
+def test_what_people_do_to_the_ledger(ready: Path, kaggle: FakeKaggle, fails, capsys):
+    assert send() == 0
+    path = ready / "submissions" / "ledger.csv"
+    text = path.read_text()
+    lines = text.splitlines()
+    path.write_text(f"{lines[0]},notes\n{lines[1]},mine\n")
+    assert send("--again") == 0
+    assert [row["notes"] for row in rows()] == ["mine", "mine"]
+    ledger.update(rows()[0], ref="999", private="")  # of another account
+    ledger.update(rows()[1], private="")
+    assert main(["ledger", "--sync"]) == 0
+    assert rows()[1]["private"] and not rows()[0]["private"]
+    ledger.update(rows()[1], message="many words " * 40)
+    capsys.readouterr()
+    assert main(["ledger"]) == 0
+    shown = capsys.readouterr().out
+    assert rows()[1]["name"] in shown and f"{float(rows()[1]['private']):.4f}" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    path.write_text(text.replace(rows()[0]["public"], "0;93"))
+    assert "line 2: public is '0;93', and a number such as 0.93 is expected" in fails("ledger")
+
+
 def test_rules_not_accepted(ready: Path, kaggle: FakeKaggle, fails):
     kaggle.competitions[SLUG].accepted = False
     assert f"competitions/{SLUG}/rules" in fails("submit", "tiny.toml", "--send")
@@ -110,6 +179,8 @@ def test_a_file_that_kaggle_can_not_score(ready: Path, kaggle: FakeKaggle, fails
     kaggle.add_competition(SLUG, {"sample.csv": "\n".join(short).encode()}, sample="sample.csv")
     assert "Kaggle could not score" in fails("submit", "tiny.toml", "--send")
     assert [row["status"] for row in rows()] == ["error"]
+    assert "Kaggle could not score" in fails("submit", "tiny.toml", "--send")
+    assert len(kaggle.submissions) == 1
 
 
 @pytest.mark.parametrize("kind", ["drop", "500", "429", "refuse", "html"])

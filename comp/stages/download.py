@@ -129,13 +129,15 @@ def fetch(competition: Competition, missing: Sequence[Need]) -> None:
     """Bring what is missing from the first source that has it to data/<competition>/downloads/."""
     kaggle = Kaggle()
     folder = downloads_dir(competition.name)
-    plan, left = [], list(missing)
+    plan, left, unseen = [], list(missing), False
     for source in competition.all_sources:
         if left:
-            files, left = choose(left, *kaggle.files(source))
-            plan += [(source, file) for file in files]
+            files, all_listed = kaggle.files(source)
+            chosen, left = choose(left, files, all_listed)
+            plan += [(source, file) for file in chosen]
+            unseen = unseen or not all_listed
     found_nothing = {need.part for need in missing} - {need.part for need in missing if need not in left}
-    if found_nothing:
+    if found_nothing and not unseen:
         raise CompError(
             f"{competition.name}: {' and '.join(competition.all_sources)} have no "
             f"{' and no '.join(str(need) for need in left if need.part in found_nothing)}; "
@@ -164,18 +166,21 @@ def name_of(source: str, file: RemoteFile | None) -> str:
 def choose(
     wanted: Sequence[Need], files: Sequence[RemoteFile], all_listed: bool
 ) -> tuple[list[RemoteFile | None], list[Need]]:
-    """(the files of a source to fetch, what it does not have). None stands for all files as one zip: images
+    """(the files of a source to fetch, what it does not show). None stands for all files as one zip: images
     that lie there one by one are not fetched so, and what a cut listing does not show may be in it."""
     chosen: dict[str, RemoteFile] = {}
-    left = []
+    left, as_zip = [], False
     for need in wanted:
-        file = next((f for f in sorted(files, key=lambda f: f.bytes) if need.is_file(f.name)), None)
-        if file:
+        fitting = [f for f in files if need.is_file(f.name)]
+        if fitting:
+            file = min(fitting, key=lambda f: (not need.is_in_place(f.name), f.bytes))
             chosen[file.name] = file
-        elif not all_listed or any(need.is_image(f.name) for f in files):
-            return [None], []
+        elif any(need.is_image(f.name) for f in files):
+            as_zip = True
         else:
             left.append(need)
+    if as_zip or (left and not all_listed):
+        return [None], left
     return list(chosen.values()), left
 
 

@@ -82,7 +82,7 @@ def run(
     text = submission_text(decisions, images.ids, classes, competition, sample)
     check_submission(text, target, competition, classes, images.ids)
     if target.exists() and not force:
-        if target.read_text(encoding="utf-8") != text:
+        if target.read_bytes() != text.encode():
             raise CompError(f"{target} is another submission; --force replaces it, --to names another file")
         say(f"infer: {target} done already")
         return

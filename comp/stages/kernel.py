@@ -30,6 +30,8 @@ def run(
 ) -> None:
     if not re.fullmatch(r"3\.(1[1-9]|[2-9]\d)", python):
         raise CompError(f"--python {python}: 3.11 or newer is expected, such as 3.12")
+    if budget is not None and budget > 12 * 3600:
+        raise CompError("Kaggle ends every kernel after 12 hours; give a shorter --time-budget")
     if resume and kind == "infer":
         raise CompError("--resume goes with --kind train: what infer does is done in one run")
     kernel = Kernel(

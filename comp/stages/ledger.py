@@ -18,9 +18,13 @@ def run(*, sync: bool) -> None:
     if not rows:
         raise CompError(f"{ledger_path()} is not there; `comp submit` writes its first row")
     columns = ["submission", "cross-fitted", "public", "private", "status", "written (UTC)", "message"]
-    table(columns, [_line(row) for row in rows])
+    table(columns, [_line(row) for row in rows], shortened=len(columns) - 1)
     if points := [row for row in rows if row["cross_fitted"] and row["public"]]:
-        draw(points)
+        try:
+            draw(points)
+        except CompError as error:
+            say(f"ledger: no picture: {error}")
+            return
         say(f"ledger: cross-fitted against leaderboard scores in {ledger_path().with_suffix('.png')}")
 
 
@@ -31,7 +35,7 @@ def _line(row: Row) -> list[str]:
         *scores,
         row["status"] or "written",
         row["time"][:16].replace("T", " "),
-        row["message"],
+        " ".join(row["message"].split()),
     ]
 
 

@@ -31,6 +31,7 @@ from comp.metrics import fbeta
 from comp.predictions import aligned, load
 from comp.provenance import commit
 from comp.submissions import check_submission, columns, submission_text
+from comp.transfer import sha256_of
 
 
 def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: float) -> None:
@@ -67,11 +68,16 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
         "submission": competition.submission.model_dump(),
     }
     name = f"{recipe.name}-{digest(stamp)[:8]}"
+    about = {"name": name, "recipe": recipe.name, "competition": competition.name}
     csv_path = submission_path(name)
     json_path = csv_path.with_suffix(".json")
     if csv_path.exists() and is_done(json_path, stamp, force=False):
-        say(f"submit: {csv_path} done already")
-        return name, read_json(json_path)["scores"]
+        content = read_json(json_path)
+        if sha256_of(csv_path) == content.get("sha256"):
+            ledger.add({"time": content["time"], **about, **content["scores"]})
+            say(f"submit: {csv_path} done already")
+            return name, content["scores"]
+        say(f"submit: {csv_path} is not as it was written; it is written again")
     probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
     thresholds = np.array(list(decision["thresholds"].values()))
     decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
@@ -83,8 +89,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
     }
     now = ledger.now()
     write_text(csv_path, text)
-    row = {"time": now, "name": name, "recipe": recipe.name, "competition": competition.name, **scores}
-    ledger.add(row)
+    ledger.add({"time": now, **about, **scores})
     write_json(
         json_path,
         {
@@ -94,6 +99,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
             "commit": commit(),
             "version": __version__,
             "time": now,
+            "sha256": sha256_of(csv_path),
             "stamp": stamp,
         },
     )
