@@ -19,8 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from comp.cli import main
 from comp.config import load_recipe, toml_text
-from comp.kernels import as_slug
+from comp.kernels import as_slug, find_owner
 from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
+from tests.fake_kaggle import FakeKaggle
 from tests.test_infer import hidden_test_set
 
 Layout = Callable[[str], str]
@@ -205,16 +206,21 @@ def test_a_competition_that_is_not_on_kaggle_is_refused(here: Path, fails):
 def test_the_owner_comes_from_kaggle_json_of_which_nothing_else_is_read(
     here: Path, fails, monkeypatch: pytest.MonkeyPatch
 ):
-    from comp.kernels import find_owner
-
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
     monkeypatch.setenv("HOME", str(here))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(here / "config"))
     assert "whose kernel is it? Give --owner NAME" in fails("kernel", "build", "tiny.toml")
-    (here / "config").mkdir()
+    (here / "config").mkdir(exist_ok=True)
     (here / "config" / "kaggle.json").write_text(json.dumps({"username": "me", "key": SECRET}))
     assert find_owner(None) == "me"
     assert find_owner("you") == "you"
+
+
+def test_a_token_alone_tells_the_owner(kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret_token")
+    assert find_owner(None) == "tester"
 
 
 def test_imagenet_weights_travel_with_a_train_kernel_and_the_stamp_stays(
@@ -257,7 +263,9 @@ def test_slugs_are_those_of_kaggles_client():
         slug = as_slug(name)
         assert slugify(f"comp-{slug}-train") == f"comp-{slug}-train"
         assert 5 <= len(f"comp-{slug}-infer-weights") <= 50
-    assert as_slug("My_Recipe.v2") == "my-recipe-v2"
+    assert as_slug("my-recipe-v2") == "my-recipe-v2"
+    names = ("my-recipe-v2", "My-Recipe-v2", "my_recipe.v2", "my.recipe_v2")  # none takes another's kernel
+    assert len({as_slug(name) for name in names}) == len(names)
 
 
 def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):
