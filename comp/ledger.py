@@ -85,7 +85,10 @@ def _write(change: Any) -> None:
     path = ledger_path()
     with waiting_lock(path.with_name(".ledger.lock")):
         rows = read()
+        before = [dict(row) for row in rows]
         change(rows)
+        if rows == before:
+            return
         write_text(path, pd.DataFrame(rows).fillna("").to_csv(index=False))
 
 
