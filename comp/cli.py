@@ -24,6 +24,7 @@ OTHERS = {
     "infer": "test images to a submission with finished models, without training data",
     "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
+    "bench": "time what this machine makes of it",
 }
 ACTIONS = {"kernel": ("build", "push", "watch")}
 
@@ -54,10 +55,14 @@ DETAILS = {
     "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "
     "One fold a GPU, or as many folds as CPU cores, at once.",
     "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before thresholds.",
-    "blend": "Writes runs/<recipe>/oof.npz, every held-out id once, and test.npz, the mean of the folds.",
-    "decide": "One threshold for all classes, and one a class found by Optuna, each scored in-sample and "
-    "cross-fitted (every fold decided with thresholds of the others). The cross-fitted best is taken. The "
-    "Optuna study stays in runs/<recipe>/study.log, which optuna-dashboard opens.",
+    "blend": "Writes runs/<recipe>/oof.npz, every held-out id once, and test.npz, the mean of the folds. Of "
+    "several recipes it weighs means of probabilities, logits and ranks, fitted weights and stacking across "
+    "labels, cross-fitted on their common folds, and writes runs/<name>/ with a recipe.toml.",
+    "decide": "Weighs rules: 0.5, 0.2, global (one threshold for all labels), per-class (exact ones), drawn "
+    "(those, drawn towards the global one), expected (best expected F-beta of each image), prevalence, and "
+    "with --rule also optuna, and each with +exclusive or +limits. Each is scored in-sample and cross-fitted "
+    "(every fold decided by the rule as fitted to the others). Optuna's studies stay in "
+    "runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows the thresholds.",
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
     "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
     "the way, it is looked for there first.",
@@ -71,6 +76,25 @@ DETAILS = {
     "runs the kernel and watches it; watch follows the last one again. Output and log come to "
     "runs/<recipe>/kernel-<kind>-v<version>/.",
 }
+
+# `comp decide` on tables instead of a recipe
+TABLES: dict[str, dict[str, Any]] = {
+    "--probs": {"metavar": "FILE", "help": "without a recipe: out-of-fold probabilities, a column a class"},
+    "--labels": {"metavar": "FILE", "help": "with --probs: the truth, as tags or as a 0/1 column a class"},
+    "--beta": {"type": float, "default": 2.0, "help": "with --probs (default: 2)"},
+    "--average": {
+        "choices": ("samples", "macro", "micro"),
+        "default": "samples",
+        "help": "with --probs (default: samples)",
+    },
+    "--fold-file": {"metavar": "FILE", "help": "with --probs: a table of id and fold (default: at random)"},
+    "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities to decide, into decision.csv"},
+}
+
+BENCH = (
+    "decide: threshold searches against each other, and rules on rows that they were not fitted on; on drawn "
+    "matrices, or on --probs FILE with --labels FILE."
+)
 
 LEDGER = (
     "All submissions with their cross-fitted, public and private scores. Draws them against each other in "
@@ -95,6 +119,25 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "type": float,
             "default": 600.0,
             "help": "with --send: how long to wait for the score (default: 600)",
+        },
+    ),
+    "--name": (
+        ("blend",),
+        {"metavar": "NAME", "help": "of several recipes: the blend's name (default: theirs, joined)"},
+    ),
+    "--how": (
+        ("blend",),
+        {
+            "choices": ("auto", "mean", "logits", "ranks", "greedy", "weights", "stack"),
+            "default": "auto",
+            "help": "of several recipes: how they are blended (default: the cross-fitted best)",
+        },
+    ),
+    "--rule": (
+        ("decide",),
+        {
+            "metavar": "RULE",
+            "help": "weigh this rule alone, such as drawn or expected+limits (default: auto)",
         },
     ),
     "--from": (
@@ -124,11 +167,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "--to": (
         ("infer",),
-        {
-            "metavar": "FILE",
-            "default": "submission.csv",
-            "help": "the CSV to write",
-        },
+        {"metavar": "FILE", "help": "the CSV to write (default: submission.csv)"},
     ),
     "--kind": (
         ("kernel",),
@@ -176,9 +215,17 @@ def parser() -> argparse.ArgumentParser:
         stage = stages.add_parser(name, description=f"{line.capitalize()}. {details}", epilog=note)
         if name in ACTIONS:
             stage.add_argument("action", choices=ACTIONS[name], help="what to do")
+        tables: dict[str, Any] = {"nargs": "?"} if name == "decide" else {}
         stage.add_argument(
-            "recipe", metavar="RECIPE", help="a recipe's name, or the path of a recipe or competition TOML"
+            "recipe",
+            metavar="RECIPE",
+            help="a recipe's name, or the path of a recipe or competition TOML",
+            **tables,
         )
+        if name == "blend":
+            stage.add_argument("others", metavar="RECIPE", nargs="*", help="further recipes to blend with it")
+        for option, arguments in TABLES.items() if name == "decide" else ():
+            stage.add_argument(option, **arguments)
         for option, (readers, arguments) in OPTIONS.items():
             hidden = {} if name in readers else {"help": argparse.SUPPRESS}
             stage.add_argument(option, **{**arguments, **hidden})
@@ -186,6 +233,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--sync", action="store_true", help="first fetch scores that arrived later from Kaggle"
     )
+    command = stages.add_parser("bench", description=BENCH)
+    command.add_argument("subject", choices=("decide",), help="what to time")
+    command.add_argument("--probs", **TABLES["--probs"])
+    command.add_argument("--labels", **TABLES["--labels"])
+    command.add_argument("--large", action="store_true", help="also 110,000 images with 1,103 classes")
     return top
 
 
@@ -215,6 +267,19 @@ def _run(given: argparse.Namespace) -> None:
     if given.stage == "ledger":
         importlib.import_module("comp.stages.ledger").run(sync=given.sync)
         return
+    if given.stage == "bench":
+        importlib.import_module("comp.stages.bench").run(
+            subject=given.subject, probs=given.probs, labels=given.labels, large=given.large
+        )
+        return
+    if given.stage == "decide" and given.recipe is None:
+        if not (given.probs and given.labels):
+            raise CompError("a RECIPE is expected, or --probs FILE with --labels FILE")
+        names = ("probs", "labels", "beta", "average", "rule", "fold_file", "apply", "force")
+        importlib.import_module("comp.stages.decide").run_on_files(
+            **{name: getattr(given, name) for name in names}, to=given.to or "decision.json"
+        )
+        return
     from comp.budget import parse_budget
     from comp.config import load_recipe
 
@@ -222,6 +287,7 @@ def _run(given: argparse.Namespace) -> None:
     options = {
         **vars(given),
         "folds": _folds(given.folds, recipe.n_folds),
+        "to": given.to or "submission.csv",
         "budget": None if given.budget is None else parse_budget(given.budget),
     }
     wanted = {
@@ -231,6 +297,8 @@ def _run(given: argparse.Namespace) -> None:
     }
     if given.stage in ACTIONS:
         wanted["action"] = given.action
+    if given.stage == "blend":
+        wanted["others"] = given.others
     importlib.import_module(f"comp.stages.{given.stage}").run(recipe, **wanted)
 
 

@@ -200,7 +200,8 @@ class Recipe(Strict):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     views: Texts = ("d4",)  # test-time views by name; d4: the 8 of the square
     predict_batch_size: int = Field(256, ge=1)
-    n_trials: int = Field(200, ge=1)  # Optuna trials a threshold search
+    rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
+    n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
 
 
 # --- reading ------------------------------------------------------------------------------------------------

@@ -1,150 +1,396 @@
-"""From probabilities to labels: thresholds, how they are fitted, and how honestly they are scored."""
+"""The best labels that given probabilities allow, honestly scored: rules are fitted on folds that they are
+not scored on, and one that is only luckily better than a steadier one is not taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from comp.config import Metric
+from comp.errors import CompError
 from comp.metrics import fbeta, score
+from comp.rules import Fitted, Groups, calibration, drawn_thresholds, prevalence_thresholds
+from comp.thresholds import class_thresholds, global_threshold
+
+RULES = {  # simple ones first
+    "0.5": "0.5 for all labels",
+    "0.2": "0.2 for all labels, which suits F2",
+    "global": "one threshold for all labels",
+    "drawn": "a threshold a label, drawn towards the global one as far as held-out folds like it",
+    "expected": "the labels of highest expected F-beta of each image, from calibrated probabilities",
+    "per-class": "a threshold a label, the best on the rows that it is fitted on",
+    "prevalence": "a threshold a label that gives it as often as it is there",
+    "optuna": "a threshold a label, searched by Optuna from the exact ones on",
+}
+AUTO = ("0.5", "0.2", "global", "drawn", "expected", "per-class", "prevalence")
+AUTO_LARGE = ("0.5", "0.2", "global", "per-class")
+LARGE = 20_000_000  # numbers in a matrix, beyond which the costly rules are left out of auto
+EXTRAS = {
+    "exclusive": "exactly one label of each group",
+    "limits": "no fewer and no more labels an image than held-out folds like",
+}
+STEADY = "drawn"  # on real matrices of every size the best or near it; kept unless another is surely better
+HALF = 0.5  # the share by which it draws, unless another is surely better
+SURE = 0.8  # the share of resamples in which that has to be so
+N_RESAMPLES = 400
 
 
-def decide(probs: np.ndarray, thresholds: np.ndarray, *, allow_empty: bool) -> np.ndarray:
-    """0/1 matrix (N, C): probabilities above their class's threshold (C,). Where images without labels are
-    not allowed, an empty row takes the label that is nearest to its threshold, as a ratio."""
-    decisions = (probs > thresholds).astype(np.uint8)
-    if not allow_empty:
-        empty = np.flatnonzero(~decisions.any(1))
-        decisions[empty, np.argmax(probs[empty] / np.maximum(thresholds, 1e-6), axis=1)] = 1
-    return decisions
+@dataclass(frozen=True)
+class Weighed:
+    """A rule with what it is worth."""
+
+    rule: str
+    fitted: Fitted  # on all rows
+    in_sample: float
+    cross_fitted: float
+    decisions: np.ndarray = field(repr=False)  # (N, C) cross-fitted
+    by_fold: tuple[Fitted, ...] = field(repr=False)
 
 
-def fit_global(probs: np.ndarray, targets: np.ndarray, metric: Metric) -> np.ndarray:
-    """One threshold for all classes, the best of 0.01, 0.02, … 0.99; the middle one of equals."""
-    grid = np.arange(1, 100) / 100
-    scores = np.array([fbeta(targets, probs > t, beta=metric.beta, average=metric.average) for t in grid])
-    best = np.flatnonzero(scores >= scores.max() - 1e-12)
-    return np.full(probs.shape[1], grid[best[len(best) // 2]])
+class Fitter:
+    """Fits rules to probabilities (N, C) and targets (N, C) without some of the folds (N,). What several
+    rules need is worked out once.
+
+    Searches that need a score use one that is cross-fitted within the folds that may be seen. Their Optuna
+    studies are kept in the journal file `storage`, if there is one, under names that begin with `name`."""
+
+    def __init__(
+        self,
+        probs: np.ndarray,
+        targets: np.ndarray,
+        folds: np.ndarray,
+        *,
+        beta: float,
+        average: str,
+        groups: Groups = (),
+        least: int = 0,
+        seed: int = 0,
+        n_trials: int = 30,
+        storage: Path | None = None,
+        name: str = "",
+    ):
+        self.probs, self.targets, self.folds = probs, targets, folds
+        self.beta, self.average, self.groups = beta, average, tuple(tuple(group) for group in groups)
+        self.least, self.seed, self.n_trials = least, seed, n_trials
+        self.storage, self.name = storage, name
+        self.names = tuple(np.unique(folds).tolist())
+        self.known: dict[tuple[str, frozenset], Any] = {}
+
+    def score(self, decisions: np.ndarray, rows: np.ndarray | slice = slice(None)) -> float:
+        return fbeta(self.targets[rows], decisions, beta=self.beta, average=self.average)
+
+    def weigh(self, rule: str) -> Weighed:
+        """The rule fitted to all rows, and the decisions of each fold by the rule as fitted to the others."""
+        fitted = self.fit(rule)
+        decisions = np.zeros(self.targets.shape, np.uint8)
+        by_fold = []
+        for name in self.names:
+            part = self.folds == name
+            by_fold.append(self.fit(rule, frozenset({name})))
+            decisions[part] = by_fold[-1].decide(self.probs[part], beta=self.beta)
+        in_sample = self.score(fitted.decide(self.probs, beta=self.beta))
+        return Weighed(rule, fitted, in_sample, self.score(decisions), decisions, tuple(by_fold))
+
+    def fit(self, rule: str, held: frozenset = frozenset()) -> Fitted:
+        """The rule, fitted to all rows but those of the folds `held`."""
+        base, *extras = rule.split("+")
+        if base not in RULES or not set(extras) <= set(EXTRAS):
+            raise CompError(
+                f"no rule {rule!r}; there are {', '.join(RULES)}, each with +{' or +'.join(EXTRAS)} if wanted"
+            )
+        fitted = self._base(base, held).over(least=self.least)
+        if "exclusive" in extras:
+            fitted = fitted.over(groups=self.groups)
+        return self._limited(base, fitted, held) if "limits" in extras else fitted
+
+    def _base(self, rule: str, held: frozenset) -> Fitted:
+        n_classes = self.probs.shape[1]
+        if rule in ("0.5", "0.2"):
+            return Fitted(np.full(n_classes, float(rule)))
+        if rule == "global":
+            return Fitted(np.full(n_classes, self.common(held)))
+        if rule == "per-class":
+            return Fitted(self.exact(held))
+        if rule == "prevalence":
+            return Fitted(self._once("prevalence", held, prevalence_thresholds))
+        if rule == "drawn":
+            return Fitted(self._drawn(held, self._share(held)))
+        if rule == "optuna":
+            return Fitted(self._searched(held))
+        slopes, offsets = self._once("calibration", held, calibration)
+        return Fitted(np.full(n_classes, 0.5), expected=True, slopes=slopes, offsets=offsets)
+
+    # --- what rules are made of, by the folds that are not seen
+
+    def _once(self, what: str, held: frozenset, make: Callable[[np.ndarray, np.ndarray], Any]) -> Any:
+        if (what, held) not in self.known:
+            rows = ~np.isin(self.folds, list(held))
+            self.known[what, held] = make(self.probs[rows], self.targets[rows])
+        return self.known[what, held]
+
+    def common(self, held: frozenset) -> float:
+        settings: dict[str, Any] = {"beta": self.beta, "average": self.average}
+        return self._once("common", held, lambda p, y: global_threshold(p, y, **settings))
+
+    def exact(self, held: frozenset) -> np.ndarray:
+        settings: dict[str, Any] = {"beta": self.beta, "average": self.average, "start": self.common(held)}
+        return self._once("exact", held, lambda p, y: class_thresholds(p, y, **settings))
+
+    def _drawn(self, held: frozenset, share: float) -> np.ndarray:
+        return drawn_thresholds(self.exact(held), self.common(held), share)
+
+    def _inner(self, held: frozenset) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
+        """The rows that are seen, and each fold's among them."""
+        rows = ~np.isin(self.folds, list(held))
+        return rows, {name: self.folds[rows] == name for name in self.names if name not in held}
+
+    def _share(self, held: frozenset) -> float:
+        """How far thresholds are drawn from the global one to their own: half-way, unless another share is
+        surely better on folds that the thresholds were not fitted on."""
+        rows, parts = self._inner(held)
+        if len(parts) < 2:
+            return HALF
+        probs, targets = self.probs[rows], self.targets[rows]
+
+        def decisions(share: float) -> np.ndarray:
+            decided = np.zeros(probs.shape, np.uint8)
+            for name, part in parts.items():
+                decided[part] = probs[part] > self._drawn(held | {name}, share)
+            return decided
+
+        best = self._search(
+            f"drawn without {sorted(held)}",
+            lambda trial: self.score(decisions(trial.suggest_float("share", 0, 1)), rows),
+            [{"share": share} for share in (HALF, 1.0, 0.75, 0.25, 0.0)],
+        )["share"]
+        sure = sureness(
+            decisions(best), decisions(HALF), targets, beta=self.beta, average=self.average, seed=self.seed
+        )
+        return best if sure > SURE else HALF
+
+    def _limited(self, base: str, fitted: Fitted, held: frozenset) -> Fitted:
+        rows, parts = self._inner(held)
+        if len(parts) < 2:
+            return fitted
+        probs, largest = self.probs[rows], int(self.targets[rows].sum(1).max())
+        inner = {name: self._base(base, held | {name}).over(groups=fitted.groups) for name in parts}
+
+        def value(trial: Any) -> float:
+            limits = {
+                "least": trial.suggest_int("least", self.least, min(3, largest)),
+                "most": trial.suggest_int("most", min(3, largest), largest),
+            }
+            decided = np.zeros(probs.shape, np.uint8)
+            for name, part in parts.items():
+                decided[part] = inner[name].over(**limits).decide(probs[part], beta=self.beta)
+            return self.score(decided, rows)
+
+        start = {"least": self.least, "most": largest}
+        return fitted.over(**self._search(f"limits of {base} without {sorted(held)}", value, [start]))
+
+    def _searched(self, held: frozenset) -> np.ndarray:
+        rows, _ = self._inner(held)
+        columns = np.ascontiguousarray(self.probs[rows].T)
+        true = np.ascontiguousarray(self.targets[rows].T.astype(bool))
+        classes = range(len(columns))
+
+        def value(trial: Any) -> float:
+            thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in classes])
+            return score_by_class(columns, true, thresholds, beta=self.beta, average=self.average)
+
+        starts = [np.full(len(columns), self.common(held)), self.exact(held)]
+        named = [{f"t{c}": float(start[c]) for c in classes} for start in starts]
+        best = self._search(f"per class without {sorted(held)}", value, named)
+        return np.array([best[f"t{c}"] for c in classes])
+
+    def _search(
+        self, name: str, value: Callable[[Any], float], starts: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The best parameters that Optuna's TPE finds for `value`, tried at `starts` first. A study that is
+        in the storage already goes on there, also with other processes at work on it."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = JournalStorage(JournalFileBackend(str(self.storage))) if self.storage else None
+        study = optuna.create_study(
+            study_name=f"{self.name} {name}".strip() if storage else None,
+            storage=storage,
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=self.seed),
+        )
+        for start in starts:
+            study.enqueue_trial(start, skip_if_exists=True)
+
+        def enough(study: Any, _: Any) -> None:
+            if len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))) >= n_trials:
+                study.stop()
+
+        n_trials = max(self.n_trials, len(starts))
+        done = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+        if done < n_trials:
+            study.optimize(value, n_trials=n_trials - done, callbacks=[enough])
+        return study.best_params
 
 
-def fit_exact(
-    probs: np.ndarray, targets: np.ndarray, metric: Metric, start: np.ndarray, sweeps: int = 10
-) -> np.ndarray:
-    """Per-class thresholds (C,) by exact coordinate ascent from `start` (C,).
-
-    With all other classes fixed, moving the cut through a class's sorted probabilities changes the metric by
-    a prefix sum, so the best cut is found exactly; sweeps end when none improves. For "macro" one sweep is
-    the optimum."""
-    thresholds = start.astype(float)
-    chosen, true = probs > thresholds, targets.astype(bool)
-    order = np.argsort(-probs, axis=0, kind="stable")
-    for _ in range(sweeps):
-        improved = False
-        for c in range(probs.shape[1]):
-            falling = probs[order[:, c], c].astype(float)
-            scores = _scores_of_cuts(true, chosen, c, order[:, c], metric)
-            scores[1:-1][falling[1:] == falling[:-1]] = -np.inf  # equal probabilities can't be separated
-            scores[np.count_nonzero(falling > 0) + 1 :] = -np.inf  # nor can 0 be above a threshold
-            k = int(np.argmax(scores))
-            if scores[k] > scores[chosen[:, c].sum()] + 1e-12:
-                above = falling[k - 1] if k else 1.0
-                below = falling[k] if k < len(falling) else 0.0
-                thresholds[c] = (above + below) / 2
-                chosen[:, c] = probs[:, c] > thresholds[c]
-                improved = True
-        if not improved:
-            break
-    return thresholds
-
-
-def _scores_of_cuts(
-    true: np.ndarray, chosen: np.ndarray, c: int, order: np.ndarray, metric: Metric
-) -> np.ndarray:
-    """(N + 1,): the metric if the first k rows of `order` are given class c, and the other classes stay as
-    they are."""
-    beta, k = metric.beta, np.arange(len(order) + 1)
-    if metric.average == "samples":
-        n_true = true.sum(1)
-        hits = (true & chosen).sum(1) - (true[:, c] & chosen[:, c])
-        n_chosen = chosen.sum(1) - chosen[:, c]
-        without = score(hits, n_chosen, n_true, beta)
-        gain = score(hits + true[:, c], n_chosen + 1, n_true, beta) - without
-        return np.concatenate([[0.0], np.cumsum(gain[order])]) / len(order) + without.mean()
-    hits_of_c = np.concatenate([[0], np.cumsum(true[order, c])])
-    if metric.average == "macro":
-        return score(hits_of_c, k, true[:, c].sum(), beta)
-    other_hits = (true & chosen).sum() - (true[:, c] & chosen[:, c]).sum()
-    other_chosen = chosen.sum() - chosen[:, c].sum()
-    return score(other_hits + hits_of_c, other_chosen + k, true.sum(), beta)
-
-
-def fit_optuna(
-    probs: np.ndarray,
-    targets: np.ndarray,
-    metric: Metric,
-    *,
-    n_trials: int,
-    seed: int,
-    study_path: Path,
-    name: str,
-) -> np.ndarray:
-    """Per-class thresholds (C,) that Optuna's TPE finds, started from the best global threshold and from the
-    exact coordinate ascent. The study `name` is kept in the journal file `study_path`, which optuna-dashboard
-    opens; a whole one is not done again, and one that was cut off is begun anew."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(study_path)))
-    if name in {study.study_name for study in storage.get_all_studies()}:
-        study = optuna.load_study(study_name=name, storage=storage)
-        if sum(trial.state.is_finished() for trial in study.trials) >= n_trials:
-            return np.array([study.best_params[f"t{c}"] for c in range(probs.shape[1])])
-        optuna.delete_study(study_name=name, storage=storage)  # cut off; a whole one is the same every time
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", sampler=sampler)
-    classes = range(probs.shape[1])
-    common = fit_global(probs, targets, metric)
-    exact = fit_exact(probs, targets, metric, common)
-    for start in (common, exact):
-        study.enqueue_trial({f"t{c}": float(start[c]) for c in classes})
-    by_class, true = np.ascontiguousarray(probs.T, float), np.ascontiguousarray(targets.T.astype(bool))
-
-    def objective(trial: optuna.Trial) -> float:
-        thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in classes])
-        return _score_by_class(by_class, true, thresholds, metric)
-
-    study.optimize(objective, n_trials=max(n_trials, 2))
-    return np.array([study.best_params[f"t{c}"] for c in classes])
-
-
-def _score_by_class(by_class: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: Metric) -> float:
-    """The metric of contiguous (C, N) arrays: class after class in small integers, several times as fast as
-    by row."""
-    chosen = by_class > thresholds[:, None]
-    axis, kind = (0, np.int16) if metric.average == "samples" else (1, np.int64)
+def score_by_class(
+    columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, *, beta: float, average: str
+) -> float:
+    """F-beta of contiguous (C, N) arrays: class after class in small integers, several times as fast as by
+    row."""
+    chosen = columns > thresholds[:, None]
+    axis, kind = (0, np.int16) if average == "samples" else (1, np.int64)
     hits, n_chosen, n_true = (m.sum(axis, dtype=kind) for m in (chosen & true, chosen, true))
-    if metric.average == "micro":
+    if average == "micro":
         hits, n_chosen, n_true = hits.sum(), n_chosen.sum(), n_true.sum()
-    return float(np.mean(score(hits, n_chosen, n_true, metric.beta)))
+    return float(np.mean(score(hits, n_chosen, n_true, beta)))
 
 
-def cross_fitted(
+def sureness(
+    better: np.ndarray, worse: np.ndarray, targets: np.ndarray, *, beta: float, average: str, seed: int = 0
+) -> float:
+    """How sure it is that decisions `better` (N, C) beat `worse`: the share of paired bootstrap resamples of
+    the rows in which they do, ties counted half."""
+    rng = np.random.default_rng(seed)
+    used = np.flatnonzero((better != worse).any(1))
+    true = targets.astype(bool)
+    if not len(used):
+        return 0.5
+    if average == "samples":
+        values = []
+        for decisions in (better[used], worse[used]):
+            chosen = decisions.astype(bool)
+            values.append(score((chosen & true[used]).sum(1), chosen.sum(1), true[used].sum(1), beta))
+        gains = np.array([(values[0] - values[1]) @ rng.poisson(1.0, len(used)) for _ in range(N_RESAMPLES)])
+    else:
+        # rows on which both agree are drawn once each: their noise is common to both
+        extra = rng.poisson(1.0, (N_RESAMPLES, len(used))).astype(np.float32) - 1
+        scores = []
+        for decisions in (better, worse):
+            chosen = decisions.astype(bool)
+            counts = [m.sum(0) + extra @ m[used].astype(np.float32) for m in (chosen & true, chosen, true)]
+            if average == "micro":
+                counts = [count.sum(1, keepdims=True) for count in counts]
+            scores.append(score(counts[0], counts[1], counts[2], beta).mean(1))
+        gains = scores[0] - scores[1]
+    return float(np.mean(gains > 1e-12) + np.mean(np.abs(gains) <= 1e-12) / 2)
+
+
+def choose(
+    weighed: Sequence[Weighed], targets: np.ndarray, *, beta: float, average: str, seed: int = 0
+) -> tuple[Weighed, dict[str, float]]:
+    """(the rule to take, how sure it is that each rule beats the steady one). Without the steady one, the
+    first rule that the best doesn't surely beat."""
+    best = max(weighed, key=lambda w: w.cross_fitted)
+    settings: dict[str, Any] = {"beta": beta, "average": average, "seed": seed}
+    steady = next((w for w in weighed if w.rule == STEADY), None)
+    if steady is None:
+        sure = {w.rule: sureness(best.decisions, w.decisions, targets, **settings) for w in weighed}
+        return next(w for w in weighed if w is best or sure[w.rule] < SURE), sure
+    sure = {w.rule: sureness(w.decisions, steady.decisions, targets, **settings) for w in weighed}
+    return (best if sure[best.rule] > SURE else steady), sure
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A fitted rule. Like a scikit-learn estimator, it decides new probabilities with `predict`."""
+
+    rule: str
+    fitted: Fitted
+    beta: float
+    average: str
+    scores: dict[str, float]  # default (0.5 for all), in_sample, cross_fitted
+    weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
+    sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        n_classes = len(self.fitted.thresholds)
+        return self.fitted.as_json([str(c) for c in range(n_classes)])
+
+    def predict(self, probs: np.ndarray) -> np.ndarray:
+        """(N, C) 0/1 for probabilities (N, C)."""
+        return self.fitted.decide(_matrix(probs, "probs"), beta=self.beta)
+
+
+def decide(
     probs: np.ndarray,
     targets: np.ndarray,
-    folds: np.ndarray,
-    fit: Callable[[np.ndarray, int], np.ndarray],
-    allow_empty: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decisions (N, C) in which each fold is decided with thresholds fitted on all the others, and those
-    thresholds (n_folds, C). `fit` is given the mask (N,) of the rows it may see, and the number of the fold
-    it may not."""
-    decisions = np.zeros(targets.shape, np.uint8)
-    fitted = []
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        thresholds = fit(~held_out, int(fold))
-        decisions[held_out] = decide(probs[held_out], thresholds, allow_empty=allow_empty)
-        fitted.append(thresholds)
-    return decisions, np.array(fitted)
+    *,
+    beta: float = 2.0,
+    average: str = "samples",
+    rule: str = "auto",
+    folds: np.ndarray | None = None,
+    exclusive: Groups = (),
+    seed: int = 0,
+    least: int | None = None,
+    n_trials: int = 30,
+    storage: Path | None = None,
+    name: str = "",
+) -> Decision:
+    """The best way to turn probabilities into labels for F-beta, with a score that can be believed.
+
+    probs (N, C) are out-of-fold probabilities, targets (N, C) 0/1. average is "samples", "macro" or "micro".
+    rule is "auto", or one of `RULES`, with "+exclusive" or "+limits" if wanted. folds (N,) are the folds of
+    the networks; without them, five are drawn at random. exclusive are groups of columns of which exactly one
+    label holds. An image gets at least `least` labels: by default one, if every image has one.
+
+    Raises CompError for shapes or values that don't fit."""
+    probs, targets = _matrix(probs, "probs"), np.asarray(targets)
+    if targets.shape != probs.shape or not np.isin(targets, (0, 1)).all():
+        raise CompError(
+            f"targets are {targets.shape}; 0/1 in the shape of probs, {probs.shape}, are expected"
+        )
+    if average not in ("samples", "macro", "micro"):
+        raise CompError(f"average is {average!r}; samples, macro or micro is expected")
+    if not beta > 0:
+        raise CompError(f"beta is {beta}; a number above 0 is expected")
+    if bad := [c for group in exclusive for c in group if not 0 <= c < probs.shape[1]]:
+        raise CompError(f"exclusive names column {bad[0]}; there are {probs.shape[1]}, counted from 0")
+    targets = targets.astype(np.uint8)
+    if folds is None:
+        folds = np.random.default_rng(seed).permutation(len(probs)) % min(5, len(probs))
+    elif len(folds := np.asarray(folds)) != len(probs):
+        raise CompError(f"folds are {len(folds)} for {len(probs)} rows")
+    if least is None:
+        least = int(targets.any(1).all())
+    fitter = Fitter(
+        probs, targets, folds, beta=beta, average=average, groups=exclusive, least=least, seed=seed,
+        n_trials=n_trials, storage=storage, name=name,
+    )  # fmt: skip
+    names = candidates(rule, probs.shape, average, bool(exclusive)) if len(fitter.names) > 1 else ["global"]
+    weighed = tuple(fitter.weigh(name) for name in names)
+    chosen, sure = choose(weighed, targets, beta=beta, average=average, seed=seed)
+    default = Fitted(np.full(probs.shape[1], 0.5), least=least).decide(probs, beta=beta)
+    scores = {
+        "cross_fitted": chosen.cross_fitted,
+        "in_sample": chosen.in_sample,
+        "default": fitter.score(default),
+    }
+    return Decision(chosen.rule, chosen.fitted, beta, average, scores, weighed, sure)
+
+
+def candidates(rule: str, shape: tuple[int, int], average: str, with_groups: bool) -> list[str]:
+    """The rules to weigh for `rule`, by simplicity."""
+    if rule != "auto":
+        return [rule]
+    names = [
+        name
+        for name in (AUTO_LARGE if shape[0] * shape[1] > LARGE else AUTO)
+        if (name != "expected" or average == "samples") and (name != "prevalence" or average != "samples")
+    ]
+    return [*names, *(f"{name}+exclusive" for name in ("global", "drawn") if with_groups and name in names)]
+
+
+def _matrix(probs: np.ndarray, what: str) -> np.ndarray:
+    probs = np.asarray(probs)
+    if probs.ndim != 2 or not probs.size:
+        raise CompError(f"{what} are {probs.shape}; (images, classes) are expected")
+    if probs.dtype.kind != "f":
+        probs = probs.astype(np.float64)
+    if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
+        raise CompError(f"{what} hold numbers outside of 0 to 1, or that aren't finite; are they logits?")
+    return probs

@@ -45,6 +45,8 @@ def check_models(
     settings = {
         "metric": competition.metric.model_dump(),
         "empty": competition.labels.empty,
+        "rule": recipe.rule,
+        "exclusive": competition.labels.exclusive,
         "n_trials": recipe.n_trials,
         "seed": recipe.seed,
     }

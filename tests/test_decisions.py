@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comp.config import Metric
-from comp.decisions import cross_fitted, decide, fit_exact, fit_global, fit_optuna
+import comp
+from comp.decisions import RULES, Fitter, choose, sureness
+from comp.errors import CompError
+from comp.expected import expected_decisions
 from comp.metrics import fbeta
+from comp.rules import Fitted, calibration, drawn_thresholds, logit, prevalence_thresholds, sigmoid
+from comp.thresholds import class_thresholds, global_threshold
 
 AVERAGES = ["samples", "macro", "micro"]
 cases = st.tuples(
@@ -20,11 +24,20 @@ def draw(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     targets = (rng.random((n, n_classes)) < 0.4).astype(np.uint8)
     probs = np.clip(0.35 * targets + 0.6 * rng.random((n, n_classes)), 0, 1).astype(np.float32)
+    if seed % 7 == 0:
+        probs[:, 0] = 0.5  # says nothing
+        targets[:, -1] = 0  # never there
     return np.round(probs, 1) if seed % 2 else probs, targets  # every second one has many ties
 
 
-def value(targets: np.ndarray, decisions: np.ndarray, metric: Metric) -> float:
-    return fbeta(targets, decisions, beta=metric.beta, average=metric.average)
+def planetary(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels from common to rare, and what a network might say of them (synthetic)."""
+    rng = np.random.default_rng(seed)
+    share = np.array([0.9, 0.6, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01])
+    targets = (rng.random((n, len(share))) < share).astype(np.uint8)
+    targets[~targets.any(1), 0] = 1
+    logits = 1.6 * (2.0 * targets - 1) + rng.normal(0, 1.2, targets.shape) + np.log(share / (1 - share)) / 2
+    return sigmoid(logits).astype(np.float32), targets
 
 
 def cuts(column: np.ndarray) -> list[float]:
@@ -33,32 +46,39 @@ def cuts(column: np.ndarray) -> list[float]:
 
 
 @given(cases)
-def test_one_class_is_decided_as_brute_force_does(case):
+@settings(deadline=None)
+def test_one_class_and_one_threshold_are_decided_as_brute_force_does(case):
     seed, n, average, beta = case
-    probs, targets = draw(seed, n, 1)
-    metric = Metric(beta=beta, average=average)
-    best = max(value(targets, probs > t, metric) for t in cuts(probs[:, 0]))
-    found = fit_exact(probs, targets, metric, np.array([0.5]))
-    assert value(targets, probs > found, metric) == pytest.approx(best, abs=1e-9)
+    for n_classes in (1, 3):
+        probs, targets = draw(seed, n, n_classes)
+        best = max(fbeta(targets, probs > t, beta=beta, average=average) for t in cuts(probs.ravel()))
+        found = global_threshold(probs, targets, beta=beta, average=average)
+        assert fbeta(targets, probs > found, beta=beta, average=average) == pytest.approx(best, abs=1e-9)
+        if n_classes == 1:
+            alone = class_thresholds(probs, targets, beta=beta, average=average)
+            assert fbeta(targets, probs > alone, beta=beta, average=average) == pytest.approx(best, abs=1e-9)
 
 
 @given(cases)
-@settings(max_examples=30, deadline=None)
-def test_exact_thresholds_can_not_be_bettered_one_at_a_time_and_never_lose_to_one_for_all(case):
+@settings(max_examples=40, deadline=None)
+def test_exact_thresholds_can_not_be_bettered_one_at_a_time_and_never_lose_to_a_grid(case):
     seed, n, average, beta = case
     probs, targets = draw(seed, n, 3)
-    metric = Metric(beta=beta, average=average)
-    start = fit_global(probs, targets, metric)
-    found = fit_exact(probs, targets, metric, start, sweeps=100)
-    score = value(targets, probs > found, metric)
-    assert score >= value(targets, probs > start, metric) - 1e-9
+
+    def value(thresholds: np.ndarray | float) -> float:
+        return fbeta(targets, probs > thresholds, beta=beta, average=average)
+
+    start = global_threshold(probs, targets, beta=beta, average=average)
+    found = class_thresholds(probs, targets, beta=beta, average=average, start=start, sweeps=100)
+    assert value(found) >= value(start) - 1e-9
+    assert value(found) >= max(value(t / 100) for t in range(1, 100)) - 1e-9
     for c, t in ((i, t) for i in range(3) for t in cuts(probs[:, i])):
         moved = found.copy()
         moved[c] = t
-        assert score >= value(targets, probs > moved, metric) - 1e-9
+        assert value(found) >= value(moved) - 1e-9
     if average == "macro":  # classes do not depend on each other, so one sweep is the optimum
         grid = product(*(cuts(probs[:5, c]) for c in range(3)))
-        assert score >= max(value(targets, probs > np.array(t), metric) for t in grid) - 1e-9
+        assert value(found) >= max(value(np.array(t)) for t in grid) - 1e-9
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -67,50 +87,194 @@ def test_exact_thresholds_can_not_be_bettered_one_at_a_time_and_never_lose_to_on
 )
 def test_degenerate_probabilities_give_thresholds_between_0_and_1(probs, average):
     for targets in (np.zeros(probs.shape, np.uint8), np.ones(probs.shape, np.uint8)):
-        found = fit_exact(probs, targets, Metric(average=average), np.full(2, 0.5))
-        assert ((found >= 0) & (found <= 1)).all()
+        found = class_thresholds(probs, targets, beta=2.0, average=average)
+        one = global_threshold(probs, targets, beta=2.0, average=average)
+        assert ((found >= 0) & (found <= 1)).all() and 0 <= one <= 1
+        decision = comp.decide(probs, targets, average=average)
+        assert decision.predict(probs).shape == probs.shape
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.5, 1.0, 2.0]))
+@settings(max_examples=60, deadline=None)
+def test_expected_f_beta_is_decided_as_enumeration_does(seed: int, n_classes: int, beta: float):
+    rng = np.random.default_rng(seed)
+    probs = rng.random((2, n_classes)) if seed % 3 else np.round(rng.random((2, n_classes)), 1)
+    truths = np.array(list(product([0, 1], repeat=n_classes)))
+    for row, decided in zip(probs, expected_decisions(probs, beta=beta)):
+        weights = np.prod(np.where(truths == 1, row, 1 - row), axis=1)
+
+        def value(answer: np.ndarray, weights: np.ndarray = weights) -> float:
+            below = answer.sum() + beta**2 * truths.sum(1)
+            return float(weights @ ((1 + beta**2) * (truths @ answer) / np.maximum(below, 1e-12)))
+
+        assert value(decided) >= max(map(value, truths)) - 1e-9
+
+
+def test_of_very_many_classes_expected_f_beta_takes_the_most_probable():
+    rng = np.random.default_rng(0)
+    probs = np.full((5, 300), 0.001)
+    probs[:, :10] = rng.uniform(0.3, 1, (5, 10))
+    few, many = expected_decisions(probs[:, :40], beta=2.0), expected_decisions(probs, beta=2.0)
+    assert (many[:, :10] >= few[:, :10]).sum() >= 48 and not many[:, 10:].any()
+
+
+# --- rules --------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_row_takes_the_label_nearest_to_its_threshold_where_it_must_have_one():
     probs, thresholds = np.array([[0.1, 0.3], [0.9, 0.2]]), np.array([0.15, 0.6])
-    assert decide(probs, thresholds, allow_empty=True).tolist() == [[0, 0], [1, 0]]
-    assert decide(probs, thresholds, allow_empty=False).tolist() == [[1, 0], [1, 0]]
+    assert Fitted(thresholds).decide(probs, beta=2.0).tolist() == [[0, 0], [1, 0]]
+    assert Fitted(thresholds, least=1).decide(probs, beta=2.0).tolist() == [[1, 0], [1, 0]]
 
 
-def test_optuna_is_seeded_keeps_its_study_and_is_at_least_as_good_as_its_starts(tmp_path: Path):
-    import optuna
+def test_limits_and_groups_hold_for_every_row():
+    probs, _ = planetary(3, 500)
+    fitted = Fitted(np.full(8, 0.3), groups=((0, 1, 2), (5, 6)), least=3, most=4)
+    decisions = fitted.decide(probs, beta=2.0)
+    assert set(decisions.sum(1).tolist()) <= {3, 4}
+    grouped = Fitted(np.full(8, 0.3), groups=((0, 1, 2), (5, 6))).decide(probs, beta=2.0)
+    assert (grouped[:, [0, 1, 2]].sum(1) == 1).all() and (grouped[:, [5, 6]].sum(1) == 1).all()
+    assert (grouped[:, :3].argmax(1) == probs[:, :3].argmax(1)).all()  # equal thresholds
 
-    probs, targets = draw(4, 200, 4)
-    metric = Metric()
 
-    def fit(name: str) -> np.ndarray:
-        return fit_optuna(
-            probs, targets, metric, n_trials=12, seed=3, study_path=tmp_path / "study.log", name=name
+def test_a_fitted_rule_survives_json():
+    import json
+
+    probs, targets = planetary(1, 400)
+    classes = tuple("abcdefgh")
+    for rule in ("drawn+exclusive", "expected+limits", "prevalence"):
+        fitted = comp.decide(probs, targets, rule=rule, exclusive=[(1, 2)]).fitted
+        again = Fitted.from_json(json.loads(json.dumps(fitted.as_json(classes))), classes)
+        assert (again.decide(probs, beta=2.0) == fitted.decide(probs, beta=2.0)).all()
+
+
+def test_drawn_half_way_is_half_way_in_logits():
+    drawn = drawn_thresholds(np.array([0.9, 0.2]), 0.5, 0.5)
+    assert logit(drawn) == pytest.approx([logit(np.array(0.9)) / 2, logit(np.array(0.2)) / 2])
+    assert drawn_thresholds(np.array([0.9, 0.2]), 0.5, 1.0) == pytest.approx([0.9, 0.2])
+
+
+def test_prevalence_gives_a_label_as_often_as_it_is_there():
+    probs, targets = planetary(5, 1000)
+    assert ((probs > prevalence_thresholds(probs, targets)).sum(0) == targets.sum(0)).all()
+
+
+def test_calibration_finds_slopes_and_offsets_that_were_planted():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (40_000, 2))
+    targets = (rng.random(logits.shape) < sigmoid(logits)).astype(np.uint8)
+    distorted = sigmoid((logits - np.array([0.5, -1.0])) / np.array([2.0, 0.5]))
+    slopes, offsets = calibration(distorted, targets)
+    assert slopes == pytest.approx([2.0, 0.5], rel=0.05) and offsets == pytest.approx([0.5, -1.0], abs=0.06)
+
+
+def test_sureness_is_that_of_a_bootstrap_by_hand():
+    probs, targets = planetary(2, 600)
+    better, worse = (probs > 0.3).astype(np.uint8), (probs > 0.36).astype(np.uint8)
+    for average in AVERAGES:
+        rng = np.random.default_rng(1)
+        wins = []
+        for _ in range(400):
+            rows = rng.integers(0, len(probs), len(probs))
+            a, b = (fbeta(targets[rows], d[rows], beta=2.0, average=average) for d in (better, worse))
+            wins.append((a > b) + 0.5 * (a == b))
+        found = sureness(better, worse, targets, beta=2.0, average=average)
+        assert found == pytest.approx(np.mean(wins), abs=0.08)
+        assert sureness(worse, better, targets, beta=2.0, average=average) == pytest.approx(
+            1 - found, abs=0.08
         )
 
-    first, second = fit("a"), fit("b")
-    assert first.tolist() == second.tolist()
-    common = fit_global(probs, targets, metric)
-    exact = fit_exact(probs, targets, metric, common)
-    assert value(targets, probs > first, metric) >= value(targets, probs > exact, metric) - 1e-9
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
-    )
-    assert {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)} == {"a": 12, "b": 12}
-    assert fit("a").tolist() == first.tolist()  # its trials are there already
-    assert len(optuna.load_study(study_name="a", storage=storage).trials) == 12
+
+# --- honesty ------------------------------------------------------------------------------------------------
 
 
-def test_no_fold_is_decided_by_thresholds_that_have_seen_it():
-    probs, targets = draw(2, 60, 3)
-    folds = np.arange(60) % 3
-    metric = Metric()
+@pytest.mark.parametrize("rule", [*RULES, "drawn+limits", "global+exclusive"])
+def test_no_fold_is_decided_by_a_rule_that_has_seen_it(rule: str):
+    probs, targets = planetary(2, 90)
+    folds = np.arange(90) % 3
 
-    def fit(seen: np.ndarray, fold: int) -> np.ndarray:
-        return fit_exact(probs[seen], targets[seen], metric, np.full(3, 0.5))
+    def by_fold(targets: np.ndarray) -> list[str]:
+        fitter = Fitter(probs, targets, folds, beta=2.0, average="samples", groups=[(0, 1)], n_trials=6)
+        return [str(fitted.as_json("abcdefgh")) for fitted in fitter.weigh(rule).by_fold]
 
-    _, before = cross_fitted(probs, targets, folds, fit, allow_empty=True)
-    targets[folds == 1] = 1 - targets[folds == 1]
-    _, after = cross_fitted(probs, targets, folds, fit, allow_empty=True)
-    assert before[1].tolist() == after[1].tolist()
-    assert before[0].tolist() != after[0].tolist()
+    before = by_fold(targets)
+    targets[folds == 1] = np.random.default_rng(0).permutation(targets[folds == 1].ravel()).reshape(30, -1)
+    after = by_fold(targets)
+    assert before[1] == after[1]
+    if rule not in ("0.5", "0.2", "0.5+limits"):
+        assert before[0] != after[0] or before[2] != after[2]
+
+
+def test_auto_is_not_below_the_popular_grid_on_rows_that_it_has_not_seen_and_its_score_can_be_believed():
+    gains, errors = [], []
+    for seed in range(8):
+        probs, targets = planetary(seed, 3000)
+        seen, rest = slice(0, 1500), slice(1500, None)
+        decision = comp.decide(probs[seen], targets[seen], seed=seed)
+        held_out = fbeta(targets[rest], decision.predict(probs[rest]), beta=2.0, average="samples")
+        thresholds = np.full(8, 0.2)
+        for c in range(8):
+            scores = []
+            for t in range(1, 100):
+                thresholds[c] = t / 100
+                scores.append(fbeta(targets[seen], probs[seen] > thresholds, beta=2.0, average="samples"))
+            thresholds[c] = (1 + int(np.argmax(scores))) / 100
+        gains.append(held_out - fbeta(targets[rest], probs[rest] > thresholds, beta=2.0, average="samples"))
+        errors.append(decision.scores["cross_fitted"] - held_out)
+        assert decision.scores["in_sample"] >= decision.scores["cross_fitted"] - 0.003
+    assert np.mean(gains) >= 0 and min(gains) > -0.004
+    assert abs(np.mean(errors)) < 0.004
+
+
+def test_of_rules_within_noise_the_steady_one_is_kept():
+    probs, targets = planetary(0, 400)
+    fitter = Fitter(probs, targets, np.arange(400) % 4, beta=2.0, average="samples", least=1)
+    weighed = [fitter.weigh(rule) for rule in ("0.5", "global", "drawn", "per-class")]
+    chosen, sure = choose(weighed, targets, beta=2.0, average="samples")
+    assert sure["drawn"] == 0.5 and sure["0.5"] < 0.2
+    assert chosen.rule == "drawn" or sure[chosen.rule] > 0.8
+
+
+def test_optuna_starts_from_the_exact_solution_and_keeps_its_studies(tmp_path: Path):
+    import optuna
+
+    probs, targets = planetary(4, 300)
+    path = tmp_path / "study.log"
+
+    def fit() -> np.ndarray:
+        return comp.decide(
+            probs, targets, rule="optuna", n_trials=12, storage=path, name="x"
+        ).fitted.thresholds
+
+    first = fit()
+    exact = class_thresholds(
+        probs, targets, beta=2.0, average="samples",
+        start=global_threshold(probs, targets, beta=2.0, average="samples"),
+    )  # fmt: skip
+    value = [fbeta(targets, probs > t, beta=2.0, average="samples") for t in (first, exact)]
+    assert value[0] >= value[1] - 1e-9
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    studies = {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)}
+    assert set(studies.values()) == {12} and len(studies) == 6  # all rows, and without each of 5 folds
+    assert fit().tolist() == first.tolist()  # its trials are there already
+    assert {s.n_trials for s in optuna.get_all_study_summaries(storage)} == {12}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probs": np.full((4, 2), 1.5)}, "are they logits"),
+        ({"probs": np.zeros(4)}, r"\(images, classes\) are expected"),
+        ({"targets": np.zeros((4, 3))}, "in the shape of probs"),
+        ({"targets": np.full((4, 2), 2)}, "0/1 in the shape"),
+        ({"average": "weighted"}, "samples, macro or micro"),
+        ({"rule": "best"}, "no rule 'best'; there are 0.5"),
+        ({"folds": [0, 1]}, "folds are 2 for 4 rows"),
+        ({"exclusive": [(0, 5)]}, "names column 5"),
+        ({"beta": 0}, "a number above 0"),
+    ],
+)
+def test_input_that_does_not_fit_is_refused_in_words(change: dict, message: str):
+    arguments = {"probs": np.full((4, 2), 0.3), "targets": np.eye(4, 2, dtype=int), **change}
+    with pytest.raises(CompError, match=message):
+        comp.decide(**arguments)

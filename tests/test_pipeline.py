@@ -16,6 +16,7 @@ from comp.manifest import read_manifest
 from comp.metrics import fbeta
 from comp.predictions import load
 from tests.conftest import STAGES, comp, run_all
+from tests.fake_kaggle import FakeKaggle, old_planet
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,9 @@ def test_the_decision_holds_three_honest_scores(copy: Path):
     decision = json.loads((copy / "runs" / "tiny" / "decision.json").read_text())
     scores = decision["scores"]
     rules = scores["rules"]
-    assert list(rules) == ["0.5 for all", "0.2 for all", "global", "per-class"]
-    assert scores["cross_fitted"] == max(rule["cross_fitted"] for rule in rules.values())
-    assert scores == {**rules[decision["rule"]], "rules": rules}
+    assert list(rules) == ["0.5", "0.2", "global", "drawn", "expected", "per-class"]
+    assert {key: scores[key] for key in ("cross_fitted", "in_sample")} == rules[decision["rule"]]
+    assert (copy / "runs" / "tiny" / "decision.png").read_bytes().startswith(b"\x89PNG")
     assert rules["per-class"]["in_sample"] >= rules["global"]["in_sample"]
 
 
@@ -227,18 +228,15 @@ def test_the_real_planet_files_in_the_layout_of_the_mirror(here: Path, shared: P
     assert pd.read_csv(path)["image_name"].tolist() == ids
 
 
-def test_a_small_part_of_the_real_planet_archives(here: Path, shared: Path):
-    """The archives as Kaggle had them, the labels and the sample cut to a few hundred rows."""
-    (here / "in").mkdir()
-    for name in ("train-jpg", "test-jpg", "test-jpg-additional"):
-        (here / "in" / f"{name}.tar.7z").symlink_to(shared / "planet32" / f"{name}.tar.7z")
-    for name, n in (("train_v2.csv", 400), ("sample_submission_v2.csv", 300)):
-        pd.read_csv(shared / "planet32" / f"{name}.zip").iloc[:: 20 if n == 400 else 200].to_csv(
-            here / "in" / name, index=False
-        )
+def test_a_small_part_of_the_real_planet_from_a_kaggle_that_serves_its_archives(
+    here: Path, shared: Path, kaggle: FakeKaggle
+):
+    old_planet(kaggle, shared, n_images=1000)
     settings = ["n_folds=2", "n_trials=5", "phases=[{size = 32, epochs = 6, lr = 5e-3}]"]
-    run_all("planet32", "--from", "in", *(word for setting in settings for word in ("--set", setting)))
+    run_all("planet32", "--send", *(word for setting in settings for word in ("--set", setting)))
     decision = json.loads((here / "runs" / "planet32" / "decision.json").read_text())
     assert decision["scores"]["cross_fitted"] > 0.72  # a constant answer scores 0.66 to 0.69
     (path,) = (here / "submissions").glob("planet32-*.csv")
     assert pd.read_csv(path)["image_name"].str.startswith("file_").any()
+    (row,) = csv.DictReader((here / "submissions" / "ledger.csv").open())
+    assert row["status"] == "complete" and row["public"] and row["ref"]

@@ -183,7 +183,7 @@ def test_a_file_that_kaggle_can_not_score(ready: Path, kaggle: FakeKaggle, fails
     assert len(kaggle.submissions) == 1
 
 
-@pytest.mark.parametrize("kind", ["drop", "500", "429", "refuse", "html"])
+@pytest.mark.parametrize("kind", ["drop", "500", "html"])
 @pytest.mark.parametrize(
     "method", ["StartSubmissionUpload", "PUT /upload", "CreateSubmission", "GetSubmission", "List"]
 )

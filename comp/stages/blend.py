@@ -1,19 +1,28 @@
-"""blend: the folds of a recipe put together.
+"""blend: the folds of a recipe put together, or several recipes.
 
 Reads each fold's oof.npz and test.npz; writes runs/<recipe>/oof.npz (every held-out id exactly once) and
-test.npz (the mean of the folds)."""
+test.npz (the mean of the folds). Of several recipes it reads those, and writes the same for their blend, with
+a recipe.toml for the stages that follow."""
+
+from typing import Any
 
 import numpy as np
 
-from comp.artifacts import digest, is_done, oof_path, read_stamp, test_path
-from comp.config import Recipe
-from comp.console import say
+from comp.artifacts import digest, is_done, oof_path, read_stamp, run_dir, test_path, write_text
+from comp.config import Recipe, load_recipe, toml_text
+from comp.console import say, table
+from comp.ensembles import METHODS, best_blend, blend, weigh
 from comp.errors import CompError, some
 from comp.manifest import read_training
 from comp.predictions import Predictions, aligned, concatenated, load, save
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
+def run(
+    recipe: Recipe, *, folds: list[int], force: bool, others: list[str], name: str | None, how: str
+) -> None:
+    if others:
+        blend_recipes([recipe, *map(load_recipe, others)], name=name, how=how, force=force)
+        return
     competition = recipe.competition
     members = {}
     for fold in folds:
@@ -42,3 +51,69 @@ def run(recipe: Recipe, *, folds: list[int], force: bool) -> None:
     save(paths["test"], Predictions(test_ids, labels.classes, (total / len(folds)).astype(np.float32)), stamp)
     save(paths["oof"], oof, stamp)
     say(f"blend: {len(oof.ids):,} held-out ids once each, {len(test_ids):,} test ids as the folds' mean")
+
+
+def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: bool) -> None:
+    """Weigh the ways to blend these recipes, all cross-fitted on their common folds, and write the best."""
+    first, names = recipes[0], [recipe.name for recipe in recipes]
+    target = first.model_copy(update={"name": name or "_".join(names)})
+    if len(set(names)) < len(names):
+        raise CompError(f"a recipe is named twice: {', '.join(names)}")
+    if target.name in names:
+        raise CompError(f"--name {target.name} is a member's name; give the blend one of its own")
+    for recipe in recipes[1:]:
+        if recipe.competition.name != first.competition.name:
+            raise CompError(
+                f"{recipe.name} is of {recipe.competition.name}, {first.name} of {first.competition.name}"
+            )
+        if (recipe.n_folds, recipe.seed) != (first.n_folds, first.seed):
+            raise CompError(
+                f"{recipe.name} has n_folds = {recipe.n_folds} and seed = {recipe.seed}, {first.name} "
+                f"{first.n_folds} and {first.seed}: what was held out in one was trained on in the other"
+            )
+    stamps = {recipe.name: read_stamp(oof_path(recipe.name)) for recipe in recipes}
+    if absent := [member for member, stamp in stamps.items() if stamp is None]:
+        raise CompError(f"no predictions of {', '.join(absent)}; run `comp blend` for each alone first")
+    stamp = {"how": how, "members": {member: digest(stamp) for member, stamp in stamps.items()}}
+    paths = {"oof": oof_path(target.name), "test": test_path(target.name)}
+    if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
+        say(f"blend: {target.name} done already")
+        return
+    data, labels, fold_of = read_training(first)
+    test_ids, metric = data.sample_ids(first.competition), first.competition.metric
+    held_out, test = [], []
+    for member in names:
+        known = load(oof_path(member), labels.classes)
+        if extra := sorted(set(known.ids.tolist()) - set(labels.ids.tolist())):
+            raise CompError(f"{oof_path(member)} has ids that the labels lack: {some(extra)}")
+        held_out.append(aligned(known, labels.ids, oof_path(member)))
+        test.append(aligned(load(test_path(member), labels.classes), test_ids, test_path(member)))
+    members, least = np.stack(held_out), 0 if first.competition.labels.empty else 1
+    settings: dict[str, Any] = {"beta": metric.beta, "average": metric.average}
+    methods = list(METHODS) if how == "auto" else ["mean", how] if how != "mean" else ["mean"]
+    blends = [
+        blend(method, members, labels.targets, fold_of, **settings, least=least, seed=first.seed)
+        for method in methods
+    ]
+    chosen = best_blend(blends, labels.targets, **settings) if how == "auto" else blends[-1]
+    write_text(run_dir(target.name) / "recipe.toml", toml_text(target))
+    probs = chosen.apply(np.stack(test)).astype(np.float32)
+    save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
+    save(paths["oof"], Predictions(labels.ids, labels.classes, chosen.oof.astype(np.float32)), stamp)
+    say(
+        f"blend: {target.name}, {metric} {chosen.weighed.cross_fitted:.4f} cross-fitted, by {chosen.method!r}"
+    )
+    table(["blend", "cross-fitted"], [[b.method, f"{b.weighed.cross_fitted:.4f}"] for b in blends])
+
+    def worth(probs: np.ndarray) -> float:
+        return weigh(
+            probs, labels.targets, fold_of, metric.beta, metric.average, least, first.seed
+        ).cross_fitted
+
+    whole, rows = worth(members.mean(0)), []
+    for i, member in enumerate(names):
+        gain = whole - worth(np.delete(members, i, axis=0).mean(0))
+        weight = "" if chosen.weights is None else f"{chosen.weights[i]:.2f}"
+        rows.append([member, f"{worth(members[i]):.4f}", f"{gain:+.4f}", weight])
+    table(["member", "alone", "gain to the mean", "weight"], rows)
+    say(f"blend: next, `comp decide {run_dir(target.name) / 'recipe.toml'}`")

@@ -1,12 +1,14 @@
-"""decide: thresholds, and what they are worth.
+"""decide: probabilities to labels, and what they are worth.
 
-Reads runs/<recipe>/oof.npz, labels and folds; writes decision.json: the rule, its parameters, its scores.
+Reads runs/<recipe>/oof.npz, labels and folds; writes decision.png, and decision.json last: the rule, its
+parameters, its scores. Or reads the tables of another program (--probs, --labels).
 """
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from comp.artifacts import (
     decision_path,
@@ -14,22 +16,26 @@ from comp.artifacts import (
     is_done,
     oof_path,
     read_stamp,
+    replacing,
     study_path,
     write_json,
+    write_text,
 )
 from comp.config import Recipe
-from comp.console import progress, say, table
-from comp.decisions import cross_fitted, decide, fit_global, fit_optuna
+from comp.console import say, table
+from comp.decisions import STEADY, Decision, Weighed, decide
 from comp.errors import CompError, some
 from comp.manifest import read_training
-from comp.metrics import fbeta, fbeta_per_class
+from comp.metrics import fbeta_per_class, score
 from comp.predictions import aligned, load
+from comp.tables import read_folds_of, read_probs, read_targets
 
-DEFAULTS = (0.5, 0.2)  # what people take without fitting; 0.2 suits F2
-Fit = Callable[[np.ndarray, int], np.ndarray]  # (rows that may be seen (N,), fold that may not) -> (C,)
+MOST_SHOWN = 60  # classes in the picture: of more, the commonest
 
 
-def run(recipe: Recipe, *, force: bool) -> None:
+def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
+    if rule:
+        recipe = recipe.model_copy(update={"rule": rule})
     competition, metric = recipe.competition, recipe.competition.metric
     data, labels, fold_of = read_training(recipe)
     if (oof_stamp := read_stamp(oof_path(recipe.name))) is None:
@@ -40,6 +46,8 @@ def run(recipe: Recipe, *, force: bool) -> None:
         "folds": digest(labels.ids, fold_of),
         "metric": metric.model_dump(),
         "empty": competition.labels.empty,
+        "exclusive": competition.labels.exclusive,
+        "rule": recipe.rule,
         "n_trials": recipe.n_trials,
         "seed": recipe.seed,
     }
@@ -59,72 +67,124 @@ def run(recipe: Recipe, *, force: bool) -> None:
         names = labels.ids if labels.groups is None else labels.groups
         units, unit_of = np.unique(names[rows], return_inverse=True)
         parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
-    allow_empty = competition.labels.empty
     if force:
         study_path(recipe.name).unlink(missing_ok=True)
-
-    def constant(threshold: float) -> Fit:
-        return lambda seen, part: np.full(len(labels.classes), threshold)
-
-    def by_global(seen: np.ndarray, part: int) -> np.ndarray:
-        return fit_global(probs[seen], targets[seen], metric)
-
-    def by_optuna(seen: np.ndarray, part: int) -> np.ndarray:
-        name = f"{digest(stamp)} {'all rows' if part < 0 else f'without fold {part}'}"
-        return fit_optuna(
-            probs[seen], targets[seen], metric,
-            n_trials=recipe.n_trials, seed=recipe.seed, study_path=study_path(recipe.name), name=name,
-        )  # fmt: skip
-
-    def scored(decisions: np.ndarray) -> float:
-        return fbeta(targets, decisions, beta=metric.beta, average=metric.average)
-
-    fits = {f"{t:g} for all": constant(t) for t in DEFAULTS} | {"global": by_global, "per-class": by_optuna}
-    rules: dict[str, dict[str, Any]] = {}
-    with progress("thresholds", len(fits)) as advance:
-        for rule, fit in fits.items():
-            thresholds = fit(np.ones(len(rows), bool), -1)
-            held_out, fitted = cross_fitted(probs, targets, parts, fit, allow_empty)
-            rules[rule] = {
-                "thresholds": thresholds,
-                "spread": fitted.std(0),
-                "in_sample": scored(decide(probs, thresholds, allow_empty=allow_empty)),
-                "cross_fitted": scored(held_out),
-                "decisions": held_out,
-            }
-            advance(1)
-    best = max(rules, key=lambda rule: rules[rule]["cross_fitted"])  # of equals the first, which is simpler
-    chosen = rules[best]
-    per_class = fbeta_per_class(targets, chosen["decisions"], beta=metric.beta)
+    decision = decide(
+        probs, targets, beta=metric.beta, average=metric.average, rule=recipe.rule, folds=parts,
+        exclusive=[[labels.classes.index(c) for c in group] for group in competition.labels.exclusive],
+        seed=recipe.seed, least=0 if competition.labels.empty else 1, n_trials=recipe.n_trials,
+        storage=study_path(recipe.name), name=digest(stamp),
+    )  # fmt: skip
+    chosen = next(w for w in decision.weighed if w.rule == decision.rule)
+    draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
+    rules = {w.rule: {"cross_fitted": w.cross_fitted, "in_sample": w.in_sample} for w in decision.weighed}
     write_json(
         path,
         {
-            "rule": best,
-            "thresholds": dict(zip(labels.classes, map(float, chosen["thresholds"]))),
-            "empty": "allowed" if allow_empty else "nearest label",
+            "rule": decision.rule,
+            **decision.fitted.as_json(labels.classes),
             "metric": str(metric),
-            "scores": {
-                "cross_fitted": chosen["cross_fitted"],
-                "in_sample": chosen["in_sample"],
-                "rules": {
-                    rule: {k: r[k] for k in ("cross_fitted", "in_sample")} for rule, r in rules.items()
-                },
-            },
+            "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
             "n_rows": len(rows),
             "stamp": stamp,
         },
     )
-    say(f"decide: {recipe.name}, {metric}; the cross-fitted best is {best!r}")
+    report(decision, chosen, targets, labels.classes, f"{recipe.name}, {metric}")
+
+
+def run_on_files(
+    *,
+    probs: str,
+    labels: str,
+    beta: float,
+    average: str,
+    rule: str | None,
+    fold_file: str | None,
+    apply: str | None,
+    to: str,
+    force: bool,
+) -> None:
+    """The same for the tables of another program; `apply` is a table of test probabilities to decide."""
+    target = Path(to)
+    if target.exists() and not force:
+        raise CompError(f"{target} is there; --force replaces it, --to names another file")
+    oof = read_probs(Path(probs))
+    targets = read_targets(Path(labels), oof.ids, oof.classes)
+    folds = read_folds_of(Path(fold_file), oof.ids) if fold_file else None
+    test = read_probs(Path(apply)) if apply else None
+    if test and test.classes != oof.classes:
+        raise CompError(f"{apply} has other classes than {probs}, or in another order")
+    decision = decide(oof.probs, targets, beta=beta, average=average, rule=rule or "auto", folds=folds)
+    chosen = next(w for w in decision.weighed if w.rule == decision.rule)
+    draw(decision, chosen, oof.probs, targets, oof.classes, target.with_suffix(".png"))
+    content = {"rule": decision.rule, **decision.fitted.as_json(oof.classes), "beta": beta}
+    if test:
+        decided = pd.DataFrame(decision.predict(test.probs), columns=list(test.classes))
+        decided.insert(0, "id", test.ids)
+        answer = target.with_suffix(".csv")
+        write_text(answer, decided.to_csv(index=False))
+        say(f"decide: {answer}, {len(decided):,} rows of 0/1")
+    write_json(target, {**content, "average": average, "scores": decision.scores, "n_rows": len(targets)})
+    report(decision, chosen, targets, oof.classes, f"{probs}, {average} F{beta:g}")
+
+
+def report(
+    decision: Decision, chosen: Weighed, targets: np.ndarray, classes: tuple[str, ...], title: str
+) -> None:
+    say(f"decide: {title} {chosen.cross_fitted:.4f} cross-fitted, by the rule {decision.rule!r}")
+    steady = any(w.rule == STEADY for w in decision.weighed)
     table(
-        ["thresholds", "cross-fitted", "in-sample"],
-        [[rule, f"{r['cross_fitted']:.4f}", f"{r['in_sample']:.4f}"] for rule, r in rules.items()],
-    )
-    table(
-        ["class", "images", "threshold", "± folds", f"F{metric.beta:g}"],
+        ["rule", "cross-fitted", "in-sample", f"beats {STEADY}" if steady else "the best beats it"],
         [
-            [name, f"{count:,}", f"{threshold:.3f}", f"{spread:.3f}", f"{score:.4f}"]
-            for name, count, threshold, spread, score in zip(
-                labels.classes, targets.sum(0), chosen["thresholds"], chosen["spread"], per_class
-            )
+            [w.rule, f"{w.cross_fitted:.4f}", f"{w.in_sample:.4f}", f"{decision.sure[w.rule]:.0%}"]
+            for w in decision.weighed
         ],
     )
+    spread = np.std([fitted.thresholds for fitted in chosen.by_fold], axis=0)
+    per_class = fbeta_per_class(targets, chosen.decisions, beta=decision.beta)
+    rows = zip(classes, targets.sum(0), chosen.fitted.thresholds, spread, per_class)
+    table(
+        ["class", "images", "threshold", "± folds", f"F{decision.beta:g}"],
+        [[name, f"{n:,}", f"{at:.3f}", f"{off:.3f}", f"{value:.4f}"] for name, n, at, off, value in rows],
+    )
+
+
+def draw(
+    decision: Decision,
+    chosen: Weighed,
+    probs: np.ndarray,
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+    path: Path,
+) -> None:
+    """A picture: F-beta of each class against its threshold, with the one chosen and those of the folds. A
+    flat top forgives a threshold that is off, a narrow one does not."""
+    from matplotlib.figure import Figure
+
+    shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MOST_SHOWN])
+    n_columns = min(4, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    figure = Figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).ravel()
+    for panel in panels[len(shown) :]:
+        panel.axis("off")
+    for c, panel in zip(shown, panels):
+        order = np.argsort(-probs[:, c])
+        hits = np.cumsum(targets[order, c])
+        values = score(hits, np.arange(1, len(order) + 1), hits[-1:], decision.beta)
+        keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
+        panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
+        settings: dict[str, Any] = {"color": "tab:orange"}
+        for fitted in chosen.by_fold:
+            panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
+        panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
+        panel.set_title(f"{classes[c]} ({targets[:, c].sum():,})", fontsize=8)
+        panel.set_xlim(0, 1)
+        panel.set_ylim(bottom=0)
+        panel.tick_params(labelsize=7)
+    figure.suptitle(
+        f"F{decision.beta:g} of each label alone against its threshold: the one chosen, those of the folds",
+        fontsize=9,
+    )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

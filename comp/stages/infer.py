@@ -29,7 +29,6 @@ from comp.augment import view_names
 from comp.budget import deadline_in
 from comp.config import Competition, Recipe
 from comp.console import say
-from comp.decisions import decide
 from comp.errors import CompError, some
 from comp.finder import Finder
 from comp.images import ImageSet, cached, find_images
@@ -37,6 +36,7 @@ from comp.inference import predict_set
 from comp.manifest import read_sample_ids
 from comp.parallel import devices, run_jobs
 from comp.predictions import aligned, load
+from comp.rules import Fitted
 from comp.stamps import check_models
 from comp.submissions import check_submission, submission_text
 
@@ -77,8 +77,7 @@ def run(
         path = inferred_path(recipe.name, fold)
         total += aligned(load(path, classes), images.ids, path)
     probs = (total / len(folds)).astype(np.float32)
-    thresholds = np.array(list(decision["thresholds"].values()))
-    decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
+    decisions = Fitted.from_json(decision, classes).decide(probs, beta=competition.metric.beta)
     text = submission_text(decisions, images.ids, classes, competition, sample)
     check_submission(text, target, competition, classes, images.ids)
     if target.exists() and not force:

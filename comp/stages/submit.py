@@ -23,13 +23,13 @@ from comp.artifacts import (
 )
 from comp.config import Competition, Recipe
 from comp.console import say, table
-from comp.decisions import decide
 from comp.errors import CompError
 from comp.labels import parse_tags, read_table
 from comp.manifest import Data, read_manifest
 from comp.metrics import fbeta
 from comp.predictions import aligned, load
 from comp.provenance import commit
+from comp.rules import Fitted
 from comp.submissions import check_submission, columns, submission_text
 from comp.transfer import sha256_of
 
@@ -63,7 +63,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
     sample_ids = data.sample_ids(competition)
     stamp = {
         "test": digest(read_stamp(test_path(recipe.name))),
-        "decision": digest(decision["stamp"], decision["thresholds"]),
+        "decision": digest({key: value for key, value in decision.items() if key != "scores"}),
         "sample": digest(sample_ids),
         "submission": competition.submission.model_dump(),
     }
@@ -79,8 +79,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
             return name, content["scores"]
         say(f"submit: {csv_path} is not as it was written; it is written again")
     probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
-    thresholds = np.array(list(decision["thresholds"].values()))
-    decisions = decide(probs, thresholds, allow_empty=competition.labels.empty)
+    decisions = Fitted.from_json(decision, classes).decide(probs, beta=competition.metric.beta)
     text = submission_text(decisions, sample_ids, classes, competition, data.sample_csv)
     check_submission(text, csv_path, competition, classes, sample_ids)
     scores = {
@@ -94,7 +93,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
         json_path,
         {
             "scores": scores,
-            "decision": {k: decision[k] for k in ("rule", "thresholds", "empty", "metric", "scores")},
+            "decision": {k: v for k, v in decision.items() if k != "stamp"},
             "recipe": recipe.model_dump(mode="json"),
             "commit": commit(),
             "version": __version__,

@@ -36,7 +36,6 @@ from comp.batches import CacheBatches, epoch_steps, in_order, load_batches
 from comp.budget import check_time, deadline_in
 from comp.config import Phase, Recipe
 from comp.console import clock, say
-from comp.decisions import fit_global
 from comp.errors import CompError
 from comp.images import cached
 from comp.labels import Labels
@@ -46,6 +45,7 @@ from comp.metrics import fbeta
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.schedule import rate
 from comp.stamps import train_stamp
+from comp.thresholds import global_threshold
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) -> None:
@@ -306,11 +306,12 @@ class Trainer:
             )
         present = targets.any(0)
         metric = self.recipe.competition.metric
-        chosen = probs > fit_global(probs, targets, metric)
+        settings: dict[str, Any] = {"beta": metric.beta, "average": metric.average}
+        chosen = probs > global_threshold(probs, targets, **settings)
         return {
             "valid_loss": valid_loss,
             "mAP": float(average_precision_score(targets[:, present], probs[:, present], average="macro")),
-            "fbeta": fbeta(targets, chosen, beta=metric.beta, average=metric.average),
+            "fbeta": fbeta(targets, chosen, **settings),
         }
 
     # --- what a kill leaves behind

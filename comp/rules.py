@@ -1,0 +1,146 @@
+"""Rules that turn probabilities into labels: what they are made of, and how one is applied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from comp.expected import expected_decisions
+
+EPS = 1e-6  # probabilities are kept this far from 0 and 1 in logits
+Groups = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A rule with its parameters. `thresholds` rule, or, with `expected`, the best expected F-beta of
+    calibrated probabilities; the other fields are laid over that."""
+
+    thresholds: np.ndarray  # (C,)
+    expected: bool = False
+    slopes: np.ndarray | None = None  # (C,) calibration: logits times slope plus offset
+    offsets: np.ndarray | None = None  # (C,)
+    groups: tuple[tuple[int, ...], ...] = ()  # in each exactly one label holds
+    least: int = 0  # labels an image
+    most: int | None = None
+
+    def decide(self, probs: np.ndarray, *, beta: float) -> np.ndarray:
+        """(N, C) 0/1 for probabilities (N, C)."""
+        if self.expected:
+            calibrated = self.calibrated(probs)
+            decisions, margins = expected_decisions(calibrated, beta=beta), calibrated
+        else:
+            decisions, margins = (probs > self.thresholds).astype(np.uint8), None
+        if self.groups or self.least or self.most is not None:
+            margins = logit(probs) - logit(self.thresholds) if margins is None else margins
+            for group in self.groups:
+                members = np.array(group)
+                decisions[:, members] = 0
+                decisions[np.arange(len(probs)), members[np.argmax(margins[:, members], axis=1)]] = 1
+            decisions = _limited(decisions, margins, self.least, self.most)
+        return decisions
+
+    def calibrated(self, probs: np.ndarray) -> np.ndarray:
+        if self.slopes is None or self.offsets is None:
+            return probs
+        return sigmoid(logit(probs) * self.slopes + self.offsets)
+
+    def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        def named(values: np.ndarray | None) -> dict[str, float] | None:
+            return None if values is None else dict(zip(classes, map(float, values)))
+
+        return {
+            "thresholds": named(self.thresholds),
+            "expected": self.expected,
+            "slopes": named(self.slopes),
+            "offsets": named(self.offsets),
+            "groups": [[classes[i] for i in group] for group in self.groups],
+            "least": self.least,
+            "most": self.most,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], classes: Sequence[str]) -> "Fitted":
+        def values(name: str) -> np.ndarray | None:
+            found = content.get(name)
+            return None if found is None else np.array([found[c] for c in classes], float)
+
+        thresholds = values("thresholds")
+        assert thresholds is not None
+        position = {name: i for i, name in enumerate(classes)}
+        groups = tuple(tuple(position[name] for name in group) for group in content.get("groups", ()))
+        return cls(
+            thresholds, content.get("expected", False), values("slopes"), values("offsets"), groups,
+            content.get("least", 0), content.get("most"),
+        )  # fmt: skip
+
+    def over(self, **changes: Any) -> "Fitted":
+        return replace(self, **changes)
+
+
+def _limited(decisions: np.ndarray, margins: np.ndarray, least: int, most: int | None) -> np.ndarray:
+    """At least and at most so many labels a row: the nearest are added, the furthest removed."""
+    numbers = decisions.sum(1)
+    short = np.flatnonzero(numbers < least)
+    if len(short):
+        order = np.argsort(-(margins[short] + 1e9 * decisions[short]), axis=1)
+        rows = decisions[short]
+        np.put_along_axis(rows, order[:, :least], 1, 1)
+        decisions[short] = rows
+    if most is not None and len(long := np.flatnonzero(numbers > most)):
+        order = np.argsort(-(margins[long] + 1e9 * decisions[long]), axis=1)
+        rows = decisions[long]
+        np.put_along_axis(rows, order[:, most:], 0, 1)
+        decisions[long] = rows
+    return decisions
+
+
+def logit(probs: np.ndarray) -> np.ndarray:
+    clipped = np.clip(np.asarray(probs, np.float64), EPS, 1 - EPS)
+    return np.log(clipped / (1 - clipped))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+# --- fitting ------------------------------------------------------------------------------------------------
+
+
+def drawn_thresholds(exact: np.ndarray, common: float, share: np.ndarray | float) -> np.ndarray:
+    """Thresholds (C,) drawn from their own best `exact` (C,) towards the `common` one, in logits: `share` 1
+    keeps them, 0 leaves the common one."""
+    return sigmoid(share * logit(exact) + (1 - share) * logit(np.array(common)))
+
+
+def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(C,) thresholds above which lie as many probabilities as there are labels of the class."""
+    falling = -np.sort(-probs.astype(np.float64), axis=0)
+    n_labels = targets.sum(0).astype(int)
+    columns = np.arange(probs.shape[1])
+    above = np.where(n_labels > 0, falling[np.maximum(n_labels - 1, 0), columns], 1.0)
+    below = np.where(n_labels < len(probs), falling[np.minimum(n_labels, len(probs) - 1), columns], 0.0)
+    return (above + below) / 2
+
+
+def calibration(
+    probs: np.ndarray, targets: np.ndarray, *, strength: float = 10.0, steps: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and offset (C,) each of a class's logits, by logistic regression (Platt 1999) held to slope 1 and
+    offset 0 with the weight of `strength` images, so that rare classes stay near what the model said."""
+    x, y = logit(probs), targets.astype(float)
+    slopes, offsets = np.ones(x.shape[1]), np.zeros(x.shape[1])
+    for _ in range(steps):
+        p = sigmoid(x * slopes + offsets)
+        error, weight = p - y, p * (1 - p)
+        g_a, g_b = (error * x).sum(0) + strength * (slopes - 1), error.sum(0) + strength * offsets
+        h_aa, h_bb = (weight * x * x).sum(0) + strength, weight.sum(0) + strength
+        h_ab = (weight * x).sum(0)
+        determinant = h_aa * h_bb - h_ab**2
+        step_a, step_b = (h_bb * g_a - h_ab * g_b) / determinant, (h_aa * g_b - h_ab * g_a) / determinant
+        size = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)) / 2)  # no wild steps
+        slopes, offsets = np.maximum(slopes - step_a / size, 0.05), offsets - step_b / size
+        if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-6:
+            break
+    return slopes, offsets

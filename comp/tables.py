@@ -1,0 +1,104 @@
+"""Probabilities and labels of any program: CSV, npz or parquet, joined by id."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from comp.errors import CompError, some
+from comp.labels import check_unique, read_table
+from comp.predictions import Predictions
+
+
+def read_probs(path: Path) -> Predictions:
+    """A table of ids and one column of probabilities a class, or an npz with `probs` and, if they are there,
+    `ids` and `classes`."""
+    if path.suffix == ".npz":
+        arrays = _npz(path)
+        if "probs" not in arrays:
+            raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `probs` is expected")
+        probs = np.asarray(arrays["probs"], np.float64)
+        ids = arrays.get("ids", np.arange(len(probs))).astype(str)
+        classes = arrays.get("classes", np.arange(probs.shape[1] if probs.ndim == 2 else 0)).astype(str)
+    else:
+        frame = _frame(path)
+        ids, classes = frame.iloc[:, 0].to_numpy(str), frame.columns[1:].to_numpy(str)
+        try:
+            probs = frame.iloc[:, 1:].to_numpy(np.float64)
+        except ValueError as error:
+            raise CompError(
+                f"{path}: after the ids, columns of probabilities are expected ({error})"
+            ) from error
+    if probs.shape != (len(ids), len(classes)):
+        raise CompError(f"{path} has probabilities {probs.shape} for {len(ids)} ids, {len(classes)} classes")
+    check_unique(ids, path)
+    return Predictions(ids, tuple(classes.tolist()), probs)
+
+
+def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """(N, C) 0/1 of these ids and classes: from a table of ids and tags separated by spaces (names, or
+    positions), or of one 0/1 column a class; or from an npz with `targets` and, if they are there, `ids`."""
+    if path.suffix == ".npz":
+        arrays = _npz(path)
+        if "targets" not in arrays:
+            raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `targets` is expected")
+        targets = np.asarray(arrays["targets"])
+        names = arrays.get("ids", np.arange(len(targets))).astype(str)
+    else:
+        frame = _frame(path)
+        names = frame.iloc[:, 0].to_numpy(str)
+        if set(classes) <= set(frame.columns[1:]):
+            targets = frame[list(classes)].astype(float).to_numpy()
+        elif frame.shape[1] == 2:
+            tags = [set(text.split()) for text in frame.iloc[:, 1]]
+            if unknown := sorted(set().union(*tags) - set(classes)):
+                raise CompError(
+                    f"{path} has labels without probabilities: {some(unknown)}; they have {some(classes)}"
+                )
+            targets = np.array([[name in row for name in classes] for row in tags], float)
+        else:
+            lacking = [name for name in classes if name not in set(frame.columns)]
+            raise CompError(f"{path} lacks columns of the probabilities: {some(lacking)}")
+    check_unique(names, path)
+    row = {name: i for i, name in enumerate(names.tolist())}
+    if missing := [name for name in ids.tolist() if name not in row]:
+        raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
+    targets = targets[[row[name] for name in ids.tolist()]]
+    if targets.shape != (len(ids), len(classes)) or not np.isin(targets, (0, 1)).all():
+        raise CompError(f"{path}: 0/1 for {len(ids)} ids and {len(classes)} classes are expected")
+    return targets.astype(np.uint8)
+
+
+def read_folds_of(path: Path, ids: np.ndarray) -> np.ndarray:
+    """(N,) the fold of each id, from a table with the columns id and fold."""
+    frame = read_table(path, ["id", "fold"]).set_index("id")
+    if missing := sorted(set(ids.tolist()) - set(frame.index)):
+        raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
+    return frame.loc[ids, "fold"].to_numpy(str)
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise CompError(f"{path}: no such file")
+    if path.suffix == ".parquet":
+        try:
+            frame = pd.read_parquet(path)
+        except ImportError as error:
+            raise CompError(f"{path}: parquet needs pyarrow; pip install '.[parquet]'") from error
+        except (ValueError, OSError) as error:
+            raise CompError(f"{path} can't be read as parquet ({error})") from error
+        frame = frame.reset_index() if frame.index.name else frame
+        return frame.astype({frame.columns[0]: str})
+    header = read_table(path, [])
+    if header.shape[1] < 2:
+        raise CompError(f"{path} has the columns {', '.join(header)}; ids and at least one more are expected")
+    return header
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CompError(f"{path} can't be read as npz ({error})") from error
