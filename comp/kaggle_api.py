@@ -212,7 +212,10 @@ class Kaggle:
 
         request = ApiGetKernelSessionStatusRequest()
         request.user_name, request.kernel_slug = ref.split("/")
-        answer = self._sdk(lambda sdk: sdk.kernels.kernels_api_client.get_kernel_session_status(request), ref)
+        about = f"code/{ref}"
+        answer = self._sdk(
+            lambda sdk: sdk.kernels.kernels_api_client.get_kernel_session_status(request), about
+        )
         return answer.status.name.lower(), answer.failure_message or ""
 
     def kernel_output(self, ref: str, folder: Path) -> str:

@@ -22,13 +22,8 @@ from comp.artifacts import free_bytes, write_json
 from comp.console import Bars, size_text
 from comp.errors import CompError
 
-PAUSES = (
-    1.0,
-    2.0,
-    5.0,
-    15.0,
-    30.0,
-)  # seconds before each further try; a try that brought bytes starts them anew
+# Seconds before each further try; a try that brought bytes starts them anew.
+PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
 LONGEST_PAUSE = 300.0  # seconds; where a server asks for more, people decide
 TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two bytes
 CHUNK = 1 << 16  # a cut loses what it has of one
@@ -151,10 +146,12 @@ def _once(
                             raise Unfit("another part of the file came than was asked for")
                         if identity_of(part) not in (identity, None):
                             raise Unfit("the file changed on the way")
-                    else:
+                    elif part.status_code in (200, 416):  # another version, or no middle to go on from
                         partial.unlink(missing_ok=True)
-                        part.raise_for_status()
                         raise Unfit("the server does not go on in the middle")
+                    else:
+                        part.raise_for_status()
+                        raise Unfit(f"the server answered {part.status_code}")
                     answer = part
                 done = start
                 bars.at(name, done, total, in_bytes=True)

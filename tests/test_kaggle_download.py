@@ -148,6 +148,15 @@ def test_a_cut_download_goes_on_where_it_was(here: Path, kaggle: FakeKaggle):
     assert 300_000 - transfer.CHUNK <= began[0] <= 300_000 and began[1] > began[0]
 
 
+def test_a_refusal_in_the_middle_costs_no_byte(here: Path, kaggle: FakeKaggle):
+    planet(kaggle, n_images=400)
+    kaggle.fail("cut", r"GET .*planets-dataset", at=300_000)
+    kaggle.fail("503", r"GET .*planets-dataset", after=1)  # the request for the rest
+    assert main(["download", "planet"]) == 0
+    ranges = [h["Range"] for _, path, h in kaggle.requests if "planets-dataset" in path and "Range" in h]
+    assert len(ranges) == 2 and ranges[0] == ranges[1] != "bytes=0-"
+
+
 def test_a_killed_download_goes_on_where_it_was(here: Path, kaggle: FakeKaggle):
     planet(kaggle, n_images=200)
     kaggle.fail("slow", r"GET .*planets-dataset", at=60_000)

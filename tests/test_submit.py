@@ -1,6 +1,7 @@
 """Submissions to Kaggle, and the ledger that forgets none: the real client against a server that plays
 Kaggle."""
 
+import base64
 import multiprocessing
 import os
 import shutil
@@ -14,7 +15,6 @@ import pytest
 
 from comp import ledger, sending
 from comp.cli import main
-from comp.config import load_recipe
 from tests.conftest import SLUG
 from tests.fake_kaggle import FakeKaggle
 
@@ -265,9 +265,8 @@ def test_credentials_are_in_no_file_and_no_output(ready: Path, submitted: Path, 
         send("--again")
         main(["ledger", "--sync"])
     printed = "".join(capfd.readouterr())
-    basic = __import__("base64").b64encode(f"tester:{key}".encode()).decode()
+    basic = base64.b64encode(f"tester:{key}".encode()).decode()
     for secret in (key, basic, "X-Goog-Signature"):
         assert secret not in printed
         for path in ready.rglob("*"):
             assert not path.is_file() or secret.encode() not in path.read_bytes(), path
-    assert load_recipe("tiny.toml").competition.slug == SLUG

@@ -189,7 +189,7 @@ def choose(
 
 def _is_as_it_came(competition: Competition) -> bool:
     """Whether the files are those that the manifest describes. What is ours and changed is removed, so that
-    it is fetched or unpacked again; what is the user's is an error."""
+    it is fetched or unpacked again; what is the user's is named, and taken as it is now."""
     path = manifest_path(competition.name)
     whole = True
     for note in read_notes(downloads_dir(competition.name)):
