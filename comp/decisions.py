@@ -11,6 +11,7 @@ import numpy as np
 from comp.errors import CompError
 from comp.metrics import fbeta, score
 from comp.rules import Fitted, Groups, calibration, drawn_thresholds, prevalence_thresholds
+from comp.studies import search
 from comp.thresholds import class_thresholds, global_threshold
 
 RULES = {  # simple ones first
@@ -29,6 +30,7 @@ LARGE = 20_000_000  # numbers in a matrix, beyond which the costly rules are lef
 EXTRAS = {
     "exclusive": "exactly one label of each group",
     "limits": "no fewer and no more labels an image than held-out folds like",
+    "temperature": "of expected: probabilities as bold or timid as held-out folds like them",
 }
 STEADY = "drawn"  # on real matrices of every size the best or near it; kept unless another is surely better
 HALF = 0.5  # the share by which it draws, unless another is surely better
@@ -99,27 +101,61 @@ class Fitter:
             raise CompError(
                 f"no rule {rule!r}; there are {', '.join(RULES)}, each with +{' or +'.join(EXTRAS)} if wanted"
             )
-        fitted = self._base(base, held).over(least=self.least)
-        if "exclusive" in extras:
-            fitted = fitted.over(groups=self.groups)
-        return self._limited(base, fitted, held) if "limits" in extras else fitted
+        if (rule, held) not in self.known:
+            self.known[rule, held] = self._over(rule, held) if extras else self._base(base, held)
+        return self.known[rule, held]
+
+    def _over(self, rule: str, held: frozenset) -> Fitted:
+        """The rule up to its last extra, with that laid over it."""
+        before, _, extra = rule.rpartition("+")
+        fitted = self.fit(before, held)
+        if extra == "exclusive":
+            return fitted.over(groups=self.groups)
+        if extra == "temperature" and not fitted.expected:
+            raise CompError(f"the rule {rule!r} has thresholds; a temperature suits 'expected'")
+        rows, parts = self._inner(held)
+        if len(parts) < 2:
+            return fitted
+        largest = int(self.targets[rows].sum(1).max())
+        inner = {name: self.fit(before, held | {name}) for name in parts}
+
+        def asked(trial: Any) -> dict[str, Any]:
+            if extra == "temperature":
+                return {"temperature": trial.suggest_float("temperature", 0.5, 2.0, log=True)}
+            return {
+                "least": trial.suggest_int("least", self.least, min(3, largest)),
+                "most": trial.suggest_int("most", min(3, largest), largest),
+            }
+
+        def value(trial: Any) -> float:
+            changes = asked(trial)
+            decided = np.zeros((rows.sum(), self.probs.shape[1]), np.uint8)
+            for name, part in parts.items():
+                decided[part] = inner[name].over(**changes).decide(self.probs[rows][part], beta=self.beta)
+            return self.score(decided, rows)
+
+        start = {"temperature": 1.0} if extra == "temperature" else {"least": self.least, "most": largest}
+        return fitted.over(**self._search(f"{rule} without {sorted(held)}", value, [start]))
 
     def _base(self, rule: str, held: frozenset) -> Fitted:
         n_classes = self.probs.shape[1]
+        if rule == "expected":
+            slopes, offsets = self._once("calibration", held, calibration)
+            half = np.full(n_classes, 0.5)
+            return Fitted(half, expected=True, slopes=slopes, offsets=offsets, least=self.least)
         if rule in ("0.5", "0.2"):
-            return Fitted(np.full(n_classes, float(rule)))
-        if rule == "global":
-            return Fitted(np.full(n_classes, self.common(held)))
-        if rule == "per-class":
-            return Fitted(self.exact(held))
-        if rule == "prevalence":
-            return Fitted(self._once("prevalence", held, prevalence_thresholds))
-        if rule == "drawn":
-            return Fitted(self._drawn(held, self._share(held)))
-        if rule == "optuna":
-            return Fitted(self._searched(held))
-        slopes, offsets = self._once("calibration", held, calibration)
-        return Fitted(np.full(n_classes, 0.5), expected=True, slopes=slopes, offsets=offsets)
+            thresholds = np.full(n_classes, float(rule))
+        elif rule == "global":
+            thresholds = np.full(n_classes, self.common(held))
+        elif rule == "per-class":
+            thresholds = self.exact(held)
+        elif rule == "prevalence":
+            thresholds = self._once("prevalence", held, prevalence_thresholds)
+        elif rule == "drawn":
+            thresholds = self._drawn(held, self._share(held))
+        else:
+            thresholds = self._searched(held)
+        return Fitted(thresholds, least=self.least)
 
     # --- what rules are made of, by the folds that are not seen
 
@@ -169,26 +205,6 @@ class Fitter:
         )
         return best if sure > SURE else HALF
 
-    def _limited(self, base: str, fitted: Fitted, held: frozenset) -> Fitted:
-        rows, parts = self._inner(held)
-        if len(parts) < 2:
-            return fitted
-        probs, largest = self.probs[rows], int(self.targets[rows].sum(1).max())
-        inner = {name: self._base(base, held | {name}).over(groups=fitted.groups) for name in parts}
-
-        def value(trial: Any) -> float:
-            limits = {
-                "least": trial.suggest_int("least", self.least, min(3, largest)),
-                "most": trial.suggest_int("most", min(3, largest), largest),
-            }
-            decided = np.zeros(probs.shape, np.uint8)
-            for name, part in parts.items():
-                decided[part] = inner[name].over(**limits).decide(probs[part], beta=self.beta)
-            return self.score(decided, rows)
-
-        start = {"least": self.least, "most": largest}
-        return fitted.over(**self._search(f"limits of {base} without {sorted(held)}", value, [start]))
-
     def _searched(self, held: frozenset) -> np.ndarray:
         rows, _ = self._inner(held)
         columns = np.ascontiguousarray(self.probs[rows].T)
@@ -207,33 +223,10 @@ class Fitter:
     def _search(
         self, name: str, value: Callable[[Any], float], starts: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
-        """The best parameters that Optuna's TPE finds for `value`, tried at `starts` first. A study that is
-        in the storage already goes on there, also with other processes at work on it."""
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = JournalStorage(JournalFileBackend(str(self.storage))) if self.storage else None
-        study = optuna.create_study(
-            study_name=f"{self.name} {name}".strip() if storage else None,
-            storage=storage,
-            load_if_exists=True,
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=self.seed),
-        )
-        for start in starts:
-            study.enqueue_trial(start, skip_if_exists=True)
-
-        def enough(study: Any, _: Any) -> None:
-            if len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))) >= n_trials:
-                study.stop()
-
-        n_trials = max(self.n_trials, len(starts))
-        done = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
-        if done < n_trials:
-            study.optimize(value, n_trials=n_trials - done, callbacks=[enough])
-        return study.best_params
+        return search(
+            value, starts, n_trials=self.n_trials, seed=self.seed, storage=self.storage,
+            name=f"{self.name} {name}".strip(),
+        )  # fmt: skip
 
 
 def score_by_class(

@@ -3,6 +3,8 @@ labels. Whatever is fitted is fitted on folds that it is not used on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import Ridge
@@ -10,6 +12,7 @@ from sklearn.linear_model import Ridge
 from comp.decisions import SURE, Fitter, Weighed, sureness
 from comp.metrics import fbeta
 from comp.rules import logit, sigmoid
+from comp.studies import search
 from comp.thresholds import global_threshold
 
 Members = np.ndarray  # (M, N, C)
@@ -40,9 +43,18 @@ class Blend:
 
 
 def fit_blend(
-    method: str, members: Members, targets: np.ndarray, *, beta: float, average: str, seed: int
+    method: str,
+    members: Members,
+    targets: np.ndarray,
+    *,
+    beta: float,
+    average: str,
+    seed: int,
+    storage: Path | None = None,
+    name: str = "weights",
 ) -> tuple[Apply, np.ndarray | None]:
-    """(the blend as fitted on these rows, its weights (M,)). Members are (M, N, C)."""
+    """(the blend as fitted on these rows, its weights (M,)). Members are (M, N, C). Optuna's study is kept as
+    `name` in the journal file `storage`, if there is one."""
     n_members = len(members)
     if method == "mean":
         return lambda m: m.mean(0), np.full(n_members, 1 / n_members)
@@ -61,7 +73,10 @@ def fit_blend(
             threshold = global_threshold(probs, targets, beta=beta, average=average)
             return fbeta(targets, probs > threshold, beta=beta, average=average)
 
-        weights = _greedy(value, n_members) if method == "greedy" else _searched(value, n_members, seed)
+        if method == "greedy":
+            weights = _greedy(value, n_members)
+        else:
+            weights = _searched(value, n_members, seed, storage, name)
     return lambda m: sigmoid(np.tensordot(weights, logit(m), 1)), weights
 
 
@@ -89,23 +104,20 @@ def _greedy(value: Callable[[np.ndarray], float], n_members: int) -> np.ndarray:
     return counts / counts.sum()
 
 
-def _searched(value: Callable[[np.ndarray], float], n_members: int, seed: int) -> np.ndarray:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+def _searched(
+    value: Callable[[np.ndarray], float], n_members: int, seed: int, storage: Path | None, name: str
+) -> np.ndarray:
     names = [f"w{m}" for m in range(n_members)]
 
     def weights_of(params: dict[str, float]) -> np.ndarray:
         weights = np.array([params[name] for name in names]) + 1e-9
         return weights / weights.sum()
 
-    study.enqueue_trial(dict.fromkeys(names, 1.0))
-    study.optimize(
-        lambda trial: value(weights_of({name: trial.suggest_float(name, 0, 1) for name in names})),
-        n_trials=N_TRIALS,
-    )
-    return weights_of(study.best_params)
+    def of_trial(trial: Any) -> float:
+        return value(weights_of({name: trial.suggest_float(name, 0, 1) for name in names}))
+
+    start = dict.fromkeys(names, 1.0)
+    return weights_of(search(of_trial, [start], n_trials=N_TRIALS, seed=seed, storage=storage, name=name))
 
 
 def _stacked(members: Members, targets: np.ndarray) -> Apply:
@@ -126,14 +138,18 @@ def blend(
     average: str,
     least: int = 0,
     seed: int = 0,
+    storage: Path | None = None,
+    name: str = "weights",
 ) -> Blend:
     """A method's cross-fitted probabilities, and what they are worth by the steady rule."""
+    settings: dict[str, Any] = {"beta": beta, "average": average, "seed": seed, "storage": storage}
     oof = np.zeros(targets.shape)
     for fold in np.unique(folds):
         part = folds == fold
-        apply, _ = fit_blend(method, members[:, ~part], targets[~part], beta=beta, average=average, seed=seed)
+        without = f"{name} without {fold}"
+        apply, _ = fit_blend(method, members[:, ~part], targets[~part], **settings, name=without)
         oof[part] = apply(members[:, part])
-    apply, weights = fit_blend(method, members, targets, beta=beta, average=average, seed=seed)
+    apply, weights = fit_blend(method, members, targets, **settings, name=name)
     return Blend(method, oof, apply, weigh(oof, targets, folds, beta, average, least, seed), weights)
 
 

@@ -21,6 +21,7 @@ class Fitted:
     expected: bool = False
     slopes: np.ndarray | None = None  # (C,) calibration: logits times slope plus offset
     offsets: np.ndarray | None = None  # (C,)
+    temperature: float = 1.0  # by which calibrated logits are divided
     groups: tuple[tuple[int, ...], ...] = ()  # in each exactly one label holds
     least: int = 0  # labels an image
     most: int | None = None
@@ -44,7 +45,7 @@ class Fitted:
     def calibrated(self, probs: np.ndarray) -> np.ndarray:
         if self.slopes is None or self.offsets is None:
             return probs
-        return sigmoid(logit(probs) * self.slopes + self.offsets)
+        return sigmoid((logit(probs) * self.slopes + self.offsets) / self.temperature)
 
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
         def named(values: np.ndarray | None) -> dict[str, float] | None:
@@ -55,6 +56,7 @@ class Fitted:
             "expected": self.expected,
             "slopes": named(self.slopes),
             "offsets": named(self.offsets),
+            "temperature": self.temperature,
             "groups": [[classes[i] for i in group] for group in self.groups],
             "least": self.least,
             "most": self.most,
@@ -71,8 +73,8 @@ class Fitted:
         position = {name: i for i, name in enumerate(classes)}
         groups = tuple(tuple(position[name] for name in group) for group in content.get("groups", ()))
         return cls(
-            thresholds, content.get("expected", False), values("slopes"), values("offsets"), groups,
-            content.get("least", 0), content.get("most"),
+            thresholds, content.get("expected", False), values("slopes"), values("offsets"),
+            content.get("temperature", 1.0), groups, content.get("least", 0), content.get("most"),
         )  # fmt: skip
 
     def over(self, **changes: Any) -> "Fitted":

@@ -92,7 +92,8 @@ def _frame(path: Path) -> pd.DataFrame:
         return frame.astype({frame.columns[0]: str})
     header = read_table(path, [])
     if header.shape[1] < 2:
-        raise CompError(f"{path} has the columns {', '.join(header)}; ids and at least one more are expected")
+        columns = ", ".join(map(str, header.columns))
+        raise CompError(f"{path} has the columns {columns}; ids and at least one more are expected")
     return header
 
 

@@ -1,7 +1,11 @@
+import multiprocessing
+import os
+import time
 from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +16,7 @@ from comp.errors import CompError
 from comp.expected import expected_decisions
 from comp.metrics import fbeta
 from comp.rules import Fitted, calibration, drawn_thresholds, logit, prevalence_thresholds, sigmoid
+from comp.studies import search
 from comp.thresholds import class_thresholds, global_threshold
 
 AVERAGES = ["samples", "macro", "micro"]
@@ -142,7 +147,7 @@ def test_a_fitted_rule_survives_json():
 
     probs, targets = planetary(1, 400)
     classes = tuple("abcdefgh")
-    for rule in ("drawn+exclusive", "expected+limits", "prevalence"):
+    for rule in ("drawn+exclusive", "expected+temperature+limits", "prevalence"):
         fitted = comp.decide(probs, targets, rule=rule, exclusive=[(1, 2)]).fitted
         again = Fitted.from_json(json.loads(json.dumps(fitted.as_json(classes))), classes)
         assert (again.decide(probs, beta=2.0) == fitted.decide(probs, beta=2.0)).all()
@@ -188,7 +193,7 @@ def test_sureness_is_that_of_a_bootstrap_by_hand():
 # --- honesty ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", [*RULES, "drawn+limits", "global+exclusive"])
+@pytest.mark.parametrize("rule", [*RULES, "drawn+limits", "global+exclusive", "expected+temperature+limits"])
 def test_no_fold_is_decided_by_a_rule_that_has_seen_it(rule: str):
     probs, targets = planetary(2, 90)
     folds = np.arange(90) % 3
@@ -236,8 +241,6 @@ def test_of_rules_within_noise_the_steady_one_is_kept():
 
 
 def test_optuna_starts_from_the_exact_solution_and_keeps_its_studies(tmp_path: Path):
-    import optuna
-
     probs, targets = planetary(4, 300)
     path = tmp_path / "study.log"
 
@@ -260,6 +263,51 @@ def test_optuna_starts_from_the_exact_solution_and_keeps_its_studies(tmp_path: P
     assert {s.n_trials for s in optuna.get_all_study_summaries(storage)} == {12}
 
 
+def parabola(trial: optuna.Trial) -> float:
+    time.sleep(0.01)
+    return -((trial.suggest_float("x", 0, 1) - 0.7) ** 2)
+
+
+def search_in(path: Path) -> None:
+    search(parabola, [{"x": 0.0}], n_trials=40, seed=os.getpid(), storage=path, name="shared")
+
+
+def test_processes_share_a_study_and_one_that_is_killed_costs_a_trial(tmp_path: Path):
+    spawn, path = multiprocessing.get_context("spawn"), tmp_path / "study.log"
+    workers = [spawn.Process(target=search_in, args=(path,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    while not path.exists() or path.read_text().count('"x"') < 5:
+        time.sleep(0.02)
+    workers[0].kill()
+    for worker in workers:
+        worker.join(60)
+    search_in(path)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    study = optuna.load_study(study_name="shared", storage=storage)
+    complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    assert 40 <= len(complete) <= 40 + 2  # those that others were at when the last one ended
+    assert abs(study.best_params["x"] - 0.7) < 0.1
+
+
+def test_the_temperature_is_the_one_that_held_out_folds_like():
+    probs, targets = planetary(3, 400)
+    folds = np.arange(400) % 4
+    fitter = Fitter(probs, targets, folds, beta=2.0, average="samples", least=1, n_trials=12)
+    found = fitter.fit("expected+temperature")
+
+    def value(temperature: float) -> float:
+        decided = np.zeros_like(targets)
+        for fold in range(4):
+            fitted = fitter.fit("expected", frozenset({fold})).over(temperature=temperature)
+            decided[folds == fold] = fitted.decide(probs[folds == fold], beta=2.0)
+        return fbeta(targets, decided, beta=2.0, average="samples")
+
+    assert found.temperature != 1.0 and value(found.temperature) >= value(1.0)
+    logits = logit(probs) * found.slopes + found.offsets
+    assert found.calibrated(probs) == pytest.approx(sigmoid(logits / found.temperature))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -269,6 +317,7 @@ def test_optuna_starts_from_the_exact_solution_and_keeps_its_studies(tmp_path: P
         ({"targets": np.full((4, 2), 2)}, "0/1 in the shape"),
         ({"average": "weighted"}, "samples, macro or micro"),
         ({"rule": "best"}, "no rule 'best'; there are 0.5"),
+        ({"rule": "drawn+temperature"}, "'drawn\\+temperature' has thresholds"),
         ({"folds": [0, 1]}, "folds are 2 for 4 rows"),
         ({"exclusive": [(0, 5)]}, "names column 5"),
         ({"beta": 0}, "a number above 0"),

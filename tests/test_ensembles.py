@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 
@@ -84,6 +85,11 @@ def test_a_blend_of_recipes_goes_on_to_a_submission(two: Path, capsys: pytest.Ca
     sample = pd.read_csv(two / "files/sample_submission.csv")
     assert pd.read_csv(path)["image_name"].tolist() == sample["image_name"].tolist()
     assert json.loads((two / "runs/mix/decision.json").read_text())["n_rows"] == 90
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(two / "runs/mix/study.log"))
+    )
+    names = [study.study_name for study in optuna.get_all_study_summaries(storage)]
+    assert len([name for name in names if name.startswith("weights ")]) == 3  # all rows, without each fold
     assert main(["blend", "tiny.toml", "other.toml", "--name", "mix"]) == 0
     assert "mix done already" in capsys.readouterr().out
     assert "made with how" in _fails(

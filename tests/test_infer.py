@@ -10,25 +10,14 @@ import pytest
 
 from comp.cli import main
 from comp.finder import Finder
-from tests.conftest import TINY, run_all
 
 Hidden = Callable[[Path, Path], None]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which the tiny competition was run to its end."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        (folder / "tiny.toml").write_text(TINY.replace("epochs = 1", "epochs = 12", 1))
-        run_all("tiny.toml")
-    return folder
-
-
 @pytest.fixture
-def copy(trained: Path, here: Path) -> Path:
-    shutil.copytree(trained, here, dirs_exist_ok=True)
+def copy(submitted: Path, here: Path) -> Path:
+    """A working directory in which the tiny competition was run to its end; its files are in files/."""
+    shutil.copytree(submitted, here, dirs_exist_ok=True, symlinks=True)
     return here
 
 
@@ -52,7 +41,7 @@ def test_on_the_same_test_set_it_is_what_the_stages_submit(copy: Path, capsys: p
 
 
 def test_a_hidden_test_set_needs_no_training_data(copy: Path, fails, monkeypatch: pytest.MonkeyPatch):
-    names = hidden_test_set(copy / "data" / "tiny" / "drawn", copy / "hidden")
+    names = hidden_test_set(copy / "files", copy / "hidden")
     shutil.rmtree(copy / "data")
     shutil.rmtree(copy / "folds")
     assert main(["infer", "tiny.toml", "--from", "hidden"]) == 0
@@ -67,7 +56,7 @@ def test_a_hidden_test_set_needs_no_training_data(copy: Path, fails, monkeypatch
 
 
 def test_nothing_is_replaced_silently(copy: Path, fails):
-    hidden_test_set(copy / "data" / "tiny" / "drawn", copy / "hidden")
+    hidden_test_set(copy / "files", copy / "hidden")
     assert main(["infer", "tiny.toml"]) == 0
     shutil.rmtree(copy / "data")
     assert "was made with other ids" in fails("infer", "tiny.toml", "--from", "hidden")
@@ -119,7 +108,7 @@ def test_training_images_are_not_even_listed(copy: Path, monkeypatch: pytest.Mon
     scandir = finder.os.scandir
     monkeypatch.setattr(finder.os, "scandir", lambda path: listed.append(Path(path).name) or scandir(path))
     parts = ("sample", "test")
-    found, missing = Finder(load_recipe("tiny.toml").competition, [copy / "data" / "tiny"], parts).find()
+    found, missing = Finder(load_recipe("tiny.toml").competition, [copy / "files"], parts).find()
     assert not missing
     assert found["files"].keys() == {"sample"}
     assert not found["images"]["train"]

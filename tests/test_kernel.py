@@ -132,14 +132,17 @@ def test_a_stopped_kernel_goes_on_in_its_next_version(
     longer = ["tiny.toml", "--set", "phases.0.epochs=300", "--folds", "0"]
     build = ["kernel", "build", *longer, "--python", PYTHON]
     kernel = here / "runs" / "tiny" / "kernel-train"
-    assert main([*build, "--time-budget", "25s"]) == 0
-    mount(kernel, built / "files", tmp_path / "1" / "input", LAYOUTS["by slug"])
-    started = time.monotonic()
-    answer = run_kernel(kernel, image, tmp_path / "1")
-    assert time.monotonic() - started < 25 + 5
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "kernel: the time was up in train; what is done is kept" in answer.stdout
-    first = tmp_path / "1" / "working"
+    for seconds in (20, 40, 80):  # on a slow machine the first is too short for an epoch
+        assert main([*build, "--time-budget", f"{seconds}s"]) == 0
+        first = tmp_path / f"{seconds}s" / "working"
+        mount(kernel, built / "files", first.parent / "input", LAYOUTS["by slug"])
+        started = time.monotonic()
+        answer = run_kernel(kernel, image, first.parent)
+        assert time.monotonic() - started < seconds + 5
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert "kernel: the time was up in" in answer.stdout and "what is done is kept" in answer.stdout
+        if list(first.rglob("last.pt")):
+            break
     assert list(first.rglob("last.pt"))
     assert not (first / "submission.csv").exists()
     assert main([*build, "--resume"]) == 0

@@ -15,20 +15,18 @@ from comp.config import load_recipe
 from comp.manifest import read_manifest
 from comp.metrics import fbeta
 from comp.predictions import load
-from tests.conftest import STAGES, comp, run_all
+from tests.conftest import STAGES, TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which the tiny competition was run to its end, by processes as users start
-    them."""
+    """A working directory in which the tiny competition was run to its end."""
     folder = tmp_path_factory.mktemp("finished")
-    from tests.conftest import TINY
-
-    (folder / "tiny.toml").write_text(TINY)
-    for stage in STAGES:
-        comp(stage, "tiny.toml", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "tiny.toml").write_text(TINY)
+        run_all("tiny.toml")
     return folder
 
 

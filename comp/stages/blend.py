@@ -2,13 +2,13 @@
 
 Reads each fold's oof.npz and test.npz; writes runs/<recipe>/oof.npz (every held-out id exactly once) and
 test.npz (the mean of the folds). Of several recipes it reads those, and writes the same for their blend, with
-a recipe.toml for the stages that follow."""
+a recipe.toml for the stages that follow; the study of the weights is in study.log."""
 
 from typing import Any
 
 import numpy as np
 
-from comp.artifacts import digest, is_done, oof_path, read_stamp, run_dir, test_path, write_text
+from comp.artifacts import digest, is_done, oof_path, read_stamp, run_dir, study_path, test_path, write_text
 from comp.config import Recipe, load_recipe, toml_text
 from comp.console import say, table
 from comp.ensembles import METHODS, best_blend, blend, weigh
@@ -92,7 +92,17 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
     settings: dict[str, Any] = {"beta": metric.beta, "average": metric.average}
     methods = list(METHODS) if how == "auto" else ["mean", how] if how != "mean" else ["mean"]
     blends = [
-        blend(method, members, labels.targets, fold_of, **settings, least=least, seed=first.seed)
+        blend(
+            method,
+            members,
+            labels.targets,
+            fold_of,
+            **settings,
+            least=least,
+            seed=first.seed,
+            storage=study_path(target.name),
+            name=f"weights {digest(stamp)}",
+        )  # fmt: skip
         for method in methods
     ]
     chosen = best_blend(blends, labels.targets, **settings) if how == "auto" else blends[-1]
