@@ -60,8 +60,8 @@ DETAILS = {
     "labels, cross-fitted on their common folds, and writes runs/<name>/ with a recipe.toml.",
     "decide": "Weighs rules: 0.5, 0.2, global (one threshold for all labels), per-class (exact ones), drawn "
     "(those, drawn towards the global one), expected (best expected F-beta of each image), prevalence, and "
-    "with --rule also optuna, and each with +exclusive or +limits. Each is scored in-sample and cross-fitted "
-    "(every fold decided by the rule as fitted to the others). Optuna's studies stay in "
+    "with --rule also optuna, and each with +exclusive, +limits or +temperature. Each is scored in-sample "
+    "and cross-fitted (every fold decided by the rule as fitted to the others). Optuna's studies stay in "
     "runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows the thresholds.",
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
     "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
