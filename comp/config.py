@@ -203,6 +203,11 @@ class Recipe(Strict):
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
 
+    @property
+    def finest(self) -> int:
+        """The largest of the phases' sizes, in pixels."""
+        return max(phase.size for phase in self.phases)
+
 
 # --- reading ------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def folder_of(path: Path, n: int = 12, size: int = 32) -> tuple[np.ndarray, list
 
 def build(ids, folders, sizes: list[int], folder: Path) -> dict[int, Path]:
     images = find_images("train", ids, folders, [])
-    return cached({"train": (images, sizes)}, folder / "cache", "s", NEVER)["train"]
+    return cached({"train": (images, sizes)}, folder / "cache", "s", NEVER, max(sizes))["train"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "L"])
@@ -52,6 +52,59 @@ def test_a_rotation_noted_by_the_camera_is_applied(tmp_path: Path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(picture()).save(tmp_path / "x.png", exif=exif)
     assert np.array_equal(np.asarray(decode([tmp_path / "x.png"], joined=False)), np.rot90(picture(), -1))
+
+
+def jpeg(image: Image.Image, path: Path, **settings) -> Path:
+    image.save(path, "JPEG", quality=90, **settings)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_comes_out_as_pillow_gives_it(tmp_path: Path, mode: str):
+    path = jpeg(Image.fromarray(picture(96)).convert(mode), tmp_path / "x.jpg")
+    expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    found = decode([path], joined=False).astype(int)
+    assert np.abs(found - expected).max() <= (1 if mode == "CMYK" else 0)  # two ways to round
+
+
+def test_a_jpeg_of_four_colours_that_are_not_inverted_is_read_by_pillow(tmp_path: Path):
+    data = jpeg(Image.fromarray(picture()).convert("CMYK"), tmp_path / "x.jpg").read_bytes()
+    at = data.index(b"\xff\xee")
+    (tmp_path / "x.jpg").write_bytes(data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :])
+    expected = np.asarray(Image.open(tmp_path / "x.jpg").convert("RGB"))
+    assert np.array_equal(decode([tmp_path / "x.jpg"], joined=False), expected)
+
+
+def test_a_rotation_noted_in_a_jpeg_is_applied(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = jpeg(Image.fromarray(picture()), tmp_path / "x.jpg", exif=exif)
+    upright = np.rot90(np.asarray(Image.open(path)), -1).astype(int)
+    assert np.abs(decode([path], joined=False).astype(int) - upright).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("finest", "side"), [(None, 256), (200, 256), (128, 128), (100, 128), (64, 64), (20, 32)]
+)
+def test_a_jpeg_is_decoded_in_no_more_detail_than_is_needed(tmp_path: Path, finest: int | None, side: int):
+    path = jpeg(Image.fromarray(picture(256)), tmp_path / "x.jpg")
+    found = decode([path], joined=False, finest=finest)
+    assert found.shape == (side, side, 3)
+    boxes = picture(256).reshape(side, 256 // side, side, 256 // side, 3).mean((1, 3))
+    assert np.abs(found - boxes).mean() < 2
+
+
+def test_a_cut_jpeg_is_refused(tmp_path: Path):
+    path = jpeg(Image.fromarray(picture(256)), tmp_path / "x.jpg")
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(OSError, match="truncated"):
+        decode([path], joined=False)
+
+
+def test_the_real_chips_are_those_of_pillow(shared: Path):
+    for path in sorted((shared / "planet256" / "train-jpg").iterdir())[:8]:
+        expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        assert np.abs(decode([path], joined=False).astype(int) - expected).max() <= 1
 
 
 def test_one_file_a_channel_is_joined_in_order(tmp_path: Path):
@@ -124,5 +177,5 @@ def test_a_filled_row_is_not_filled_again_after_a_kill(tmp_path: Path):
 def test_one_grey_channel_stays_one(tmp_path: Path):
     Image.new("L", (20, 20), 70).save(tmp_path / "a_g.png")
     images = find_images("train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["g"])
-    path = cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER)["train"][16]
+    path = cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
     assert np.load(path).shape == (1, 16, 16, 1)

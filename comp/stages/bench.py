@@ -21,7 +21,7 @@ from comp.thresholds import class_thresholds
 
 PLANET, PROTEINS, IMET = (40_479, 17), (31_072, 28), (110_000, 1_103)  # images, classes
 N_TEST = 61_191
-N_HALVES = 10
+N_HALVES = 24
 
 
 def run(*, subject: str, probs: str | None, labels: str | None, large: bool) -> None:

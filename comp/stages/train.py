@@ -68,7 +68,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) 
     train_images = data.images("train", labels.ids, channels)
     test_images = data.images("test", data.sample_ids(competition), channels)
     needed = {"train": (train_images, sizes), "test": (test_images, [recipe.phases[-1].size])}
-    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline)["train"]
+    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest)["train"]
     say(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
         f"{len(labels.ids):,} images"
