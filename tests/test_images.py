@@ -67,12 +67,12 @@ def test_a_jpeg_comes_out_as_pillow_gives_it(tmp_path: Path, mode: str):
     assert np.abs(found - expected).max() <= (1 if mode == "CMYK" else 0)  # two ways to round
 
 
-def test_a_jpeg_of_four_colours_that_are_not_inverted_is_read_by_pillow(tmp_path: Path):
+def test_four_colours_that_are_not_inverted_are_told_from_those_that_are(tmp_path: Path):
     data = jpeg(Image.fromarray(picture()).convert("CMYK"), tmp_path / "x.jpg").read_bytes()
-    at = data.index(b"\xff\xee")
+    at = data.index(b"\xff\xee")  # Adobe's marker
     (tmp_path / "x.jpg").write_bytes(data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :])
-    expected = np.asarray(Image.open(tmp_path / "x.jpg").convert("RGB"))
-    assert np.array_equal(decode([tmp_path / "x.jpg"], joined=False), expected)
+    expected = np.asarray(Image.open(tmp_path / "x.jpg").convert("RGB")).astype(int)
+    assert np.abs(decode([tmp_path / "x.jpg"], joined=False).astype(int) - expected).max() <= 1
 
 
 def test_a_rotation_noted_in_a_jpeg_is_applied(tmp_path: Path):
