@@ -1,5 +1,5 @@
 """Batches from the cache: whole batches by index, whose random draws depend on the seed and the step alone,
-so that workers, kills and restarts change nothing."""
+so that workers, devices, kills and restarts change nothing."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,25 +11,105 @@ from torch.utils.data import DataLoader, Dataset
 from comp.augment import Transform, training_transform
 
 Step = tuple[int, np.ndarray]  # the seed of its draws, the rows of the cache
+Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
+SHARE_OF_GPU = 1 / 3  # of its free memory: a cache up to that is kept there
 
 
 class CacheBatches(Dataset):
-    """Step -> (images (B, H, W, channels) uint8, targets (B, C) float32)."""
+    """Step -> batch, read from the cache and, unless `augment` is "none", put through albumentations."""
 
     def __init__(self, cache: Path, targets: np.ndarray | None, augment: str):
         self.cache, self.targets, self.augment = cache, targets, augment
         self.images: np.ndarray | None = None
         self.transform: Transform | None = None
 
-    def __getitem__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: Step) -> Batch:
         if self.images is None:  # opened in the process that reads
-            self.images = np.load(self.cache, mmap_mode="r", allow_pickle=False)
+            self.images = open_cache(self.cache)
             self.transform = training_transform(self.augment)
         seed, rows = step
         assert self.transform is not None
         batch = np.ascontiguousarray(self.transform(self.images[rows], seed))
         targets = np.zeros((len(rows), 0)) if self.targets is None else self.targets[rows]
         return torch.from_numpy(batch), torch.from_numpy(targets.astype(np.float32))
+
+
+def open_cache(path: Path) -> np.ndarray:
+    """(N, H, W, channels) uint8, read from the file as it is used."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+class Loader:
+    """Steps -> batches on the device, as fast as it takes them.
+
+    A CPU reads them itself. A GPU keeps the whole cache where that fits and nothing is done to it on the CPU;
+    else worker processes read ahead, and batches are copied while the one before is worked on. `resident`
+    says otherwise."""
+
+    def __init__(
+        self, dataset: CacheBatches, device: torch.device, n_loaders: int, *, resident: bool | None = None
+    ):
+        self.dataset, self.device, self.n_loaders = dataset, device, n_loaders
+        self.images: torch.Tensor | None = None
+        if resident is None:
+            resident = device.type == "cuda" and dataset.augment == "none" and _fits(dataset.cache, device)
+        if resident:
+            self.images = _on_device(dataset.cache, device)
+            targets = dataset.targets
+            n = len(self.images)
+            self.targets = torch.from_numpy(
+                np.zeros((n, 0), np.float32) if targets is None else targets.astype(np.float32)
+            ).to(device)
+
+    def __call__(self, steps: Sequence[Step]) -> Iterator[Batch]:
+        if self.images is not None:
+            for _, rows in steps:
+                index = torch.from_numpy(np.ascontiguousarray(rows, np.int64))
+                if self.device.type == "cuda":
+                    index = index.pin_memory().to(self.device, non_blocking=True)
+                yield self.images.index_select(0, index), self.targets.index_select(0, index)
+        elif self.device.type != "cuda" and not self.n_loaders:
+            for step in steps:
+                yield self.dataset[step]
+        else:
+            batches: DataLoader = DataLoader(
+                self.dataset,
+                sampler=steps,  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self.n_loaders if len(steps) > 2 else 0,
+                pin_memory=self.device.type == "cuda",
+            )
+            yield from _copied_ahead(batches, self.device) if self.device.type == "cuda" else batches
+
+
+def _fits(cache: Path, device: torch.device) -> bool:
+    return open_cache(cache).nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+
+
+def _on_device(cache: Path, device: torch.device) -> torch.Tensor:
+    images = open_cache(cache)
+    kept = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    step = max(1, (64 << 20) // max(1, images[:1].nbytes))
+    for first in range(0, len(images), step):  # piece by piece, so that the file is never in memory twice
+        kept[first : first + step] = torch.from_numpy(images[first : first + step].copy()).to(device)
+    return kept
+
+
+def _copied_ahead(batches: DataLoader, device: torch.device) -> Iterator[Batch]:
+    """Pinned batches, each copied on a stream of its own while the one before it is worked on."""
+    stream, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    ready: Batch | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            images, targets = (part.to(device, non_blocking=True) for part in batch)
+        if ready:
+            yield ready
+        main.wait_stream(stream)
+        for part in (images, targets):
+            part.record_stream(main)
+        ready = images, targets
+    if ready:
+        yield ready
 
 
 def epoch_steps(rows: np.ndarray, batch_size: int, seeds: Sequence[int]) -> list[Step]:
@@ -39,23 +119,8 @@ def epoch_steps(rows: np.ndarray, batch_size: int, seeds: Sequence[int]) -> list
     order = rng.permutation(rows)
     n_steps = max(1, len(rows) // batch_size)
     draws = rng.integers(0, 2**31 - 1, n_steps)
-    return [(int(draws[i]), np.sort(order[i * batch_size : (i + 1) * batch_size])) for i in range(n_steps)]
+    return [(int(draws[i]), order[i * batch_size : (i + 1) * batch_size]) for i in range(n_steps)]
 
 
 def in_order(rows: np.ndarray, batch_size: int) -> list[Step]:
     return [(0, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-
-
-def load_batches(
-    dataset: CacheBatches, steps: Sequence[Step], device: torch.device, n_loaders: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of these steps, on the device."""
-    loader: DataLoader = DataLoader(
-        dataset,
-        sampler=steps,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=n_loaders if len(steps) > 2 else 0,
-        pin_memory=device.type == "cuda",
-    )
-    for images, targets in loader:
-        yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)

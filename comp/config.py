@@ -160,7 +160,8 @@ class Phase(Strict):
     lr: float = Field(1e-3, gt=0)  # the highest of the cycle, for the head
     body_lr: float | None = Field(None, gt=0)  # for all other layers; None: as for the head
     head_epochs: int = Field(0, ge=0)  # so many epochs at the start train the head alone
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(64, ge=2)  # of one step, over all GPUs
+    accumulate: int = Field(1, ge=1)  # parts in which a batch is worked on, where memory is short
     schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
     cycles: int = Field(1, ge=1)  # of cosine-restarts
 
@@ -168,6 +169,8 @@ class Phase(Strict):
     def _fits(self) -> "Phase":
         if self.head_epochs > self.epochs:
             raise ValueError(f"head_epochs = {self.head_epochs} is more than epochs = {self.epochs}")
+        if self.accumulate > self.batch_size // 2:
+            raise ValueError(f"accumulate = {self.accumulate} leaves parts of less than 2 images")
         if self.cycles > 1 and self.schedule != "cosine-restarts":
             raise ValueError('cycles goes with schedule = "cosine-restarts"')
         return self
@@ -194,10 +197,13 @@ class Recipe(Strict):
         min_length=1,
     )
     augment: Literal["none", "dihedral", "satellite"] = "satellite"
+    augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)  # 0: no average of the weights
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False  # torch.compile: minutes at the start, faster steps after
+    gradient_checkpointing: bool = False  # less memory for large inputs, steps a third slower
     views: Texts = ("d4",)  # test-time views by name; d4: the 8 of the square
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
+from comp.augment import Batched, Draws, sent
 from comp.errors import CompError
 from comp.weights import weights_file
 
@@ -153,24 +154,56 @@ def _cpu_multiplies_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
+    """Work activations out again on the way back instead of keeping them. Raises CompError for a backbone
+    that can't."""
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, NotImplementedError) as error:
+        raise CompError(
+            f"{backbone} knows no gradient checkpointing; set gradient_checkpointing = false"
+        ) from error
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 class Input(nn.Module):
     """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in
-    memory, enlarged or reduced bilinearly where the size differs."""
+    memory, enlarged or reduced bilinearly where the size differs. In between they may be augmented."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], size: int):
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], size: int, augment: Batched | None = None
+    ):
         super().__init__()
-        self.size = size
-        self.mean: torch.Tensor
+        self.size, self.augment = size, augment
         self.scale: torch.Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255)
-        self.register_buffer("scale", 1 / (torch.tensor(std).view(1, -1, 1, 1) * 255))
+        self.shift: torch.Tensor
+        self.register_buffer("scale", 1 / (torch.tensor(std) * 255))
+        self.register_buffer("shift", torch.tensor(mean) / torch.tensor(std))
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        x = (batch.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+    def forward(self, batch: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
+        n, height, width, channels = batch.shape
+        scale, shift = self.scale, self.shift
+        if draws and self.augment:
+            batch = self.augment.turned(batch, draws)
+            contrast, brightness = (sent(part, batch.device) for part in (draws.contrast, draws.brightness))
+            scale = scale * contrast.view(-1, 1, 1)
+            shift = shift - brightness.view(-1, 1, 1) * 255 * self.scale
+        # whole rows at once, since a pixel's channels are too few for the processor's vectors
+        rows = batch.reshape(n, height, width * channels).float()
+        rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
+            shift.repeat(*[1] * (shift.ndim - 1), width)
+        )
+        images = rows.view(n, height, width, channels)
+        if draws and self.augment:
+            images = self.augment.moved(images, draws)
+        x = images.permute(0, 3, 1, 2)
         if x.shape[-1] != self.size:
             x = functional.interpolate(
                 x, (self.size, self.size), mode="bilinear", antialias=x.shape[-1] > self.size

@@ -4,11 +4,14 @@ parent, which draws the progress; a job dies with its parent. When the time is u
 import multiprocessing
 import os
 import queue
+import resource
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,12 +34,24 @@ class Device:
         if device.type == "cuda":
             torch.cuda.set_device(device)
             torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
         return device
 
     @property
     def n_loaders(self) -> int:
         """Processes that load batches beside a GPU; on a CPU the step itself wants the cores."""
         return 0 if self.name == "cpu" else max(1, min(8, self.n_threads - 1))
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes: the most that tensors held on a GPU so far, or what the process has in memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:  # not on Linux: the most so far
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
 
 
 def devices(n_jobs: int) -> list[Device]:

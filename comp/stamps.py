@@ -15,7 +15,7 @@ from comp.labels import Labels
 from comp.weights import weights_digest
 
 READ_BY_TRAINING = {
-    *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment"),
+    *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment", "augment_on"),
     *("weight_decay", "clip_norm", "ema_decay", "precision"),
 }
 

@@ -10,7 +10,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "comp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-GPU_WORK = {"images", "augment", "batches", "losses", "model", "parallel", "inference", "train", "predict"}
+GPU_WORK = {
+    "images",
+    "augment",
+    "batches",
+    "losses",
+    "model",
+    "parallel",
+    "inference",
+    "train",
+    "predict",
+    "ranks",
+    "training",
+}
 KEPT = {"data", "runs", "folds", "submissions"}
 
 

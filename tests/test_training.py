@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from comp import model as models
 from comp.augment import VIEWS, training_transform, view_names
-from comp.batches import CacheBatches, epoch_steps, load_batches
+from comp.batches import CacheBatches, Loader, epoch_steps
 from comp.cli import main
 from comp.config import load_recipe
 from comp.errors import CompError
@@ -70,7 +70,7 @@ def test_the_number_of_loaders_changes_nothing(tmp_path: Path):
     np.save(tmp_path / "cache.npy", images)
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
     dataset = CacheBatches(tmp_path / "cache.npy", np.eye(40), "satellite")
-    alone, many = ([x for x, _ in load_batches(dataset, steps, torch.device("cpu"), n)] for n in (0, 2))
+    alone, many = ([x for x, _ in Loader(dataset, torch.device("cpu"), n)(steps)] for n in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(alone, many, strict=True))
 
 
