@@ -89,6 +89,12 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "--fold-file": {"metavar": "FILE", "help": "with --probs: a table of id and fold (default: at random)"},
     "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities to decide, into decision.csv"},
+    "--exclusive": {
+        "metavar": "CLASS,CLASS",
+        "action": "append",
+        "default": [],
+        "help": "with --probs: classes of which exactly one holds; may be given several times",
+    },
 }
 
 BENCH = (
@@ -275,7 +281,7 @@ def _run(given: argparse.Namespace) -> None:
     if given.stage == "decide" and given.recipe is None:
         if not (given.probs and given.labels):
             raise CompError("a RECIPE is expected, or --probs FILE with --labels FILE")
-        names = ("probs", "labels", "beta", "average", "rule", "fold_file", "apply", "force")
+        names = ("probs", "labels", "beta", "average", "rule", "fold_file", "apply", "exclusive", "force")
         importlib.import_module("comp.stages.decide").run_on_files(
             **{name: getattr(given, name) for name in names}, to=given.to or "decision.json"
         )

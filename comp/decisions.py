@@ -2,12 +2,15 @@
 not scored on, and one that is only luckily better than a steadier one is not taken."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from comp.artifacts import digest
 from comp.errors import CompError
 from comp.metrics import fbeta, score
 from comp.rules import Fitted, Groups, calibration, drawn_thresholds, prevalence_thresholds
@@ -66,7 +69,7 @@ class Fitter:
         beta: float,
         average: str,
         groups: Groups = (),
-        least: int = 0,
+        least: int | None = 0,
         seed: int = 0,
         n_trials: int = 30,
         storage: Path | None = None,
@@ -75,7 +78,10 @@ class Fitter:
         self.probs, self.targets, self.folds = probs, targets, folds
         self.beta, self.average, self.groups = beta, average, tuple(tuple(group) for group in groups)
         self.least, self.seed, self.n_trials = least, seed, n_trials
-        self.storage, self.name = storage, name
+        self.storage = storage
+        if storage:  # a study goes on with the same numbers only
+            name = f"{name} {digest(probs, targets, folds, beta, average, self.groups, least)}".strip()
+        self.name = name
         self.names = tuple(np.unique(folds).tolist())
         self.known: dict[tuple[str, frozenset], Any] = {}
 
@@ -110,21 +116,24 @@ class Fitter:
         before, _, extra = rule.rpartition("+")
         fitted = self.fit(before, held)
         if extra == "exclusive":
+            if not self.groups:
+                raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
             return fitted.over(groups=self.groups)
         if extra == "temperature" and not fitted.expected:
             raise CompError(f"the rule {rule!r} has thresholds; a temperature suits 'expected'")
         rows, parts = self._inner(held)
-        if len(parts) < 2:
+        if len(parts) < 2 or len(self.names) < 3:  # what can't be searched without a fold isn't with it
             return fitted
-        largest = int(self.targets[rows].sum(1).max())
+        least = self._least(held)
+        largest = max(int(self.targets[rows].sum(1).max()), least, 1)
         inner = {name: self.fit(before, held | {name}) for name in parts}
 
         def asked(trial: Any) -> dict[str, Any]:
             if extra == "temperature":
                 return {"temperature": trial.suggest_float("temperature", 0.5, 2.0, log=True)}
             return {
-                "least": trial.suggest_int("least", self.least, min(3, largest)),
-                "most": trial.suggest_int("most", min(3, largest), largest),
+                "least": trial.suggest_int("least", least, max(least, min(3, largest))),
+                "most": trial.suggest_int("most", max(least, min(3, largest)), largest),
             }
 
         def value(trial: Any) -> float:
@@ -134,15 +143,21 @@ class Fitter:
                 decided[part] = inner[name].over(**changes).decide(self.probs[rows][part], beta=self.beta)
             return self.score(decided, rows)
 
-        start = {"temperature": 1.0} if extra == "temperature" else {"least": self.least, "most": largest}
+        start = {"temperature": 1.0} if extra == "temperature" else {"least": least, "most": largest}
         return fitted.over(**self._search(f"{rule} without {sorted(held)}", value, [start]))
 
+    def _least(self, held: frozenset) -> int:
+        """Labels that every image gets: as asked for, or one, if all images that are seen have one."""
+        if self.least is not None:
+            return self.least
+        return self._once("least", held, lambda _, y: int(y.any(1).all()))
+
     def _base(self, rule: str, held: frozenset) -> Fitted:
-        n_classes = self.probs.shape[1]
+        n_classes, least = self.probs.shape[1], self._least(held)
         if rule == "expected":
             slopes, offsets = self._once("calibration", held, calibration)
             half = np.full(n_classes, 0.5)
-            return Fitted(half, expected=True, slopes=slopes, offsets=offsets, least=self.least)
+            return Fitted(half, expected=True, slopes=slopes, offsets=offsets, least=least)
         if rule in ("0.5", "0.2"):
             thresholds = np.full(n_classes, float(rule))
         elif rule == "global":
@@ -155,7 +170,7 @@ class Fitter:
             thresholds = self._drawn(held, self._share(held))
         else:
             thresholds = self._searched(held)
-        return Fitted(thresholds, least=self.least)
+        return Fitted(thresholds, least=least)
 
     # --- what rules are made of, by the folds that are not seen
 
@@ -185,7 +200,7 @@ class Fitter:
         """How far thresholds are drawn from the global one to their own: half-way, unless another share is
         surely better on folds that the thresholds were not fitted on."""
         rows, parts = self._inner(held)
-        if len(parts) < 2:
+        if len(parts) < 2 or len(self.names) < 3:
             return HALF
         probs, targets = self.probs[rows], self.targets[rows]
 
@@ -287,6 +302,36 @@ def choose(
     return (best if sure[best.rule] > SURE else steady), sure
 
 
+def honest_score(
+    weighed: Sequence[Weighed],
+    targets: np.ndarray,
+    folds: np.ndarray,
+    take: Callable[[Sequence[Weighed], np.ndarray], Weighed],
+    *,
+    beta: float,
+    average: str,
+) -> float:
+    """The score of choosing among candidates by `take(candidates, targets)`: each fold has the decisions of
+    the one that is chosen by what they score on the others."""
+    if len(weighed) == 1:
+        return weighed[0].cross_fitted
+    decisions = np.zeros_like(weighed[0].decisions)
+    for fold in np.unique(folds):
+        others = folds != fold
+        seen = [
+            replace(
+                w,
+                decisions=w.decisions[others],
+                cross_fitted=fbeta(targets[others], w.decisions[others], beta=beta, average=average),
+            )
+            for w in weighed
+        ]
+        chosen = take(seen, targets[others])
+        at = next(i for i, w in enumerate(seen) if w is chosen)
+        decisions[~others] = weighed[at].decisions[~others]
+    return fbeta(targets, decisions, beta=beta, average=average)
+
+
 @dataclass(frozen=True)
 class Decision:
     """A fitted rule. Like a scikit-learn estimator, it decides new probabilities with `predict`."""
@@ -295,7 +340,7 @@ class Decision:
     fitted: Fitted
     beta: float
     average: str
-    scores: dict[str, float]  # default (0.5 for all), in_sample, cross_fitted
+    scores: dict[str, float]  # default (0.5 for all), in_sample, cross_fitted: of the choice of rule as well
     weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
     sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
 
@@ -305,8 +350,11 @@ class Decision:
         return self.fitted.as_json([str(c) for c in range(n_classes)])
 
     def predict(self, probs: np.ndarray) -> np.ndarray:
-        """(N, C) 0/1 for probabilities (N, C)."""
-        return self.fitted.decide(_matrix(probs, "probs"), beta=self.beta)
+        """(N, C) 0/1 for probabilities (N, C). Raises CompError for another number of classes."""
+        probs, n_classes = _matrix(probs, "probs"), len(self.fitted.thresholds)
+        if probs.shape[1] != n_classes:
+            raise CompError(f"probs have {probs.shape[1]} classes; the rule was fitted to {n_classes}")
+        return self.fitted.decide(probs, beta=self.beta)
 
 
 def decide(
@@ -327,9 +375,10 @@ def decide(
     """The best way to turn probabilities into labels for F-beta, with a score that can be believed.
 
     probs (N, C) are out-of-fold probabilities, targets (N, C) 0/1. average is "samples", "macro" or "micro".
-    rule is "auto", or one of `RULES`, with "+exclusive" or "+limits" if wanted. folds (N,) are the folds of
-    the networks; without them, five are drawn at random. exclusive are groups of columns of which exactly one
-    label holds. An image gets at least `least` labels: by default one, if every image has one.
+    rule is "auto", or one of `RULES`, with "+exclusive", "+limits" or "+temperature" if wanted. folds (N,)
+    are the folds of the networks; without them, or with one alone, five are drawn at random. exclusive are
+    groups of columns of which exactly one label holds. An image gets at least `least` labels: by default one,
+    if every image has one.
 
     Raises CompError for shapes or values that don't fit."""
     probs, targets = _matrix(probs, "probs"), np.asarray(targets)
@@ -339,27 +388,25 @@ def decide(
         )
     if average not in ("samples", "macro", "micro"):
         raise CompError(f"average is {average!r}; samples, macro or micro is expected")
-    if not beta > 0:
-        raise CompError(f"beta is {beta}; a number above 0 is expected")
-    if bad := [c for group in exclusive for c in group if not 0 <= c < probs.shape[1]]:
-        raise CompError(f"exclusive names column {bad[0]}; there are {probs.shape[1]}, counted from 0")
-    targets = targets.astype(np.uint8)
-    if folds is None:
-        folds = np.random.default_rng(seed).permutation(len(probs)) % min(5, len(probs))
-    elif len(folds := np.asarray(folds)) != len(probs):
-        raise CompError(f"folds are {len(folds)} for {len(probs)} rows")
-    if least is None:
-        least = int(targets.any(1).all())
+    if not isinstance(beta, Real) or not 0 < beta <= 1000:
+        raise CompError(f"beta is {beta!r}; a number above 0 and up to 1000 is expected")
+    if not isinstance(rule, str):
+        raise CompError(f"rule is {rule!r}; auto, or a rule's name is expected")
+    _check_groups(exclusive, probs.shape[1])
+    targets, folds = targets.astype(np.uint8), _folds(folds, len(probs), seed)
     fitter = Fitter(
         probs, targets, folds, beta=beta, average=average, groups=exclusive, least=least, seed=seed,
         n_trials=n_trials, storage=storage, name=name,
     )  # fmt: skip
-    names = candidates(rule, probs.shape, average, bool(exclusive)) if len(fitter.names) > 1 else ["global"]
+    names = candidates(rule, probs.shape, average, bool(exclusive)) if len(probs) > 1 else ["global"]
     weighed = tuple(fitter.weigh(name) for name in names)
     chosen, sure = choose(weighed, targets, beta=beta, average=average, seed=seed)
-    default = Fitted(np.full(probs.shape[1], 0.5), least=least).decide(probs, beta=beta)
+    metric: dict[str, Any] = {"beta": beta, "average": average}
+    default = fitter.fit("0.5").decide(probs, beta=beta)
     scores = {
-        "cross_fitted": chosen.cross_fitted,
+        "cross_fitted": honest_score(
+            weighed, targets, folds, lambda seen, true: choose(seen, true, **metric, seed=seed)[0], **metric
+        ),
         "in_sample": chosen.in_sample,
         "default": fitter.score(default),
     }
@@ -378,12 +425,39 @@ def candidates(rule: str, shape: tuple[int, int], average: str, with_groups: boo
     return [*names, *(f"{name}+exclusive" for name in ("global", "drawn") if with_groups and name in names)]
 
 
+def _folds(folds: Any, n: int, seed: int) -> np.ndarray:
+    """(N,) as given; five at random where there are none, or one alone."""
+    drawn = np.random.default_rng(seed).permutation(n) % min(5, n)
+    if folds is None:
+        return drawn
+    folds = np.asarray(folds)
+    if folds.shape != (n,):
+        raise CompError(f"folds are {len(folds) if folds.ndim == 1 else folds.shape} for {n} rows")
+    if pd.isna(folds).any():
+        raise CompError(f"folds lack {pd.isna(folds).sum()} of {n} values")
+    names, folds = np.unique(folds.astype(str), return_inverse=True)
+    return folds if len(names) > 1 else drawn
+
+
+def _check_groups(groups: Any, n_classes: int) -> None:
+    members: list[int] = []
+    for group in groups:
+        if not isinstance(group, Sequence) or len(group) < 2:
+            raise CompError(f"exclusive holds {group!r}; groups of two columns or more are expected")
+        members += group
+    if bad := [c for c in members if not 0 <= c < n_classes]:
+        raise CompError(f"exclusive names column {bad[0]}; there are {n_classes}, counted from 0")
+    if len(set(members)) < len(members):
+        raise CompError(f"exclusive has groups that overlap: {groups}")
+
+
 def _matrix(probs: np.ndarray, what: str) -> np.ndarray:
-    probs = np.asarray(probs)
+    try:
+        probs = np.asarray(probs, None if np.asarray(probs).dtype.kind == "f" else np.float64)
+    except (TypeError, ValueError) as error:
+        raise CompError(f"{what} are no numbers ({error})") from error
     if probs.ndim != 2 or not probs.size:
         raise CompError(f"{what} are {probs.shape}; (images, classes) are expected")
-    if probs.dtype.kind != "f":
-        probs = probs.astype(np.float64)
     if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
         raise CompError(f"{what} hold numbers outside of 0 to 1, or that aren't finite; are they logits?")
     return probs

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from comp.expected import expected_decisions
+from comp.thresholds import between
 
-EPS = 1e-6  # probabilities are kept this far from 0 and 1 in logits
+EPS = 1e-6  # probabilities are kept this far from 0 and 1 in logits that are averaged or fitted to
+LEAST_SLOPE = 0.05  # of a calibration: more probable stays more probable
+TINY = 1e-15  # and this far in logits that are compared
 Groups = Sequence[Sequence[int]]
 
 
@@ -30,16 +33,22 @@ class Fitted:
         """(N, C) 0/1 for probabilities (N, C)."""
         if self.expected:
             calibrated = self.calibrated(probs)
-            decisions, margins = expected_decisions(calibrated, beta=beta), calibrated
+            decisions, margins = expected_decisions(calibrated, beta=beta), calibrated.copy()
         else:
             decisions, margins = (probs > self.thresholds).astype(np.uint8), None
         if self.groups or self.least or self.most is not None:
-            margins = logit(probs) - logit(self.thresholds) if margins is None else margins
+            if margins is None:
+                margins = logit(probs, TINY) - logit(self.thresholds, TINY)
             for group in self.groups:
                 members = np.array(group)
+                first = members[np.argmax(margins[:, members], axis=1)]
                 decisions[:, members] = 0
-                decisions[np.arange(len(probs)), members[np.argmax(margins[:, members], axis=1)]] = 1
+                decisions[np.arange(len(probs)), first] = 1
+            grouped = [c for group in self.groups for c in group]
+            kept = decisions[:, grouped]
+            margins[:, grouped] = np.where(kept, np.inf, -np.inf)  # limits leave groups as they are
             decisions = _limited(decisions, margins, self.least, self.most)
+            decisions[:, grouped] = kept
         return decisions
 
     def calibrated(self, probs: np.ndarray) -> np.ndarray:
@@ -98,9 +107,9 @@ def _limited(decisions: np.ndarray, margins: np.ndarray, least: int, most: int |
     return decisions
 
 
-def logit(probs: np.ndarray) -> np.ndarray:
-    clipped = np.clip(np.asarray(probs, np.float64), EPS, 1 - EPS)
-    return np.log(clipped / (1 - clipped))
+def logit(probs: np.ndarray, eps: float = EPS) -> np.ndarray:
+    clipped = np.clip(np.asarray(probs, np.float64), eps, 1 - eps)
+    return np.log(clipped) - np.log1p(-clipped)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -113,26 +122,35 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 def drawn_thresholds(exact: np.ndarray, common: float, share: np.ndarray | float) -> np.ndarray:
     """Thresholds (C,) drawn from their own best `exact` (C,) towards the `common` one, in logits: `share` 1
     keeps them, 0 leaves the common one."""
-    return sigmoid(share * logit(exact) + (1 - share) * logit(np.array(common)))
+    return sigmoid(share * logit(exact, TINY) + (1 - share) * logit(np.array(common), TINY))
 
 
 def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(C,) thresholds above which lie as many probabilities as there are labels of the class."""
-    falling = -np.sort(-probs.astype(np.float64), axis=0)
-    n_labels = targets.sum(0).astype(int)
-    columns = np.arange(probs.shape[1])
-    above = np.where(n_labels > 0, falling[np.maximum(n_labels - 1, 0), columns], 1.0)
-    below = np.where(n_labels < len(probs), falling[np.minimum(n_labels, len(probs) - 1), columns], 0.0)
-    return (above + below) / 2
+    """(C,) thresholds above which lie as many probabilities as there are labels of the class, or as near to
+    that as equal probabilities allow."""
+    thresholds = np.empty(probs.shape[1])
+    for c, n_labels in enumerate(targets.sum(0).astype(int)):
+        falling = -np.sort(-probs[:, c].astype(np.float64))
+        starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1], True])  # where other values begin
+        k = int(starts[np.argmin(np.abs(starts - n_labels))])
+        thresholds[c] = between(falling, k)
+    return thresholds
 
 
 def calibration(
-    probs: np.ndarray, targets: np.ndarray, *, strength: float = 10.0, steps: int = 12
+    probs: np.ndarray, targets: np.ndarray, *, strength: float = 10.0, steps: int = 25
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slope and offset (C,) each of a class's logits, by logistic regression (Platt 1999) held to slope 1 and
     offset 0 with the weight of `strength` images, so that rare classes stay near what the model said."""
     x, y = logit(probs), targets.astype(float)
     slopes, offsets = np.ones(x.shape[1]), np.zeros(x.shape[1])
+
+    def loss(slopes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        z = x * slopes + offsets
+        pull = strength / 2 * ((slopes - 1) ** 2 + offsets**2)
+        return (np.logaddexp(0, z) - y * z).sum(0) + pull
+
+    now = loss(slopes, offsets)
     for _ in range(steps):
         p = sigmoid(x * slopes + offsets)
         error, weight = p - y, p * (1 - p)
@@ -141,8 +159,18 @@ def calibration(
         h_ab = (weight * x).sum(0)
         determinant = h_aa * h_bb - h_ab**2
         step_a, step_b = (h_bb * g_a - h_ab * g_b) / determinant, (h_aa * g_b - h_ab * g_a) / determinant
-        size = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)) / 2)  # no wild steps
-        slopes, offsets = np.maximum(slopes - step_a / size, 0.05), offsets - step_b / size
-        if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-6:
+        held = (slopes <= LEAST_SLOPE) & (g_a > 0)  # at its bound: the offset alone
+        step_a, step_b = np.where(held, 0.0, step_a), np.where(held, g_b / h_bb, step_b)
+        size = np.ones(len(slopes))
+        for _ in range(40):  # Newton's steps, halved where they lead up
+            tried = np.maximum(slopes - size * step_a, LEAST_SLOPE), offsets - size * step_b
+            value = loss(*tried)
+            if (better := value <= now).all():
+                break
+            size = np.where(better, size, size / 2)
+        gain = now - value
+        slopes, offsets = (np.where(better, t, old) for t, old in zip(tried, (slopes, offsets)))
+        now = np.where(better, value, now)
+        if gain.max() < 1e-9 * len(x):
             break
     return slopes, offsets

@@ -30,27 +30,40 @@ def read_probs(path: Path) -> Predictions:
             raise CompError(
                 f"{path}: after the ids, columns of probabilities are expected ({error})"
             ) from error
-    if probs.shape != (len(ids), len(classes)):
+    if ids.ndim != 1 or probs.shape != (len(ids), len(classes)):
         raise CompError(f"{path} has probabilities {probs.shape} for {len(ids)} ids, {len(classes)} classes")
     check_unique(ids, path)
+    if len(set(classes.tolist())) < len(classes):
+        raise CompError(f"{path} has a class twice; its classes are {some(classes.tolist())}")
     return Predictions(ids, tuple(classes.tolist()), probs)
 
 
 def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """(N, C) 0/1 of these ids and classes: from a table of ids and tags separated by spaces (names, or
-    positions), or of one 0/1 column a class; or from an npz with `targets` and, if they are there, `ids`."""
+    """(N, C) 0/1 of these ids and classes: from a table of ids and tags separated by spaces, or of one 0/1
+    column a class; or from an npz with `targets` and, if they are there, `ids` and `classes`."""
     if path.suffix == ".npz":
         arrays = _npz(path)
         if "targets" not in arrays:
             raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `targets` is expected")
         targets = np.asarray(arrays["targets"])
         names = arrays.get("ids", np.arange(len(targets))).astype(str)
+        order = {
+            name: c for c, name in enumerate(arrays.get("classes", np.array(classes)).astype(str).tolist())
+        }
+        if targets.ndim != 2 or len(order) != targets.shape[1] or not set(classes) <= order.keys():
+            raise CompError(
+                f"{path} has targets {targets.shape} of the classes {some(order)}, not of {some(classes)}"
+            )
+        targets = targets[:, [order[name] for name in classes]]
     else:
         frame = _frame(path)
         names = frame.iloc[:, 0].to_numpy(str)
         if set(classes) <= set(frame.columns[1:]):
-            targets = frame[list(classes)].astype(float).to_numpy()
+            values = frame[list(classes)].astype(str).replace({"True": "1", "False": "0"})
+            targets = values.apply(pd.to_numeric, errors="coerce").to_numpy(float)
         elif frame.shape[1] == 2:
+            if not all(isinstance(text, str) for text in frame.iloc[:, 1]):
+                raise CompError(f"{path}: its second column holds other things than texts of labels")
             tags = [set(text.split()) for text in frame.iloc[:, 1]]
             if unknown := sorted(set().union(*tags) - set(classes)):
                 raise CompError(
@@ -60,6 +73,8 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
         else:
             lacking = [name for name in classes if name not in set(frame.columns)]
             raise CompError(f"{path} lacks columns of the probabilities: {some(lacking)}")
+    if names.shape != (len(targets),):
+        raise CompError(f"{path} has ids {names.shape} for {len(targets)} rows")
     check_unique(names, path)
     row = {name: i for i, name in enumerate(names.tolist())}
     if missing := [name for name in ids.tolist() if name not in row]:
@@ -72,7 +87,9 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
 
 def read_folds_of(path: Path, ids: np.ndarray) -> np.ndarray:
     """(N,) the fold of each id, from a table with the columns id and fold."""
-    frame = read_table(path, ["id", "fold"]).set_index("id")
+    frame = read_table(path, ["id", "fold"])
+    check_unique(frame["id"].to_numpy(str), path)
+    frame = frame.set_index("id")
     if missing := sorted(set(ids.tolist()) - set(frame.index)):
         raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
     return frame.loc[ids, "fold"].to_numpy(str)

@@ -87,7 +87,7 @@ def class_thresholds(
         best, value = _best(falling, gains)
         n_still += 1
         if value > (gains[now - 1] if now else 0.0) + 1e-10:
-            thresholds[c] = _between(falling, best)
+            thresholds[c] = between(falling, best)
             state.move(c, columns[c] > thresholds[c])
             n_still = 1
         if n_still >= n_classes:
@@ -100,7 +100,7 @@ def _falling_order(column: np.ndarray) -> np.ndarray:
     numbers do: two stable passes over 16 bits each, for which numpy has a radix sort."""
     if column.dtype != np.float32 or (len(column) and column.min() < 0):
         return np.argsort(column)[::-1]
-    bits = column.view(np.uint32)
+    bits = (column + np.float32(0)).view(np.uint32)  # the sum makes -0 a 0
     order = np.argsort((bits & 0xFFFF).astype(np.uint16), kind="stable")
     return order.take(np.argsort((bits >> 16).astype(np.uint16).take(order), kind="stable"))[::-1]
 
@@ -130,14 +130,18 @@ def _best(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
     return (k + 1, float(allowed[k])) if len(allowed) and allowed[k] > 0 else (0, 0.0)
 
 
-def _between(falling: np.ndarray, k: int) -> float:
-    above = float(falling[k - 1]) if k else 1.0
-    below = float(falling[k]) if k < len(falling) else 0.0
-    return (above + below) / 2
+def between(falling: np.ndarray, k: int) -> float:
+    """A threshold that the first k of the falling probabilities are above, and no other: in their own
+    precision, in which they will be compared with it."""
+    kind = falling.dtype.type if falling.dtype.kind == "f" else np.float64
+    above = kind(falling[k - 1]) if k else kind(1.0)
+    below = kind(falling[k]) if k < len(falling) else kind(0.0)
+    middle = kind((float(above) + float(below)) / 2)
+    return float(middle if middle < above or not k else below)
 
 
 def _cut(falling: np.ndarray, gains: np.ndarray) -> float:
-    return _between(falling, _best(falling, gains)[0])
+    return between(falling, _best(falling, gains)[0])
 
 
 def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -115,3 +115,55 @@ def test_the_bench_searches_as_it_says(capsys: pytest.CaptureFixture[str]):
         moved = thresholds.copy()
         moved[-1] = c / 10
         assert value >= fbeta(targets, probs > moved, beta=2.0, average="samples") - 1e-9
+
+
+def test_nothing_else_is_overwritten(tables, fails):
+    arguments = ["--probs", "oof.csv", "--labels", "tags.csv", "--rule", "global"]
+    assert main(["decide", *arguments]) == 0
+    before = Path("oof.csv").read_bytes()
+    line = fails("decide", *arguments, "--to", "oof.json", "--apply", "oof.csv", "--force")
+    assert "oof.csv would replace what is read" in line and Path("oof.csv").read_bytes() == before
+    assert "a name that ends in .json" in fails("decide", *arguments, "--to", "x.csv", "--force")
+    Path("decision.json").unlink()
+    assert "decision.png is there; --force" in fails("decide", *arguments)
+    frame = pd.read_csv("oof.csv")
+    frame.assign(label_a=7.0).to_csv("logits.csv", index=False)
+    line = fails("decide", *arguments, "--apply", "logits.csv", "--to", "new.json")
+    assert "logits.csv holds numbers outside of 0 to 1" in line
+    assert not list(Path().glob("new.*"))
+
+
+def test_labels_in_other_forms(tables):
+    probs, targets = tables
+    expected = decision("--probs", "oof.csv", "--labels", "tags.csv", "--rule", "global")
+    np.savez(
+        "turned.npz", targets=targets[:, ::-1], ids=[f"image_{i}" for i in range(600)], classes=CLASSES[::-1]
+    )
+    columns = pd.read_csv("columns.csv")
+    columns.assign(**{name: columns[name].astype(bool) for name in CLASSES}).to_csv("bools.csv", index=False)
+    for labels in ("turned.npz", "bools.csv"):
+        assert decision("--probs", "oof.csv", "--labels", labels, "--rule", "global") == expected
+
+
+def test_more_tables_that_do_not_fit(tables, fails):
+    probs, targets = tables
+    columns = pd.read_csv("columns.csv")
+    columns.assign(label_a=columns["label_a"].astype(float).where(columns.index > 3)).to_csv(
+        "gap.csv", index=False
+    )
+    np.savez("others.npz", targets=targets[:, 1:], classes=CLASSES[1:])
+    np.savez("two.npz", probs=probs, classes=[*CLASSES[:-1], CLASSES[0]])
+    folds = pd.DataFrame({"id": ["image_0", *[f"image_{i}" for i in range(600)]], "fold": 0})
+    folds.to_csv("folds.csv", index=False)
+    for arguments, message in (
+        (("oof.csv", "gap.csv"), "0/1 for 600 ids and 8 classes"),
+        (("oof.csv", "others.npz"), "has targets (600, 7)"),
+        (("two.npz", "tags.csv"), "has a class twice"),
+        (("oof.csv", "tags.csv", "--fold-file", "folds.csv"), "more than once"),
+        (("oof.csv", "tags.csv", "--exclusive", "label_a,swamp"), "--exclusive names 'swamp'"),
+    ):
+        line = fails("decide", "--probs", arguments[0], "--labels", arguments[1], *arguments[2:])
+        assert message in line, line
+    groups = ["--exclusive", "label_a,label_b", "--exclusive", "label_e,label_f,label_g"]
+    found = decision("--probs", "oof.csv", "--labels", "tags.csv", "--rule", "drawn+exclusive", *groups)
+    assert found["groups"] == [["label_a", "label_b"], ["label_e", "label_f", "label_g"]]

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import comp
-from comp.decisions import RULES, Fitter, choose, sureness
+from comp import studies
+from comp.decisions import RULES, Fitter, choose, honest_score, sureness
 from comp.errors import CompError
 from comp.expected import expected_decisions
 from comp.metrics import fbeta
@@ -142,6 +144,35 @@ def test_limits_and_groups_hold_for_every_row():
     assert (grouped[:, :3].argmax(1) == probs[:, :3].argmax(1)).all()  # equal thresholds
 
 
+@pytest.mark.parametrize("extra", ["+exclusive+limits", "+limits+exclusive"])
+def test_limits_leave_groups_as_they_are(extra: str):
+    probs, targets = planetary(3, 300)
+    decision = comp.decide(probs, targets, rule=f"global{extra}", exclusive=[(0, 1, 2), (5, 6)], n_trials=5)
+    decided = decision.fitted.over(least=4, most=5).decide(probs, beta=2.0)
+    assert (decided[:, [0, 1, 2]].sum(1) == 1).all() and (decided[:, [5, 6]].sum(1) == 1).all()
+    assert set(decided.sum(1).tolist()) <= {4, 5}
+
+
+def test_probabilities_next_to_0_and_1_keep_their_order():
+    fitted = Fitted(np.full(2, 0.5), least=1)
+    assert fitted.decide(np.array([[1e-9, 1e-7], [1e-7, 1e-9]]), beta=2.0).tolist() == [[0, 1], [1, 0]]
+    assert drawn_thresholds(np.array([1e-8]), 0.3, 1.0) == pytest.approx([1e-8])
+
+
+def test_neighbouring_floats_and_negative_zeros_are_told_apart():
+    near = np.array([[1.0], [np.nextafter(1.0, 0)], [0.3]])
+    for probs in (near, np.array([[1.0], [np.nextafter(np.float32(1), np.float32(0))], [0.3]], np.float32)):
+        targets = np.array([[1], [0], [0]], np.uint8)
+        for thresholds in (
+            class_thresholds(probs, targets, beta=1.0, average="macro"),
+            global_threshold(probs, targets, beta=1.0, average="macro"),
+        ):
+            assert (probs > thresholds).ravel().tolist() == [True, False, False]
+    probs = np.array([[-0.0], [0.4], [0.6]], np.float32)
+    thresholds = class_thresholds(probs, np.array([[0], [1], [1]], np.uint8), beta=1.0, average="macro")
+    assert (probs > thresholds).ravel().tolist() == [False, True, True]
+
+
 def test_a_fitted_rule_survives_json():
     import json
 
@@ -162,6 +193,29 @@ def test_drawn_half_way_is_half_way_in_logits():
 def test_prevalence_gives_a_label_as_often_as_it_is_there():
     probs, targets = planetary(5, 1000)
     assert ((probs > prevalence_thresholds(probs, targets)).sum(0) == targets.sum(0)).all()
+
+
+def test_prevalence_is_as_near_as_equal_probabilities_allow():
+    probs = np.array([[1.0]] * 10 + [[0.2]] * 5)
+    targets = np.array([[1]] * 9 + [[0]] * 6)
+    assert (probs > prevalence_thresholds(probs, targets)).sum() == 10
+
+
+def test_calibration_ends_at_the_optimum_from_far_away():
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(0)
+    targets = (rng.random((400, 1)) < 0.03).astype(np.uint8)
+    probs = sigmoid((2 * targets - 1 + rng.normal(0, 1, targets.shape)) * 0.1 + 6)
+    x, y = logit(probs)[:, 0], targets[:, 0]
+
+    def loss(at: np.ndarray) -> float:
+        z = x * at[0] + at[1]
+        return float((np.logaddexp(0, z) - y * z).sum() + 5 * ((at[0] - 1) ** 2 + at[1] ** 2))
+
+    slopes, offsets = calibration(probs, targets)
+    best = minimize(loss, [1.0, 0.0], bounds=[(0.05, None), (None, None)]).fun
+    assert loss(np.array([slopes[0], offsets[0]])) < best + 0.05
 
 
 def test_calibration_finds_slopes_and_offsets_that_were_planted():
@@ -208,6 +262,40 @@ def test_no_fold_is_decided_by_a_rule_that_has_seen_it(rule: str):
     assert before[1] == after[1]
     if rule not in ("0.5", "0.2", "0.5+limits"):
         assert before[0] != after[0] or before[2] != after[2]
+
+
+def test_one_empty_row_does_not_change_how_its_own_fold_is_decided():
+    probs, targets = planetary(2, 90)
+    folds = np.arange(90) % 3
+    before = comp.decide(probs, targets, rule="global", folds=folds).weighed[0].by_fold
+    targets[1] = 0
+    after = comp.decide(probs, targets, rule="global", folds=folds).weighed[0].by_fold
+    assert [fitted.least for fitted in before] == [1, 1, 1]
+    assert [fitted.least for fitted in after] == [0, 1, 0]
+
+
+def best_of(seen: list, true: np.ndarray):
+    return max(seen, key=lambda candidate: candidate.cross_fitted)
+
+
+def test_the_score_of_a_choice_is_not_that_of_the_luckiest():
+    rng = np.random.default_rng(0)
+    flattery = []
+    for seed in range(12):
+        probs, targets = planetary(seed, 150)
+        folds = np.arange(150) % 5
+        fitter = Fitter(probs, targets, folds, beta=2.0, average="samples", least=1)
+        steady = fitter.weigh("global")
+        lucky = []
+        for _ in range(20):  # as good as each other: the same decisions, some of them changed at random
+            decisions = np.where(rng.random(targets.shape) < 0.03, 1 - steady.decisions, steady.decisions)
+            score = fbeta(targets, decisions, beta=2.0, average="samples")
+            lucky.append(replace(steady, decisions=decisions, cross_fitted=score))
+        honest = honest_score(lucky, targets, folds, best_of, beta=2.0, average="samples")
+        expected = np.mean([w.cross_fitted for w in lucky])
+        flattery.append((max(w.cross_fitted for w in lucky) - expected, honest - expected))
+    luckiest, honest = np.mean(flattery, axis=0)
+    assert luckiest > 0.008 and abs(honest) < luckiest / 3
 
 
 def test_auto_is_not_below_the_popular_grid_on_rows_that_it_has_not_seen_and_its_score_can_be_believed():
@@ -290,6 +378,37 @@ def test_processes_share_a_study_and_one_that_is_killed_costs_a_trial(tmp_path: 
     assert abs(study.best_params["x"] - 0.7) < 0.1
 
 
+def test_what_a_kill_leaves_of_a_study_is_gone_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(studies, "GRACE", 0.5)
+    path = Path("runs/x/study.log")
+    first = search(parabola, [{"x": 0.2}], n_trials=5, seed=0, storage=path, name="killed")
+    with path.open("a") as file:
+        file.write('{"op_code": 4, "tri')  # a line that was not finished
+    path.with_name("study.log.lock").symlink_to("study.log")  # a lock that was not given back
+    assert search(parabola, [{"x": 0.2}], n_trials=5, seed=0, storage=path, name="killed") == first
+    assert search(parabola, [{"x": 0.7}], n_trials=5, seed=0, storage=path, name="killed") == {"x": 0.7}
+    studies.forget(path, "kill")
+    assert search(parabola, [], n_trials=1, seed=1, storage=path, name="killed") != {"x": 0.7}
+
+
+def test_a_process_that_dies_at_its_start_does_not_cost_the_exact_solution(tmp_path: Path):
+    probs, targets = planetary(4, 300)
+    settings = {"rule": "optuna", "n_trials": 3, "storage": tmp_path / "study.log"}
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
+    )
+    alone = comp.decide(probs, targets, **{**settings, "storage": tmp_path / "other.log"})
+    other = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "other.log"))
+    )
+    for name in optuna.get_all_study_names(other):  # trials that nobody will finish
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        study.enqueue_trial({f"t{c}": 0.5 for c in range(8)})
+        study.ask()
+    assert comp.decide(probs, targets, **settings).scores["in_sample"] >= alone.scores["in_sample"] - 1e-9
+
+
 def test_the_temperature_is_the_one_that_held_out_folds_like():
     probs, targets = planetary(3, 400)
     folds = np.arange(400) % 4
@@ -320,6 +439,16 @@ def test_the_temperature_is_the_one_that_held_out_folds_like():
         ({"rule": "drawn+temperature"}, "'drawn\\+temperature' has thresholds"),
         ({"folds": [0, 1]}, "folds are 2 for 4 rows"),
         ({"exclusive": [(0, 5)]}, "names column 5"),
+        ({"exclusive": [(0, 1), (1, 0)]}, "groups that overlap"),
+        ({"exclusive": [0, 1]}, "groups of two columns or more"),
+        ({"exclusive": [()]}, "groups of two columns or more"),
+        ({"rule": "global+exclusive"}, "needs groups"),
+        ({"rule": None}, "a rule's name"),
+        ({"folds": [0, 1, np.nan, 1]}, "folds lack 1 of 4"),
+        ({"folds": np.zeros((4, 1))}, r"folds are \(4, 1\)"),
+        ({"beta": np.inf}, "up to 1000"),
+        ({"beta": "2"}, "up to 1000"),
+        ({"probs": np.array([["a", "b"]] * 4)}, "are no numbers"),
         ({"beta": 0}, "a number above 0"),
     ],
 )
@@ -327,3 +456,9 @@ def test_input_that_does_not_fit_is_refused_in_words(change: dict, message: str)
     arguments = {"probs": np.full((4, 2), 0.3), "targets": np.eye(4, 2, dtype=int), **change}
     with pytest.raises(CompError, match=message):
         comp.decide(**arguments)
+
+
+def test_probabilities_of_other_classes_are_refused():
+    decision = comp.decide(*planetary(0, 60))
+    with pytest.raises(CompError, match="probs have 1 classes; the rule was fitted to 8"):
+        decision.predict(np.full((3, 1), 0.5))

@@ -103,6 +103,12 @@ def test_members_that_do_not_fit_are_refused_in_words(two: Path, fails):
     assert "what was held out in one was trained on in the other" in fails(
         "blend", "tiny.toml", "folds5.toml"
     )
+    with np.load(two / "runs/other/oof.npz") as arrays:
+        content = dict(arrays)
+    kept, made = content["stamp"], json.loads(str(content["stamp"]))
+    np.savez(two / "runs/other/oof.npz", **{**content, "stamp": json.dumps({**made, "fold_of": "0" * 16})})
+    assert "was blended with other folds than now" in fails("blend", "tiny.toml", "other.toml")
+    np.savez(two / "runs/other/oof.npz", **{**content, "stamp": kept})
     (two / "empty.toml").write_text('extends = "tiny.toml"\n')
     assert "no predictions of empty" in fails("blend", "tiny.toml", "empty.toml")
     assert "named twice" in fails("blend", "tiny.toml", "tiny.toml")
@@ -120,3 +126,19 @@ def test_members_that_do_not_fit_are_refused_in_words(two: Path, fails):
 def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(arguments) == 1
     return capsys.readouterr().err
+
+
+def test_folds_that_were_replaced_are_noticed(two: Path, fails):
+    path = two / "folds/tiny-k2-s42.csv"
+    table = pd.read_csv(path)
+    table["fold"] = 1 - table["fold"]
+    table.to_csv(path, index=False)
+    assert "is of other folds than now" in fails("blend", "tiny.toml")
+    assert "was blended with other folds" in fails("decide", "tiny.toml", "--force")
+
+
+def test_another_metric_makes_another_blend(two: Path, fails):
+    assert main(["blend", "tiny.toml", "other.toml", "--name", "mix", "--how", "mean"]) == 0
+    changed = ["--set", "competition.metric.average=macro"]
+    line = fails("blend", "tiny.toml", "other.toml", "--name", "mix", "--how", "mean", *changed)
+    assert "was made with metric.average" in line

@@ -4,6 +4,8 @@ Reads each fold's oof.npz and test.npz; writes runs/<recipe>/oof.npz (every held
 test.npz (the mean of the folds). Of several recipes it reads those, and writes the same for their blend, with
 a recipe.toml for the stages that follow; the study of the weights is in study.log."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from comp.artifacts import digest, is_done, oof_path, read_stamp, run_dir, study_path, test_path, write_text
 from comp.config import Recipe, load_recipe, toml_text
 from comp.console import say, table
+from comp.decisions import Weighed, honest_score
 from comp.ensembles import METHODS, best_blend, blend, weigh
 from comp.errors import CompError, some
 from comp.manifest import read_training
@@ -24,18 +27,22 @@ def run(
         blend_recipes([recipe, *map(load_recipe, others)], name=name, how=how, force=force)
         return
     competition = recipe.competition
+    data, labels, fold_of = read_training(recipe)
     members = {}
     for fold in folds:
         stamps = [read_stamp(path) for path in (oof_path(recipe.name, fold), test_path(recipe.name, fold))]
-        if None in stamps:
+        if stamps[0] is None or stamps[1] is None:
             raise CompError(f"fold {fold} of {recipe.name} has no predictions; run `comp predict` first")
+        if stamps[0].get("ids") != digest(labels.ids[fold_of == fold]):
+            raise CompError(
+                f"{oof_path(recipe.name, fold)} is of other folds than now; run `comp train` again"
+            )
         members[f"fold {fold}"] = digest(stamps)
-    stamp = {"folds": folds, "members": members}
+    stamp = {"folds": folds, "members": members, "fold_of": digest(labels.ids, fold_of)}
     paths = {"oof": oof_path(recipe.name), "test": test_path(recipe.name)}
     if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
         say(f"blend: {recipe.name} done already")
         return
-    data, labels, fold_of = read_training(recipe)
     oof = concatenated([load(oof_path(recipe.name, fold), labels.classes) for fold in folds], paths["oof"])
     expected = labels.ids[np.isin(fold_of, folds)]
     if extra := sorted(set(oof.ids.tolist()) - set(expected.tolist())):
@@ -74,12 +81,23 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
     stamps = {recipe.name: read_stamp(oof_path(recipe.name)) for recipe in recipes}
     if absent := [member for member, stamp in stamps.items() if stamp is None]:
         raise CompError(f"no predictions of {', '.join(absent)}; run `comp blend` for each alone first")
-    stamp = {"how": how, "members": {member: digest(stamp) for member, stamp in stamps.items()}}
+    data, labels, fold_of = read_training(first)
+    of_folds = digest(labels.ids, fold_of)
+    for member, made in stamps.items():
+        if made and made.get("fold_of") != of_folds:
+            raise CompError(f"{oof_path(member)} was blended with other folds than now; run its stages again")
+    stamp = {
+        "how": how,
+        "members": {member: digest(made) for member, made in stamps.items()},
+        "fold_of": of_folds,
+        "labels": digest(labels.ids, labels.classes, labels.targets),
+        "metric": first.competition.metric.model_dump(),
+        "seed": first.seed,
+    }
     paths = {"oof": oof_path(target.name), "test": test_path(target.name)}
     if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
         say(f"blend: {target.name} done already")
         return
-    data, labels, fold_of = read_training(first)
     test_ids, metric = data.sample_ids(first.competition), first.competition.metric
     held_out, test = [], []
     for member in names:
@@ -110,9 +128,15 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
     probs = chosen.apply(np.stack(test)).astype(np.float32)
     save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
     save(paths["oof"], Predictions(labels.ids, labels.classes, chosen.oof.astype(np.float32)), stamp)
-    say(
-        f"blend: {target.name}, {metric} {chosen.weighed.cross_fitted:.4f} cross-fitted, by {chosen.method!r}"
-    )
+    honest = chosen.weighed.cross_fitted
+    if how == "auto":
+
+        def take(seen: Sequence[Weighed], targets: np.ndarray) -> Weighed:
+            candidates = [replace(b, weighed=w) for b, w in zip(blends, seen)]
+            return best_blend(candidates, targets, **settings).weighed
+
+        honest = honest_score([b.weighed for b in blends], labels.targets, fold_of, take, **settings)
+    say(f"blend: {target.name}, {metric} {honest:.4f} cross-fitted, by {chosen.method!r}")
     table(["blend", "cross-fitted"], [[b.method, f"{b.weighed.cross_fitted:.4f}"] for b in blends])
 
     def worth(probs: np.ndarray) -> float:

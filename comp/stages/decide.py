@@ -18,6 +18,7 @@ from comp.artifacts import (
     read_stamp,
     replacing,
     study_path,
+    waiting_lock,
     write_json,
     write_text,
 )
@@ -28,6 +29,7 @@ from comp.errors import CompError, some
 from comp.manifest import read_training
 from comp.metrics import fbeta_per_class, score
 from comp.predictions import aligned, load
+from comp.studies import forget
 from comp.tables import read_folds_of, read_probs, read_targets
 
 MOST_SHOWN = 60  # classes in the picture: of more, the commonest
@@ -62,13 +64,18 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     rows = np.array([row[i] for i in oof.ids.tolist()])
     probs = aligned(oof, labels.ids[rows], oof_path(recipe.name))
     targets, parts = labels.targets[rows], fold_of[rows]
+    if (made_with := oof_stamp.get("fold_of")) != digest(labels.ids, fold_of):
+        raise CompError(
+            f"{oof_path(recipe.name)} was blended with {'other' if made_with else 'unknown'} folds; "
+            "run `comp blend` again"
+        )
     if len(np.unique(parts)) == 1:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
         names = labels.ids if labels.groups is None else labels.groups
         units, unit_of = np.unique(names[rows], return_inverse=True)
         parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
     if force:
-        study_path(recipe.name).unlink(missing_ok=True)
+        forget(study_path(recipe.name), digest(stamp))
     decision = decide(
         probs, targets, beta=metric.beta, average=metric.average, rule=recipe.rule, folds=parts,
         exclusive=[[labels.classes.index(c) for c in group] for group in competition.labels.exclusive],
@@ -76,19 +83,18 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         storage=study_path(recipe.name), name=digest(stamp),
     )  # fmt: skip
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
-    draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
     rules = {w.rule: {"cross_fitted": w.cross_fitted, "in_sample": w.in_sample} for w in decision.weighed}
-    write_json(
-        path,
-        {
-            "rule": decision.rule,
-            **decision.fitted.as_json(labels.classes),
-            "metric": str(metric),
-            "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
-            "n_rows": len(rows),
-            "stamp": stamp,
-        },
-    )
+    content = {
+        "rule": decision.rule,
+        **decision.fitted.as_json(labels.classes),
+        "metric": str(metric),
+        "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
+        "n_rows": len(rows),
+        "stamp": stamp,
+    }
+    with waiting_lock(path.with_name(".decision.lock")):  # others may be at the same studies
+        draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
+        write_json(path, content)
     report(decision, chosen, targets, labels.classes, f"{recipe.name}, {metric}")
 
 
@@ -101,20 +107,33 @@ def run_on_files(
     rule: str | None,
     fold_file: str | None,
     apply: str | None,
+    exclusive: list[str],
     to: str,
     force: bool,
 ) -> None:
     """The same for the tables of another program; `apply` is a table of test probabilities to decide."""
     target = Path(to)
-    if target.exists() and not force:
-        raise CompError(f"{target} is there; --force replaces it, --to names another file")
+    if target.suffix != ".json":
+        raise CompError(f"--to {target}: a name that ends in .json is expected")
+    outputs = [target, target.with_suffix(".png"), *([target.with_suffix(".csv")] if apply else [])]
+    inputs = {Path(name).resolve() for name in (probs, labels, fold_file, apply) if name}
+    for output in outputs:
+        if output.resolve() in inputs:
+            raise CompError(f"{output} would replace what is read; --to names another file")
+        if output.exists() and not (force and output.is_file()):
+            raise CompError(f"{output} is there; --force replaces it, --to names another file")
     oof = read_probs(Path(probs))
     targets = read_targets(Path(labels), oof.ids, oof.classes)
     folds = read_folds_of(Path(fold_file), oof.ids) if fold_file else None
     test = read_probs(Path(apply)) if apply else None
     if test and test.classes != oof.classes:
         raise CompError(f"{apply} has other classes than {probs}, or in another order")
-    decision = decide(oof.probs, targets, beta=beta, average=average, rule=rule or "auto", folds=folds)
+    if test and not (np.isfinite(test.probs).all() and test.probs.min() >= 0 and test.probs.max() <= 1):
+        raise CompError(f"{apply} holds numbers outside of 0 to 1, or that aren't finite; are they logits?")
+    groups = [[_position(name, oof.classes) for name in group.split(",")] for group in exclusive]
+    decision = decide(
+        oof.probs, targets, beta=beta, average=average, rule=rule or "auto", folds=folds, exclusive=groups
+    )
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
     draw(decision, chosen, oof.probs, targets, oof.classes, target.with_suffix(".png"))
     content = {"rule": decision.rule, **decision.fitted.as_json(oof.classes), "beta": beta}
@@ -128,10 +147,18 @@ def run_on_files(
     report(decision, chosen, targets, oof.classes, f"{probs}, {average} F{beta:g}")
 
 
+def _position(name: str, classes: tuple[str, ...]) -> int:
+    if name not in classes:
+        raise CompError(f"--exclusive names {name!r}; the classes are {some(classes)}")
+    return classes.index(name)
+
+
 def report(
     decision: Decision, chosen: Weighed, targets: np.ndarray, classes: tuple[str, ...], title: str
 ) -> None:
-    say(f"decide: {title} {chosen.cross_fitted:.4f} cross-fitted, by the rule {decision.rule!r}")
+    among = f", of {len(decision.weighed)}" if len(decision.weighed) > 1 else ""
+    score_text = f"{decision.scores['cross_fitted']:.4f} cross-fitted"
+    say(f"decide: {title} {score_text}, by the rule {decision.rule!r}{among}")
     steady = any(w.rule == STEADY for w in decision.weighed)
     table(
         ["rule", "cross-fitted", "in-sample", f"beats {STEADY}" if steady else "the best beats it"],
