@@ -272,7 +272,9 @@ def sureness(
         for decisions in (better[used], worse[used]):
             chosen = decisions.astype(bool)
             values.append(score((chosen & true[used]).sum(1), chosen.sum(1), true[used].sum(1), beta))
-        gains = np.array([(values[0] - values[1]) @ rng.poisson(1.0, len(used)) for _ in range(N_RESAMPLES)])
+        # rows that gain the same are drawn together: a sum of Poisson numbers is one
+        steps, n_rows = np.unique(np.round(values[0] - values[1], 12), return_counts=True)
+        gains = rng.poisson(n_rows, (N_RESAMPLES, len(steps))) @ steps
     else:
         # rows on which both agree are drawn once each: their noise is common to both
         extra = rng.poisson(1.0, (N_RESAMPLES, len(used))).astype(np.float32) - 1
