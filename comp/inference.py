@@ -59,9 +59,7 @@ def predict_set(
         with torch.inference_mode(), models.autocast(place, dtype):
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
-                x = prepare(images)
-                x = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
-                mean = model(x).float().sigmoid().view(len(views), len(images), -1).mean(0)
+                mean = models.of_views(model, prepare(images), views)
                 put()
                 earlier = todo[i * n_at_once :][: len(images)], mean
                 done += len(images)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
-from comp.augment import Batched, Draws, sent
+from comp.augment import Batched, Draws, View, sent
 from comp.errors import CompError
 from comp.weights import weights_file
 
@@ -209,3 +209,9 @@ class Input(nn.Module):
                 x, (self.size, self.size), mode="bilinear", antialias=x.shape[-1] > self.size
             )
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def of_views(model: nn.Module, x: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
+    """(B, C) probabilities of images (B, channels, H, W), the mean over their views, all in one batch."""
+    seen = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
+    return model(seen).float().sigmoid().view(len(views), len(x), -1).mean(0)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import comp
+from comp import bench_decisions as bench
 from comp.cli import main
 from comp.metrics import fbeta
-from comp.stages import bench
 from tests.test_decisions import planetary
 
 CLASSES = [f"label_{c}" for c in "abcdefgh"]

@@ -1,0 +1,291 @@
+"""`comp bench speed RECIPE`: images a second of everything between files and finished steps, at each size of
+a recipe, beside the bare training step: the same network on random numbers that are in memory already. One
+job has all cores here."""
+
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from comp import model as models
+from comp.artifacts import manifest_path
+from comp.augment import VIEWS, Batched, training_transform, view_names
+from comp.batches import CacheBatches, Loader, in_order
+from comp.budget import NEVER
+from comp.config import Phase, Recipe
+from comp.console import say, size_text, table
+from comp.demo import scene
+from comp.images import ImageSet, cached, decode, find_images
+from comp.labels import Labels
+from comp.losses import bce
+from comp.manifest import read_manifest
+from comp.parallel import devices, memory_in_use
+from comp.training import Trainer
+
+ROUNDS = 5  # of each measurement: medians are printed
+SECONDS = 3.0  # about, of one round of training
+N_DRAWN, N_IMAGES = 256, 4096  # drawn images, and images that the cache is built from
+CLASSES = 17
+FASTAI = Path(__file__).with_name("bench_fastai.py")
+
+
+def run(recipe: Recipe, *, fastai: str | None) -> None:
+    device = devices(1)[0]
+    place = device.activate()
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else _cpu_name()
+    cores = f"{os.cpu_count()} cores, {device.n_threads} for a job"
+    say(f"bench: {name}, {cores}; Python {platform.python_version()}")
+    say(
+        "bench: "
+        + ", ".join(
+            f"{p} {version(p)}" for p in ("torch", "timm", "albumentations", "opencv-python-headless")
+        )
+    )
+    with tempfile.TemporaryDirectory(prefix="comp-bench-") as folder:
+        images = _images(recipe, Path(folder))
+        _files(images, Path(folder))
+        for phase in {phase.size: phase for phase in recipe.phases}.values():
+            _training(recipe, phase, images, Path(folder), fastai)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.machine())
+
+
+def _images(recipe: Recipe, folder: Path) -> ImageSet:
+    """Some of the competition's training images, or drawn ones."""
+    competition = recipe.competition
+    if manifest_path(competition.name).exists():
+        data = read_manifest(competition)
+        found = data.images("train", data.labels(competition).ids, competition.images.channels)
+        say(f"bench: images of {competition.name}")
+    else:
+        (folder / "drawn").mkdir()
+        for i in range(N_DRAWN):
+            image, _ = scene(np.random.default_rng(i), 256)
+            image.save(folder / "drawn" / f"{i}.jpg", quality=90)
+        found = find_images(
+            "train", np.array([str(i) for i in range(N_DRAWN)]), [(folder / "drawn", "{id}.jpg")], []
+        )
+        say("bench: drawn images of 256 px, JPEG")
+    rows = np.arange(N_IMAGES) % len(found.ids)
+    ids = np.array([str(i) for i in range(N_IMAGES)])
+    return ImageSet("bench", ids, tuple(found.paths[i] for i in rows), found.channels)
+
+
+def timed(work: Callable[[], Any], n: int, rounds: int = ROUNDS) -> float:
+    """Median rate of `n` things that `work` does."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return n / float(np.median(seconds))
+
+
+def _files(images: ImageSet, folder: Path) -> None:
+    """Decoding on one core, against building the cache on all."""
+    joined, n_cores = (
+        bool(images.channels),
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
+    some, rows = images.paths[:256], []
+    for size in (64, 128, 256):
+
+        def build(size: int = size) -> None:
+            where = Path(tempfile.mkdtemp(dir=folder))
+            cached({"bench": (images, [size])}, where, "", NEVER, size)
+
+        def decode_some(size: int = size) -> None:
+            for paths in some:
+                decode(paths, joined=joined, finest=size)
+
+        one = timed(decode_some, len(some))
+        every = timed(build, len(images.ids), 3)
+        rows.append([f"{size} px", f"{one:,.0f}", f"{every:,.0f}", f"{every / one / n_cores:.2f}"])
+    table(["images/s", "decoded on 1 core", f"cached on {n_cores}", "of all cores"], rows)
+
+
+def _training(recipe: Recipe, phase: Phase, images: ImageSet, folder: Path, fastai: str | None) -> None:
+    device = devices(1)[0]
+    place = torch.device(device.name)
+    size, batch = phase.size, phase.batch_size
+    cache = cached({"bench": (images, [size])}, folder / "cache", "", NEVER, size)["bench"][size]
+    n = len(images.ids)
+    rng = np.random.default_rng(0)
+    names = np.array([str(i) for i in range(n)])
+    labels = Labels(
+        names, tuple(f"c{i}" for i in range(CLASSES)), (rng.random((n, CLASSES)) < 0.2).astype(np.uint8)
+    )
+    n_valid = max(batch, n // 16)
+
+    def trainer_of(n_train: int) -> Trainer:
+        only = recipe.model_copy(
+            update={
+                "phases": (phase.model_copy(update={"epochs": 10_000, "head_epochs": 0}),),
+                "pretrained": False,
+            }
+        )
+        fold_of = np.full(n, -1)  # neither trained on nor held out
+        fold_of[:n_valid], fold_of[n_valid : n_valid + n_train] = 0, 1
+        trainer = Trainer(only, 0, labels, fold_of, {size: cache}, {}, place, device.n_loaders)
+        trainer.train_rows = np.flatnonzero(fold_of == 1)
+        return trainer
+
+    bare = bare_step(recipe, phase, place, images.n_channels)
+    bare(2)
+    n_steps = int(np.clip(SECONDS * bare(3) / batch, 4, (n - n_valid) // batch))
+    trainer = trainer_of(n_steps * batch)
+    start_up = time.perf_counter()
+    trainer.epoch(_silent, NEVER)
+    start_up = time.perf_counter() - start_up
+    shares, whole, alone, others = [], [], [], []
+    for _ in range(ROUNDS):  # by turns, so that a machine that slows down does so for all
+        alone.append(bare(n_steps))
+        trainer.epoch(_silent, NEVER)
+        whole.append(trainer.history[-1]["images_per_second"])
+        shares.append(whole[-1] / alone[-1])
+        if fastai:
+            others.append(_fastai_rate(fastai, images, recipe.backbone, size, batch, device.n_threads))
+    step = float(np.median(alone))
+    paths = {
+        "loader: batches read from the cache": _reading(cache, labels, device, batch),
+        "augmentation on the device": _batched(recipe, phase, cache, place),
+        "augmentation by albumentations": _by_albumentations(recipe, cache),
+    }
+    rows = [[name, f"{rate:,.0f}", f"{step / rate:.1%}"] for name, rate in paths.items()]
+    rows.append(["bare training step", f"{step:,.0f}", "100.0%"])
+    rows.append(["whole training", f"{np.median(whole):,.0f}", f"{1 / np.median(shares):.1%}"])
+    if fastai:
+        rows.append(
+            ["fastai, whole training", f"{np.median(others):,.0f}", f"{step / np.median(others):.1%}"]
+        )
+    rate = _predicting(recipe, trainer, cache, phase, place, device.n_loaders)
+    rows.append([f"prediction, {len(view_names(recipe.views))} views an image", f"{rate:,.0f}", ""])
+    table([f"{recipe.backbone} at {size} px", "images/s", "time of a bare step"], rows)
+    mine = [
+        "augmentation on the device" if recipe.augment_on == "device" else "augmentation by albumentations"
+    ]
+    mine.append("loader: batches read from the cache")
+    slowest = min(mine, key=lambda name: paths[name])
+    share = float(np.median(shares))
+    verdict = "the network itself" if share >= 0.9 else slowest.split(":")[0]
+    say(
+        f"bench: {size} px: training reaches {share:.0%} of the bare step; what takes the time is {verdict}. "
+        f"First epoch {start_up:.1f} s, memory {size_text(memory_in_use(place))}"
+    )
+
+
+def _silent(**_: Any) -> None:
+    pass
+
+
+def bare_step(recipe: Recipe, phase: Phase, place: torch.device, n_channels: int) -> Callable[[int], float]:
+    """A function of a number of steps that gives the images a second of training on one random batch."""
+    mean = (0.5,) * n_channels
+    spec = models.ModelSpec(
+        recipe.backbone, tuple(map(str, range(CLASSES))), n_channels, phase.size, mean, mean, recipe.drop_rate
+    )
+    model = models.create(spec, pretrained=False).to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    dtype = models.precision_of(recipe.precision, place, model, phase.size)
+    scaler = torch.amp.GradScaler(place.type, enabled=dtype == torch.float16)
+    shape = (phase.batch_size, n_channels, phase.size, phase.size)
+    x = torch.randn(shape, device=place).contiguous(memory_format=torch.channels_last)
+    y = (torch.rand(phase.batch_size, CLASSES, device=place) < 0.2).float()
+    if recipe.compile:
+        model.compile(dynamic=False)
+
+    def steps(n: int) -> float:
+        _wait(place)
+        started = time.perf_counter()
+        for _ in range(n):
+            with models.autocast(place, dtype):
+                logits = model(x)
+            scaler.scale(bce(logits, y)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+        _wait(place)
+        return n * phase.batch_size / (time.perf_counter() - started)
+
+    return steps
+
+
+def _wait(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+
+
+def _reading(cache: Path, labels: Labels, device: Any, batch: int) -> float:
+    loader = Loader(CacheBatches(cache, labels.targets, "none"), torch.device(device.name), device.n_loaders)
+    order = np.random.default_rng(0).permutation(len(labels.ids))
+
+    def read() -> None:
+        for images, _ in loader(in_order(order, batch)):
+            images.shape  # noqa: B018
+        _wait(torch.device(device.name))
+
+    return timed(read, len(order))
+
+
+def _batched(recipe: Recipe, phase: Phase, cache: Path, place: torch.device) -> float:
+    augment = Batched(recipe.augment)
+    images = torch.from_numpy(np.load(cache, mmap_mode="r")[: phase.batch_size].copy()).to(place)
+    n = images.shape[-1]
+    prepare = models.Input((0.5,) * n, (0.5,) * n, phase.size, augment).to(place)
+
+    def work() -> None:
+        for seed in range(10):
+            prepare(images, augment.draw(len(images), seed))
+        _wait(place)
+
+    return timed(work, 10 * len(images))
+
+
+def _by_albumentations(recipe: Recipe, cache: Path) -> float:
+    transform, images = training_transform(recipe.augment), np.load(cache, mmap_mode="r")[:64].copy()
+    return timed(lambda: transform(images, 0), len(images))
+
+
+def _predicting(
+    recipe: Recipe, trainer: Trainer, cache: Path, phase: Phase, place: torch.device, n_loaders: int
+) -> float:
+    views = [VIEWS[view] for view in view_names(recipe.views)]
+    model, dtype = trainer.averaged.eval(), models.precision_of(recipe.precision, place, trainer.model)
+    prepare = models.Input(trainer.spec.mean, trainer.spec.std, phase.size).to(place)
+    loader = Loader(CacheBatches(cache, None, "none"), place, n_loaders)
+    rows = np.arange(min(len(trainer.targets), 1024 if place.type == "cpu" else 4096))
+
+    def predict() -> None:
+        with torch.inference_mode(), models.autocast(place, dtype):
+            for images, _ in loader(in_order(rows, max(1, recipe.predict_batch_size // len(views)))):
+                models.of_views(model, prepare(images), views)
+        _wait(place)
+
+    return timed(predict, len(rows), 3)
+
+
+def _fastai_rate(
+    python: str, images: ImageSet, backbone: str, size: int, batch: int, n_threads: int
+) -> float:
+    """Images a second of fastai's training on the same files, in another environment."""
+    files = "\n".join(str(paths[0].resolve()) for paths in images.paths[: 64 * batch])
+    answer = subprocess.run(
+        [python, str(FASTAI), backbone, str(size), str(batch), str(n_threads)],
+        input=files, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(answer.stdout.split()[-1])
