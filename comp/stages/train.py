@@ -23,17 +23,18 @@ from comp.artifacts import (
     cache_dir,
     checkpoint_path,
     is_done,
-    locked,
     log_path,
     model_path,
     plain,
     replacing,
     started_path,
+    training_files,
     write_json,
     write_text,
 )
 from comp.batches import CacheBatches, epoch_steps, in_order, load_batches
 from comp.budget import check_time, deadline_in
+from comp.cluster import run_on_ray
 from comp.config import Phase, Recipe
 from comp.console import clock, say
 from comp.errors import CompError
@@ -46,9 +47,10 @@ from comp.parallel import Device, Report, devices, run_jobs
 from comp.schedule import rate
 from comp.stamps import train_stamp
 from comp.thresholds import global_threshold
+from comp.weights import weights_file
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) -> None:
+def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, on: str) -> None:
     deadline = deadline_in(budget)
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
@@ -73,8 +75,28 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) 
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
         f"{len(labels.ids):,} images"
     )
-    jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
-    run_jobs(train_fold, jobs, devices(len(folds)), deadline)
+    asked = recipe.model_copy(update={"weights": None}) if on == "ray" else recipe  # they come by _weights
+    jobs = {f"fold {fold}": (asked, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
+    if on == "ray":
+        files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
+        run_on_ray(
+            train_fold, jobs, files, n_jobs=len(folds), deadline=deadline, environment=_weights(recipe)
+        )
+    else:
+        run_jobs(train_fold, jobs, devices(len(folds)), deadline)
+
+
+def _weights(recipe: Recipe) -> dict[str, Path]:
+    """COMP_WEIGHTS for other machines, which may have neither the recipe's weights nor internet."""
+    if not recipe.pretrained:
+        return {}
+    path = weights_file(recipe.backbone, recipe.weights)
+    if path is None:
+        path = cache_dir(recipe.competition.name) / f"{recipe.backbone}.safetensors"
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_bytes(models.pretrained_weights(recipe.backbone))
+    return {"COMP_WEIGHTS": path}
 
 
 def train_fold(
@@ -92,9 +114,7 @@ def train_fold(
 ) -> None:
     """Train one fold to its model file, from its last checkpoint if there is one with the same stamp. Raises
     TimeIsUp where the next epoch would not end before the deadline."""
-    with locked(
-        checkpoint_path(recipe.name, fold).with_name(".lock"), f"training fold {fold} of {recipe.name}"
-    ):
+    with training_files(recipe.name, fold).locked():
         if is_done(model_path(recipe.name, fold), stamp, force=force):
             report(line="was finished by another process")
             return
@@ -112,6 +132,7 @@ def train_fold(
             check_time(deadline, trainer.progress(), needed=trainer.expected_seconds())
             report(line=trainer.epoch(report, deadline))
             trainer.save()
+            report(saved=True)
         trainer.write_log()
         models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
         checkpoint_path(recipe.name, fold).unlink(missing_ok=True)
