@@ -88,9 +88,9 @@ def run_on_ray(
             stack.enter_context(files[name].locked())
         ray = _connected()
         stack.callback(ray.shutdown)  # which ends all that still runs
-        late: dict[str, str] = {}
-        _supervise(ray, job, arguments, files, n_jobs, deadline, dict(environment or {}), late)
-    if late:
+        jobs = Jobs(ray, job, arguments, files, n_jobs, deadline, dict(environment or {}))
+        jobs.run()
+    if late := jobs.late:
         raise TimeIsUp(", ".join(f"{name}: {late[name]}" for name in arguments if name in late))
 
 
@@ -109,9 +109,8 @@ def _connected() -> Any:
     try:
         address = canonicalize_bootstrap_address_or_die(wanted or "auto")
         host, _, port = address.rpartition(":")
-        socket.create_connection(
-            (host.strip("[]"), int(port)), timeout=10
-        ).close()  # Ray takes minutes for it
+        # Where nobody listens Ray would try for minutes.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address, runtime_env=package, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         looked = f"RAY_ADDRESS={wanted}" if wanted else "on this machine"
@@ -119,6 +118,7 @@ def _connected() -> Any:
             f"no Ray cluster ({looked}): {' '.join(str(error).split())[:200]}; start one with "
             "`ray start --head` here and `ray start --address=…` on other machines, or leave out --on ray"
         ) from error
+    ray._private.worker._worker_logs_enabled = False  # its words on lost workers; a line of ours says it
     return ray
 
 
@@ -139,107 +139,125 @@ def _fits(device: Device, node: Mapping[str, float]) -> bool:
     return node.get("CPU", 0) >= device.n_threads if device.name == "cpu" else node.get("GPU", 0) >= 1
 
 
-def _supervise(
-    ray: Any,
-    job: Job,
-    arguments: dict[str, tuple[Any, ...]],
-    files: dict[str, JobFiles],
-    n_jobs: int,
-    deadline: float,
-    environment: dict[str, Path],
-    late: dict[str, str],
-) -> None:
-    """Start all jobs, show and write what they send, and start again those that are lost. Jobs that the time
-    did not suffice for are added to `late`."""
-    home = ray.get_runtime_context().get_node_id()
-    source = _source(ray, home)
-    # What a job sends waits on its machine once 8 pieces are unread, so that memory stays bounded.
-    attempt = ray.remote(num_returns="streaming", max_retries=0, _generator_backpressure_num_objects=8)(work)
+class Jobs:
+    """The jobs of a run: started, shown, their files written, and those that are lost started again."""
 
-    def nodes() -> list[dict[str, float]]:
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    def __init__(
+        self,
+        ray: Any,
+        job: Job,
+        arguments: dict[str, tuple[Any, ...]],
+        files: dict[str, JobFiles],
+        n_jobs: int,
+        deadline: float,
+        environment: dict[str, Path],
+    ):
+        self.ray, self.job, self.arguments, self.files = ray, job, arguments, files
+        self.n_jobs, self.deadline, self.environment = n_jobs, deadline, environment
+        self.home = ray.get_runtime_context().get_node_id()
+        self.source = _source(ray, self.home)
+        # What a job sends waits on its machine once 8 pieces are unread, so that memory stays bounded.
+        self.attempt = ray.remote(
+            num_returns="streaming", max_retries=0, _generator_backpressure_num_objects=8
+        )(work)
+        self.device = place(self._nodes(), n_jobs)
+        self.running: dict[Any, str] = {}  # the stream of what a job sends, and its name
+        self.machines: dict[str, str] = {}  # of the jobs that have started
+        self.losses = dict.fromkeys(arguments, 0)
+        self.late: dict[str, str] = {}  # the jobs that the time did not suffice for, and what they had done
 
-    def start(name: str) -> None:
-        cores = 0 if device.name != "cpu" else device.n_threads
-        resources = {"num_cpus": cores, "num_gpus": int(not cores)}
+    def run(self) -> None:
+        for name in self.arguments:
+            self._start(name)
+        told = time.monotonic()
+        with Bars() as bars:
+            while self.running:
+                waiting = {stream: name for stream, name in self.running.items() if name not in self.machines}
+                if waiting and (self.late or time.time() > self.deadline):
+                    for stream, name in waiting.items():
+                        self._withdraw(stream)
+                        self.late[name] = "not started"
+                    continue
+                if waiting and not any(_fits(self.device, node) for node in self._nodes()):
+                    self.device = place(self._nodes(), self.n_jobs)  # the machines it was chosen for are lost
+                    for stream, name in waiting.items():
+                        self._withdraw(stream)
+                        self._start(name)
+                if len(waiting) == len(self.running) and time.monotonic() - told > 30:
+                    told = time.monotonic()
+                    say("waits for a free place in the Ray cluster")
+                for stream in self.ray.wait(list(self.running), num_returns=1, timeout=1)[0]:
+                    self._next(stream, bars)
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def _start(self, name: str) -> None:
+        args, paths = self.arguments[name], self.files[name].paths
         parcel = Parcel(
-            job,
-            arguments[name],
-            device,
-            {path: identity(path) for path in paths_in((arguments[name], environment), files[name].paths)},
-            environment,
-            {path: path.stat().st_size if path.exists() else None for path in files[name].paths},
+            self.job,
+            args,
+            self.device,
+            {path: identity(path) for path in paths_in((args, self.environment), but=paths)},
+            self.environment,
+            {path: path.stat().st_size if path.exists() else None for path in paths},
             runs_dir(),
-            files[name].every,
-            home,
+            self.files[name].every,
+            self.home,
             Path.cwd(),
-            deadline,
+            self.deadline,
         )
-        machines.pop(name, None)
-        running[attempt.options(**resources).remote(parcel, source)] = name
+        on_cpu = self.device.name == "cpu"
+        resources = {"num_cpus": self.device.n_threads if on_cpu else 0, "num_gpus": 0 if on_cpu else 1}
+        self.machines.pop(name, None)
+        self.running[self.attempt.options(**resources).remote(parcel, self.source)] = name
 
-    device = place(nodes(), n_jobs)
-    running: dict[Any, str] = {}  # what a job sends, and its name
-    machines: dict[str, str] = {}  # of the jobs that have started
-    losses = dict.fromkeys(arguments, 0)
-    told = time.monotonic()
-    for name in arguments:
-        start(name)
-    with Bars() as bars:
-        while running:
-            waiting = {stream: name for stream, name in running.items() if name not in machines}
-            if waiting and (late or time.time() > deadline):
-                for stream, name in waiting.items():
-                    ray.cancel(stream)
-                    late[name] = "not started"
-                    del running[stream]
-                continue
-            if waiting and not any(_fits(device, node) for node in nodes()):
-                device = place(nodes(), n_jobs)  # the machines that it was chosen for are lost
-                for stream, name in waiting.items():
-                    ray.cancel(stream)
-                    del running[stream]
-                    start(name)
-            if len(waiting) == len(running) and time.monotonic() - told > 30:
-                told = time.monotonic()
-                say(f"waits for a free {'GPU' if device.name != 'cpu' else 'place'} in the Ray cluster")
-            for stream in ray.wait(list(running), num_returns=1, timeout=1)[0]:
-                name = running[stream]
-                try:
-                    event = ray.get(next(stream))
-                    if "file" in event:
-                        _receive(ray, stream, event)
-                        losses[name] = 0
-                    elif "gone" in event:
-                        event["gone"].unlink(missing_ok=True)
-                    elif "machine" in event:
-                        machines[name] = event["machine"]
-                    elif "late" in event:
-                        late[name] = event["late"]
-                    elif "error" in event:
-                        raise CompError(f"{name} on {machines[name]}: {event['error']}")
-                    elif "failed" in event:
-                        raise RuntimeError(f"{name} on {machines[name]} failed:\n{event['failed']}")
-                    else:
-                        show(bars, name, event)
-                except StopIteration:
-                    del running[stream]
-                except ray.exceptions.RayTaskError as error:
-                    last = str(error).strip().splitlines()[-1]
-                    raise CompError(
-                        f"{name} can't start: {last}; all machines of the cluster need what comp needs"
-                    ) from error
-                except ray.exceptions.RayError as error:
-                    del running[stream]
-                    losses[name] += 1
-                    machine = machines.get(name, "a machine")
-                    if losses[name] > MAX_LOSSES:
-                        raise CompError(
-                            f"{name} lost its worker {losses[name]} times in a row, last on {machine}: "
-                            f"{str(error).strip().splitlines()[0]}"
-                        ) from error
-                    say(f"{name}  lost its worker on {machine} ({type(error).__name__}); it is started again")
-                    start(name)
+    def _withdraw(self, stream: Any) -> None:
+        self.ray.cancel(stream)
+        del self.running[stream]
+
+    def _next(self, stream: Any, bars: Bars) -> None:
+        """Take what a job has sent, or see that it has ended."""
+        name, errors = self.running[stream], self.ray.exceptions
+        try:
+            self._take(name, self.ray.get(next(stream)), stream, bars)
+        except StopIteration:
+            del self.running[stream]
+        except errors.RayTaskError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise CompError(
+                f"{name} can't start: {last}; all machines of the cluster need what comp needs"
+            ) from error
+        except errors.RayError as error:
+            del self.running[stream]
+            self.losses[name] += 1
+            machine = self.machines.get(name, "a machine")
+            if self.losses[name] > MAX_LOSSES:
+                reason = str(error).strip().splitlines()[0]
+                raise CompError(
+                    f"{name} lost its worker {self.losses[name]} times in a row, last on {machine}: {reason}"
+                ) from error
+            say(f"{name}  lost its worker on {machine} ({type(error).__name__}); it is started again")
+            self._start(name)
+
+    def _take(self, name: str, event: dict[str, Any], stream: Any, bars: Bars) -> None:
+        if "machine" in event:
+            self.machines[name] = event["machine"]
+        elif "file" in event:
+            with replacing(event["file"]) as temporary, temporary.open("wb") as file:
+                for _ in range(event["pieces"]):
+                    file.write(self.ray.get(next(stream)))
+            self.losses[name] = 0
+        elif "gone" in event:
+            event["gone"].unlink(missing_ok=True)
+        elif "late" in event:
+            self.late[name] = event["late"]
+        elif "error" in event:
+            raise CompError(f"{name} on {self.machines[name]}: {event['error']}")
+        elif "failed" in event:
+            raise RuntimeError(f"{name} on {self.machines[name]} failed:\n{event['failed']}")
+        else:
+            show(bars, name, event)
 
 
 def identity(path: Path) -> tuple[int, str]:
@@ -270,12 +288,6 @@ def replaced(value: Any, change: Callable[[Path], Path]) -> Any:
     if type(value) is dict:
         return {key: replaced(item, change) for key, item in value.items()}
     return value
-
-
-def _receive(ray: Any, stream: Any, event: dict[str, Any]) -> None:
-    with replacing(event["file"]) as temporary, temporary.open("wb") as file:
-        for _ in range(event["pieces"]):
-            file.write(ray.get(next(stream)))
 
 
 # --- on the job's machine -----------------------------------------------------------------------------------
@@ -312,7 +324,8 @@ def _work(parcel: Parcel, source: Any, events: queue.Queue) -> None:
         events.put({"error": text})
     except Exception:
         events.put({"failed": traceback.format_exc()})
-    events.put(None)
+    finally:
+        events.put(None)
 
 
 def _work_in(

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 from comp.cli import main
 from comp.cluster import place
@@ -27,7 +29,8 @@ pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
 
 QUICK = '{"health_check_period_ms":1000,"health_check_failure_threshold":3,"health_check_timeout_ms":3000}'
-SETTINGS = ["tiny.toml", "--set", "phases.0.epochs=12"]
+OVERRIDES = ("phases.0.epochs=12", "pretrained=true", "weights=weights")
+SETTINGS = ["tiny.toml", *(f"--set={override}" for override in OVERRIDES)]
 TRAIN, PREDICT = ["train", *SETTINGS], ["predict", *SETTINGS]
 
 
@@ -100,6 +103,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a competition, and in whole/ what a local run with a thread a fold makes of it."""
     folder = tmp_path_factory.mktemp("asking")
     (folder / "tiny.toml").write_text(TINY.replace("n_train = 90", "n_train = 400"))
+    (folder / "weights").mkdir()
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state, folder / "weights" / "test_resnet.safetensors")
     cores = os.sched_getaffinity(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

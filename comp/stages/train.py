@@ -75,8 +75,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
         f"{len(labels.ids):,} images"
     )
-    asked = recipe.model_copy(update={"weights": None}) if on == "ray" else recipe  # they come by _weights
-    jobs = {f"fold {fold}": (asked, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
+    jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
     if on == "ray":
         files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
         run_on_ray(
@@ -87,7 +86,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
 
 
 def _weights(recipe: Recipe) -> dict[str, Path]:
-    """COMP_WEIGHTS for other machines, which may have neither the recipe's weights nor internet."""
+    """The weights for other machines, which may have neither these files nor internet."""
     if not recipe.pretrained:
         return {}
     path = weights_file(recipe.backbone, recipe.weights)
@@ -96,7 +95,7 @@ def _weights(recipe: Recipe) -> dict[str, Path]:
         if not path.exists():
             with replacing(path) as temporary:
                 temporary.write_bytes(models.pretrained_weights(recipe.backbone))
-    return {"COMP_WEIGHTS": path}
+    return {"COMP_WEIGHTS_COPY": path}
 
 
 def train_fold(
