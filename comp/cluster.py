@@ -115,7 +115,7 @@ def _connected() -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         looked = f"RAY_ADDRESS={wanted}" if wanted else "on this machine"
         raise CompError(
-            f"no Ray cluster ({looked}): {' '.join(str(error).split())[:200]}; start one with "
+            f"no Ray cluster ({looked}): {' '.join(str(error).split()).split('. ')[0][:200]}; start one with "
             "`ray start --head` here and `ray start --address=…` on other machines, or leave out --on ray"
         ) from error
     ray._private.worker._worker_logs_enabled = False  # its words on lost workers; a line of ours says it
