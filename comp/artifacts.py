@@ -5,12 +5,14 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,12 @@ def folds_path(competition: str, n_folds: int, seed: int) -> Path:
     return Path("folds") / f"{competition}-k{n_folds}-s{seed}.csv"
 
 
+def runs_dir() -> Path:
+    return Path(os.environ.get("COMP_RUNS", "runs"))
+
+
 def run_dir(recipe: str) -> Path:
-    return Path(os.environ.get("COMP_RUNS", "runs")) / recipe
+    return runs_dir() / recipe
 
 
 def fold_dir(recipe: str, fold: int) -> Path:
@@ -203,6 +209,31 @@ def waiting_lock(path: Path) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class JobFiles:
+    """What one job writes: its files, in an order in which they can be copied at any moment (what marks the
+    job complete comes last), and the lock that is held meanwhile."""
+
+    paths: tuple[Path, ...]
+    lock: Path
+    doing: str
+    every: float = math.inf  # seconds after which a copy is worth it, besides those when the job says so
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self.lock, self.doing)
+
+
+def training_files(recipe: str, fold: int) -> JobFiles:
+    paths = [f(recipe, fold) for f in (started_path, checkpoint_path, log_path, model_path)]
+    return JobFiles(tuple(paths), fold_dir(recipe, fold) / ".lock", f"training fold {fold} of {recipe}")
+
+
+def prediction_files(path: Path) -> JobFiles:
+    """Of predictions that will be at `path`, an npz file, and grow in an npy file beside it."""
+    paths = (*growing_paths(path.with_suffix(".npy")), path)
+    return JobFiles(paths, path.with_name(f".{path.name}.lock"), f"predicting {path}", every=30.0)
+
+
 # --- stamps -------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +323,15 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 # --- arrays that are filled in over a long time -------------------------------------------------------------
 
 
+def growing_paths(path: Path) -> tuple[Path, Path, Path]:
+    """A growing array's rows, its flags, and its stamp: a copy made in this order flags no row that it
+    lacks."""
+    partial, flags, meta = (
+        path.with_name(f".{path.name}.{end}") for end in ("partial", "done", "stamp.json")
+    )
+    return partial, flags, meta
+
+
 class GrowingArray:
     """A memory-mapped array at `path`, filled row by row in any order, that a killed process leaves
     resumable.
@@ -302,10 +342,8 @@ class GrowingArray:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, stamp: Stamp):
         self.path = path
-        self.partial = path.with_name(f".{path.name}.partial")
-        self.flags = path.with_name(f".{path.name}.done")
-        meta = path.with_name(f".{path.name}.stamp.json")
-        self.meta = meta
+        self.partial, self.flags, self.meta = growing_paths(path)
+        meta = self.meta
         wanted = plain({"shape": shape, "dtype": dtype, **stamp})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from comp.images import ImageSet, cached, decode, find_images
 from comp.labels import Labels
 from comp.losses import bce
 from comp.manifest import read_manifest
-from comp.parallel import devices, memory_in_use
+from comp.parallel import devices, memory_in_use, n_cores
 from comp.training import Trainer
 
 ROUNDS = 5  # of each measurement: medians are printed
@@ -98,10 +98,7 @@ def timed(work: Callable[[], Any], n: int, rounds: int = ROUNDS) -> float:
 
 def _files(images: ImageSet, folder: Path) -> None:
     """Decoding on one core, against building the cache on all."""
-    joined, n_cores = (
-        bool(images.channels),
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-    )
+    joined = bool(images.channels)
     some, rows = images.paths[:256], []
     for size in (64, 128, 256):
 
@@ -115,8 +112,8 @@ def _files(images: ImageSet, folder: Path) -> None:
 
         one = timed(decode_some, len(some))
         every = timed(build, len(images.ids), 3)
-        rows.append([f"{size} px", f"{one:,.0f}", f"{every:,.0f}", f"{every / one / n_cores:.2f}"])
-    table(["images/s", "decoded on 1 core", f"cached on {n_cores}", "of all cores"], rows)
+        rows.append([f"{size} px", f"{one:,.0f}", f"{every:,.0f}", f"{every / one / n_cores():.2f}"])
+    table(["images/s", "decoded on 1 core", f"cached on {n_cores()}", "of all cores"], rows)
 
 
 def _training(recipe: Recipe, phase: Phase, images: ImageSet, folder: Path, fastai: str | None) -> None:

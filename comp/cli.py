@@ -173,6 +173,16 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "kernel, the time of all its stages (default: 11h for train, 8.5h for infer)",
         },
     ),
+    "--on": (
+        ("train", "predict"),
+        {
+            "choices": ("local", "ray"),
+            "default": "local",
+            "help": "where the folds run: on this machine, or on the Ray cluster that it is part of "
+            "($RAY_ADDRESS, or the one that runs here), each with a GPU or a share of the CPUs, whose "
+            "number changes how results on CPUs round (default: local)",
+        },
+    ),
     "--to": (
         ("infer",),
         {"metavar": "FILE", "help": "the CSV to write (default: submission.csv)"},

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from comp import model as models
-from comp.artifacts import GrowingArray, locked, plain, read_stamp
+from comp.artifacts import GrowingArray, plain, prediction_files, read_stamp
 from comp.augment import VIEWS, view_names
 from comp.batches import CacheBatches, Loader, in_order
 from comp.budget import check_time
@@ -34,7 +34,7 @@ def predict_set(
 ) -> None:
     """Predict these rows of a cache with a finished model and save them at `path`; stopped
     anywhere, it goes on from there. Raises TimeIsUp at the deadline."""
-    with locked(path.with_name(f".{path.name}.lock"), f"predicting {path}"):
+    with prediction_files(path).locked():
         if read_stamp(path) == plain(stamp):
             report(line="was predicted by another process")
             return

@@ -54,16 +54,20 @@ def memory_in_use(device: torch.device) -> int:
         return most if sys.platform == "darwin" else most * 1024
 
 
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def devices(n_jobs: int) -> list[Device]:
     """The places where jobs run at once. On CPUs the cores are shared out evenly: small networks gain more
     from folds side by side than from threads. The split depends on the number of jobs asked for and not on
     how many are left, so that a resumed run rounds as the first did."""
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_gpus = torch.cuda.device_count()
     if n_gpus:
-        return [Device(f"cuda:{i}", max(1, n_cores // n_gpus)) for i in range(n_gpus)]
-    n_workers = max(1, min(n_jobs, n_cores))
-    return [Device("cpu", n_cores // n_workers)] * n_workers
+        return [Device(f"cuda:{i}", max(1, n_cores() // n_gpus)) for i in range(n_gpus)]
+    n_workers = max(1, min(n_jobs, n_cores()))
+    return [Device("cpu", n_cores() // n_workers)] * n_workers
 
 
 def run_jobs(
@@ -72,7 +76,8 @@ def run_jobs(
     """Run job(*arguments[name], device=…, report=…, deadline=…) for each name. `job` is a function of a
     module.
 
-    A job calls report(done=…, total=…) for its bar and report(line=…) for a line. The first error ends all
+    A job calls report(done=…, total=…) for its bar, report(line=…) for a line, and report(saved=True) once
+    it has saved what it goes on from. The first error ends all
     jobs and is raised here. A job that raises TimeIsUp ends alone: the others go on until they stop as well,
     no further one is started, and one TimeIsUp is raised here."""
     late: dict[str, str] = {}  # job: what it had done when its time was up
@@ -81,13 +86,13 @@ def run_jobs(
             for name, args in arguments.items():
 
                 def report(name: str = name, **event: Any) -> None:
-                    _show(bars, name, event)
+                    show(bars, name, event)
 
                 if late or time.time() > deadline:
                     late[name] = "not started"
                     continue
                 try:
-                    _call(job, args, places[0], report, deadline)
+                    call(job, args, places[0], report, deadline)
                 except TimeIsUp as stop:
                     late[name] = str(stop)
     elif arguments:
@@ -138,7 +143,7 @@ def _run_side_by_side(
             process.join()
 
 
-def _call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadline: float) -> None:
+def call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadline: float) -> None:
     """Run the job; what users can mend becomes a CompError."""
     try:
         job(*args, device=place, report=report, deadline=deadline)
@@ -162,13 +167,14 @@ def _drain(events: multiprocessing.Queue, bars: Bars, late: dict[str, str]) -> N
         if "late" in event:
             late[name] = event["late"]
         else:
-            _show(bars, name, event)
+            show(bars, name, event)
 
 
-def _show(bars: Bars, name: str, event: dict[str, Any]) -> None:
+def show(bars: Bars, name: str, event: dict[str, Any]) -> None:
+    """Print a job's line, or move its bar. That files were saved only matters to other machines."""
     if "line" in event:
         say(f"{name}  {event['line']}")
-    else:
+    elif "done" in event:
         bars.at(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
 
 
@@ -182,7 +188,7 @@ def _work(
 ) -> None:
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
-        _call(job, args, place, lambda **event: events.put((name, event)), deadline)
+        call(job, args, place, lambda **event: events.put((name, event)), deadline)
     except TimeIsUp as stop:
         events.put((name, {"late": str(stop)}))
     except CompError as error:

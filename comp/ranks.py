@@ -1,7 +1,9 @@
 """Data-parallel training within one job, as `torchrun` starts it: every rank works on its share of each
 batch, and the gradient is that of the whole batch. Rank 0 alone writes files and reports."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,6 +14,8 @@ import torch.distributed
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from comp.parallel import Device, n_cores
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -19,17 +23,36 @@ class Ranks:
     size: int = 1
 
     @classmethod
-    def started(cls) -> "Ranks":
-        """The ranks that torchrun tells of, joined; one alone without it."""
-        size = int(os.environ.get("WORLD_SIZE", 1))
-        if size == 1:
-            return cls()
-        if not torch.distributed.is_initialized():
-            if torch.cuda.is_available():
-                torch.cuda.set_device(local_rank())
-            backend = "nccl" if torch.cuda.is_available() else "gloo"
-            torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
-        return cls(torch.distributed.get_rank(), size)
+    def of_torchrun(cls) -> "Ranks":
+        """As torchrun tells of them; one alone without it."""
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    @classmethod
+    @contextlib.contextmanager
+    def joined(cls) -> Iterator["Ranks"]:
+        """The ranks, which know of each other in here; all but the first are silent."""
+        ranks = cls.of_torchrun()
+        if ranks.size == 1:
+            yield ranks
+            return
+        device = torch.device(ranks.place().name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
+        with contextlib.ExitStack() as stack:
+            if not ranks.is_first:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))  # noqa: PTH123
+            yield ranks
+        torch.distributed.destroy_process_group()
+
+    def place(self) -> Device:
+        """This rank's GPU, or its share of the cores."""
+        n_here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        n_threads = max(1, n_cores() // n_here)
+        return Device(
+            f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu", n_threads
+        )
 
     @property
     def is_first(self) -> bool:
@@ -70,7 +93,3 @@ class Ranks:
             return model
         ids = [device.index] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
-
-
-def local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", 0))

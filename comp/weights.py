@@ -9,7 +9,9 @@ from comp.errors import CompError
 
 def weights_file(backbone: str, weights: str | None) -> Path | None:
     """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's
-    own."""
+    own. On a machine of a cluster it is $COMP_WEIGHTS_COPY, of the file that the machine that asked found."""
+    if copy := os.environ.get("COMP_WEIGHTS_COPY"):
+        return Path(copy)
     for place in (weights, os.environ.get("COMP_WEIGHTS")):
         if not place:
             continue

@@ -26,9 +26,11 @@ GPU_WORK = {
 KEPT = {"data", "runs", "folds", "submissions"}
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, *, at_once: bool = False) -> set[str]:
+    """What a module imports; `at_once`: when it is imported itself, and not in a function."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -44,6 +46,8 @@ def test_nothing_imports_a_stage_and_only_gpu_work_imports_torch(path: Path):
         assert not [name for name in found if name.split(".")[0] in ("torch", "timm", "albumentations")]
     if path.stem != "kaggle_api":
         assert not [name for name in found if name.split(".")[0] == "kaggle"]
+    ray = imports(path, at_once=path.stem == "cluster")  # an extra, and slow to import
+    assert not [name for name in ray if name.split(".")[0] == "ray"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

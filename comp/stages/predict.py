@@ -16,11 +16,13 @@ from comp.artifacts import (
     model_path,
     oof_path,
     plain,
+    prediction_files,
     read_stamp,
     test_path,
 )
 from comp.augment import view_names
 from comp.budget import deadline_in
+from comp.cluster import run_on_ray
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
@@ -31,7 +33,7 @@ from comp.parallel import devices, run_jobs
 from comp.stamps import train_stamp
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) -> None:
+def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, on: str) -> None:
     deadline = deadline_in(budget)
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
@@ -76,4 +78,8 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) 
         for label, (split, fold, path, ids, stamp) in jobs.items()
     }
     say(f"predict: {recipe.name}, {len(views)} views, {', '.join(arguments)}")
-    run_jobs(predict_set, arguments, devices(len(folds)), deadline)
+    if on == "ray":
+        files = {label: prediction_files(path) for label, (_, _, path, *_) in jobs.items()}
+        run_on_ray(predict_set, arguments, files, n_jobs=len(folds), deadline=deadline)
+    else:
+        run_jobs(predict_set, arguments, devices(len(folds)), deadline)

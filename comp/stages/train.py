@@ -16,15 +16,17 @@ from comp.artifacts import (
     cache_dir,
     checkpoint_path,
     is_done,
-    locked,
     model_path,
+    replacing,
     started_path,
+    training_files,
     write_json,
 )
 from comp.budget import NEVER, deadline_in
+from comp.cluster import run_on_ray
 from comp.config import Recipe
 from comp.console import say
-from comp.errors import TimeIsUp
+from comp.errors import CompError, TimeIsUp
 from comp.images import cached
 from comp.labels import Labels
 from comp.manifest import read_training
@@ -32,9 +34,17 @@ from comp.parallel import Device, Report, devices, run_jobs
 from comp.ranks import Ranks
 from comp.stamps import train_stamp
 from comp.training import HEADER, Trainer
+from comp.weights import weights_file
 
 
-def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) -> None:
+def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, on: str) -> None:
+    with Ranks.joined() as ranks:
+        if ranks.size > 1 and on == "ray":
+            raise CompError("--on ray starts its jobs itself; leave out torchrun")
+        _run(recipe, folds, force, budget, on, ranks)
+
+
+def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on: str, ranks: Ranks) -> None:
     deadline = deadline_in(budget)
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
@@ -60,7 +70,27 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None) 
         f"{len(labels.ids):,} images"
     )
     jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
-    run_jobs(train_fold, jobs, devices(len(folds)), deadline)
+    if on == "ray":
+        files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
+        run_on_ray(
+            train_fold, jobs, files, n_jobs=len(folds), deadline=deadline, environment=_weights(recipe)
+        )
+    else:
+        places = [ranks.place()] if ranks.size > 1 else devices(len(folds))
+        run_jobs(train_fold, jobs, places, deadline)
+
+
+def _weights(recipe: Recipe) -> dict[str, Path]:
+    """The weights for other machines, which may have neither these files nor internet."""
+    if not recipe.pretrained:
+        return {}
+    path = weights_file(recipe.backbone, recipe.weights)
+    if path is None:
+        path = cache_dir(recipe.competition.name) / f"{recipe.backbone}.safetensors"
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_bytes(models.pretrained_weights(recipe.backbone))
+    return {"COMP_WEIGHTS_COPY": path}
 
 
 def train_fold(
@@ -78,9 +108,8 @@ def train_fold(
 ) -> None:
     """Train one fold to its model file, from its last checkpoint if there is one with the same stamp. Raises
     TimeIsUp where the next epoch would not end before the deadline."""
-    ranks = Ranks.started()
-    lock = checkpoint_path(recipe.name, fold).with_name(".lock")
-    with locked(lock, f"training fold {fold} of {recipe.name}") if ranks.is_first else nullcontext():
+    ranks = Ranks.of_torchrun()
+    with training_files(recipe.name, fold).locked() if ranks.is_first else nullcontext():
         if ranks.agreed(is_done(model_path(recipe.name, fold), stamp, force=force)):
             report(line="was finished by another process")
             return
@@ -102,6 +131,7 @@ def train_fold(
             report(line=trainer.epoch(report, deadline if ranks.size == 1 else NEVER))
             if ranks.is_first:
                 trainer.save()
+                report(saved=True)
         if ranks.is_first:
             trainer.write_log()
             models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
