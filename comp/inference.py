@@ -47,6 +47,7 @@ def predict_set(
         probs = GrowingArray(path.with_suffix(".npy"), (len(rows), len(spec.classes)), "float32", stamp)
         todo = probs.missing()
         n_at_once = max(1, recipe.predict_batch_size // len(views))  # all views of so many images at once
+        fitting = models.Parts()
         loader = Loader(CacheBatches(cache, None, "none"), place, device.n_loaders)
         steps = in_order(rows[todo], n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
@@ -59,7 +60,7 @@ def predict_set(
         with torch.inference_mode(), models.autocast(place, dtype):
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
-                mean = models.of_views(model, prepare(images), views)
+                mean = fitting(lambda part: models.of_views(model, prepare(part), views), images)
                 put()
                 earlier = todo[i * n_at_once :][: len(images)], mean
                 done += len(images)

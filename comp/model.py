@@ -4,7 +4,7 @@ batch."""
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,25 @@ def _cpu_multiplies_bf16() -> bool:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Parts:
+    """Works on batches as a whole, or in parts where memory runs out, which it remembers."""
+
+    def __init__(self) -> None:
+        self.size = 0  # images at once; 0: all
+
+    def __call__(self, work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """What `work` gives for the images, under each other."""
+        while True:
+            try:
+                return torch.cat([work(part) for part in images.split(self.size or len(images))])
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.size == 1:
+                    raise
+                self.size = max(1, (self.size or len(images)) // 2)
+            if images.is_cuda:
+                torch.cuda.empty_cache()
 
 
 def checkpoint_gradients(model: nn.Module, backbone: str) -> None:

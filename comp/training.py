@@ -83,6 +83,7 @@ class Trainer:
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.n_steps_done = 0
         self.n_more_parts = 1  # by how much batches are cut further than asked for, since memory ran out
+        self.fitting = models.Parts()  # of validation
         self.loader: tuple[int, Loader] | None = None  # with the size of its phase
         self.net: tuple[bool, nn.Module] | None = None  # what runs the model, and whether for the head alone
 
@@ -237,12 +238,11 @@ class Trainer:
                 for k, (a, b) in enumerate(zip(cuts[:-1], cuts[1:])):
                     quiet = self.ranks.size > 1 and k + 1 < n_parts
                     with net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
-                        x = prepare(images[a:b], draws[a:b] if draws else None)
-                        with models.autocast(self.device, dtype):
-                            logits = net(x)
-                        loss = bce(logits, targets[a:b]) * ((b - a) * self.ranks.size / n_all)
-                        self.scaler.scale(loss).backward()
-                        total += loss.detach()
+                        part = draws[a:b] if draws else None
+                        share = (b - a) * self.ranks.size / n_all
+                        total += self._backward_part(
+                            net, prepare, dtype, images[a:b], targets[a:b], part, share
+                        )
                 return total
             except RuntimeError as error:
                 if not models.is_out_of_memory(error) or self.ranks.size > 1 or n < 4 * n_parts:
@@ -252,6 +252,24 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             report(line=f"memory is full: batches of {n} are worked on in {2 * n_parts} parts from here on")
+
+    def _backward_part(
+        self,
+        net: nn.Module,
+        prepare: nn.Module,
+        dtype: torch.dtype,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        draws: Draws | None,
+        share: float,
+    ) -> torch.Tensor:
+        """A function of its own, so that nothing of it is left in memory when memory runs out."""
+        x = prepare(images, draws)
+        with models.autocast(self.device, dtype):
+            logits = net(x)
+        loss = bce(logits, targets) * share
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def _step(self) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -296,7 +314,7 @@ class Trainer:
         for images, _ in loader(in_order(mine, self.recipe.predict_batch_size)):
             check_time(deadline, self.progress())
             with models.autocast(self.device, dtype):
-                parts.append(model(prepare(images)).float().cpu())
+                parts.append(self.fitting(lambda part: model(prepare(part)).float(), images).cpu())
         logits = torch.from_numpy(self.ranks.gathered(torch.cat(parts).numpy()))
         targets = self.targets[self.valid_rows]
         valid_loss = float(bce(logits, torch.from_numpy(targets)))

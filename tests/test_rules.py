@@ -22,6 +22,7 @@ GPU_WORK = {
     "predict",
     "ranks",
     "training",
+    *("bench_speed", "bench_fastai"),
 }
 KEPT = {"data", "runs", "folds", "submissions"}
 

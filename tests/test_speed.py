@@ -1,0 +1,270 @@
+"""The paths that make training fast or let it fit: each ends where the plain one ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from timm.utils import ModelEmaV3
+
+from comp import bench_speed
+from comp import model as models
+from comp.augment import VIEWS, Batched, Draws
+from comp.batches import CacheBatches, Loader, epoch_steps
+from comp.cli import main
+from comp.labels import Labels
+from comp.training import Trainer
+from tests.conftest import comp
+
+PLAIN = ["tiny.toml", "--folds", "0", "--set", "backbone=test_convnext", "--set", "phases.0.size=32"]
+EXACT = [
+    *PLAIN,
+    "--set",
+    "precision=fp32",
+    "--set",
+    "augment='satellite'",
+]  # layer norms: no batch statistics
+
+
+def images_of(n: int, size: int = 16, channels: int = 3) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (n, size, size, channels), np.uint8))
+
+
+def nothing(n: int) -> dict[str, np.ndarray]:
+    return {
+        "symmetry": np.zeros(n, int),
+        "moved": np.zeros(n, bool),
+        "moves": np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1)),
+        "contrast": np.ones(n, np.float32),
+        "brightness": np.zeros(n, np.float32),
+    }
+
+
+def prepared(images: torch.Tensor, **changes: np.ndarray) -> torch.Tensor:
+    """What becomes of images, in values 0 … 255."""
+    draws = Draws(**{**nothing(len(images)), **changes})
+    channels = images.shape[-1]
+    prepare = models.Input((0.0,) * channels, (1 / 255,) * channels, images.shape[1], Batched("satellite"))
+    return prepare(images, draws).permute(0, 2, 3, 1)
+
+
+def test_each_symmetry_is_the_view_of_its_number():
+    images = images_of(8, channels=4)
+    found = prepared(images, symmetry=np.arange(8))
+    for k, view in enumerate(VIEWS.values()):
+        expected = view(images[k : k + 1].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[0]
+        assert torch.allclose(found[k], expected.float(), atol=1e-3)
+
+
+def test_light_is_that_of_albumentations():
+    images = images_of(2) // 2 + 60  # nothing is clipped
+    contrast, brightness = np.array([1.1, 0.93], np.float32), np.array([0.05, -0.08], np.float32)
+    found = prepared(images, contrast=contrast, brightness=brightness)
+    for k in range(2):
+        transform = A.RandomBrightnessContrast(
+            contrast_limit=(contrast[k] - 1,) * 2, brightness_limit=(brightness[k],) * 2, p=1
+        )
+        expected = transform(image=images[k].numpy())["image"].astype(float)
+        assert np.abs(found[k].numpy() - expected).max() < 1.01  # it rounds to whole numbers
+
+
+def test_moves_are_those_of_albumentations():
+    y, x = np.mgrid[0:32, 0:32]
+    smooth = (np.stack([x + y, 2 * x, 62 - 2 * y], -1) * 3 + 20).astype(np.uint8)
+    images = torch.from_numpy(np.stack([smooth] * 4))
+    turn, zoom, shift = np.radians([0, 12, 0, -9]), [1.0, 1.0, 1.1, 0.95], [(4, 0), (0, 0), (0, 0), (-2, 3)]
+    moves = np.zeros((4, 2, 3), np.float32)
+    for k in range(4):
+        rotation = np.array([[np.cos(turn[k]), -np.sin(turn[k])], [np.sin(turn[k]), np.cos(turn[k])]])
+        moves[k, :, :2] = rotation / zoom[k]
+        moves[k, :, 2] = -(rotation / zoom[k]) @ (np.array(shift[k]) / 16)
+    found = prepared(images, moved=np.ones(4, bool), moves=moves)
+    for k in range(4):
+        transform = A.Affine(
+            scale=zoom[k], rotate=(float(np.degrees(turn[k])),) * 2, border_mode=4, p=1,
+            translate_px={"x": (shift[k][0],) * 2, "y": (shift[k][1],) * 2},
+        )  # fmt: skip
+        other = A.Affine(
+            scale=zoom[k], rotate=(float(-np.degrees(turn[k])),) * 2, border_mode=4, p=1,
+            translate_px={"x": (shift[k][0],) * 2, "y": (shift[k][1],) * 2},
+        )  # fmt: skip
+        inner = slice(9, 23)
+        errors = [
+            np.abs(found[k].numpy() - t(image=smooth)["image"].astype(float))[inner, inner].mean()
+            for t in (transform, other)  # which way is forward is the library's business
+        ]
+        assert min(errors) < 2.5, (k, errors)
+
+
+def test_what_is_drawn_depends_on_the_seed_alone_and_covers_its_range():
+    batched = Batched("satellite")
+    first, again, other = batched.draw(4000, 1), batched.draw(4000, 1), batched.draw(4000, 2)
+    assert first and again and other
+    assert all(np.array_equal(getattr(first, k), getattr(again, k)) for k in Draws.__dataclass_fields__)
+    assert not np.array_equal(first.moves, other.moves)
+    assert np.abs(np.bincount(first.symmetry, minlength=8) - 500).max() < 100
+    assert 0.45 < first.moved.mean() < 0.55 and 0.45 < (first.contrast != 1).mean() < 0.55
+    zoom = 1 / np.sqrt(np.linalg.det(first.moves[:, :, :2]))
+    assert 0.9 <= zoom.min() < 0.91 and 1.09 < zoom.max() <= 1.1001
+    assert np.abs(first.moves[:, :, 2]).max() <= 0.12
+    part = first[10:20]
+    assert np.array_equal(part.brightness, first.brightness[10:20])
+    assert Batched("none").draw(10, 0) is None
+
+
+def test_a_cache_on_the_device_gives_the_batches_that_reading_gives(tmp_path: Path):
+    np.save(tmp_path / "cache.npy", images_of(40).numpy())
+    steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
+    dataset = CacheBatches(tmp_path / "cache.npy", np.eye(40), "none")
+    read, kept = (
+        list(Loader(dataset, torch.device("cpu"), 0, resident=resident)(steps)) for resident in (False, True)
+    )
+    for (a, b), (c, d) in zip(read, kept, strict=True):
+        assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def trained(name: str, *more: str, n_ranks: int = 1) -> dict[str, np.ndarray]:
+    arguments = ["train", *EXACT, *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMP_RUNS", name)
+        if n_ranks == 1:
+            assert main(arguments) == 0
+        else:
+            launcher = ["torch.distributed.run", "--nproc-per-node", str(n_ranks), "-m", "comp"]
+            answer = subprocess.run(
+                [sys.executable, "-m", *launcher, *arguments], capture_output=True, text=True, timeout=300
+            )
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+            assert answer.stdout.count("fold 0  epoch") == 1  # one of them speaks
+    return load_file(Path(name) / "tiny" / "fold0" / "model.safetensors")
+
+
+@pytest.fixture
+def ready(here: Path) -> Path:
+    for stage in ("download", "folds"):
+        assert main([stage, "tiny.toml"]) == 0
+    return here
+
+
+def test_parts_ranks_and_recomputed_activations_end_with_the_same_weights(ready: Path):
+    plain = trained("plain")
+    parts = ["--set", "phases.0.accumulate=4", "--set", "phases.1.accumulate=3"]
+    others = {
+        "parts": trained("parts", *parts),
+        "recomputed": trained("recomputed", "--set", "gradient_checkpointing=true"),
+        "two ranks in parts": trained("ranks", *parts, n_ranks=2),
+    }
+    for name, weights in others.items():
+        assert max(np.abs(weights[key] - plain[key]).max() for key in plain) < 2e-6, name
+
+
+def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **changes) -> Trainer:
+    from comp.config import load_recipe
+
+    monkeypatch.chdir(folder)
+    recipe = load_recipe("demo", [f"{key}={value}" for key, value in changes.items()])
+    size = recipe.phases[0].size
+    np.save(folder / "cache.npy", images_of(n, size).numpy())
+    rng = np.random.default_rng(0)
+    labels = Labels(np.arange(n).astype(str), ("a", "b", "c"), (rng.random((n, 3)) < 0.4).astype(np.uint8))
+    return Trainer(
+        recipe, 0, labels, np.arange(n) % 3, {size: folder / "cache.npy"}, {}, torch.device("cpu"), 0
+    )
+
+
+def test_the_averaged_weights_are_those_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainer = trainer_of(tmp_path, monkeypatch, ema_decay=0.9)
+    reference = ModelEmaV3(trainer.model, decay=0.9, use_warmup=True)
+    step = trainer._step
+
+    def both() -> None:
+        step()
+        reference.update(trainer.model, trainer.n_steps_done)
+
+    monkeypatch.setattr(trainer, "_step", both)
+    trainer.epoch(lambda **_: None, float("inf"))
+    mine, wanted = trainer.averaged.state_dict(), reference.module.state_dict()
+    assert trainer.n_steps_done == 2 and all(torch.equal(mine[key], wanted[key]) for key in wanted)
+
+
+def test_memory_that_runs_out_makes_the_parts_smaller(ready: Path):
+    script = (
+        "import resource, sys, torch; torch.set_num_threads(1); torch.randn(9, 9) @ torch.randn(9, 9)\n"
+        "from comp import training\n"
+        "epoch = training.Trainer.epoch\n"
+        "def limited(self, *rest):\n"
+        "    used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (used + 1000 * 2**20,) * 2)\n"
+        "    return epoch(self, *rest)\n"
+        "training.Trainer.epoch = limited\n"
+        "from comp.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (ready / "limited.py").write_text(script)
+    arguments = ["train", "tiny.toml", "--folds", "0", "--set", "precision=fp32", "--set", "ema_decay=0"]
+    big = ["--set", "phases=[{size = 512, epochs = 1, batch_size = 40}]"]
+    answer = subprocess.run(
+        [sys.executable, "limited.py", *arguments, *big], cwd=ready, capture_output=True, text=True,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "memory is full: batches of 40 are worked on in 2 parts from here on" in answer.stdout
+    rows = [json.loads(line) for line in (ready / "runs/tiny/fold0/log.jsonl").open()]
+    assert np.isfinite(rows[0]["loss"])
+
+
+def test_memory_does_not_grow_over_epochs(ready: Path):
+    train = ["--folds", "0", "--set", "phases=[{size = 32, epochs = 24, batch_size = 16}]"]
+    comp("train", "tiny.toml", *train, cwd=ready)
+    memory = [json.loads(line)["memory"] for line in (ready / "runs/tiny/fold0/log.jsonl").open()]
+    assert memory[-1] < memory[7] * 1.02 + 4 * 2**20
+
+
+def test_views_in_one_batch_are_the_mean_of_the_views():
+    model = models.create(
+        models.ModelSpec("test_resnet", ("a", "b"), 3, 32, (0.5,) * 3, (0.2,) * 3), pretrained=False
+    ).eval()
+    x = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        found = models.of_views(model, x, list(VIEWS.values()))
+        wanted = sum(model(view(x)).sigmoid() for view in VIEWS.values()) / 8
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_compiled_network_trains_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch._dynamo
+
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    losses = []
+    for compiled in ("false", "true"):
+        (tmp_path / compiled).mkdir()
+        trainer = trainer_of(tmp_path / compiled, monkeypatch, compile=compiled, precision="fp32")
+        trainer.epoch(lambda **_: None, float("inf"))
+        losses.append(trainer.history[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_what_cannot_be_done_is_said(ready: Path, fails):
+    assert "leaves parts of less than 2 images" in fails(
+        "train", "tiny.toml", "--set", "phases.0.accumulate=9"
+    )
+
+
+def test_the_bench_names_what_takes_the_time(here: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    for name, value in (("ROUNDS", 1), ("SECONDS", 0.1), ("N_DRAWN", 8), ("N_IMAGES", 160)):
+        monkeypatch.setattr(bench_speed, name, value)
+    assert (
+        main(["bench", "speed", "tiny.toml", "--set", "phases=[{size = 32, epochs = 1, batch_size = 8}]"])
+        == 0
+    )
+    printed = capsys.readouterr().out
+    for what in ("decoded on 1 core", "batches read from the cache", "bare training step", "whole training"):
+        assert what in printed
+    assert "training reaches" in printed and "prediction, 8 views" in printed
