@@ -1,6 +1,8 @@
 """Fold jobs: in this process, or one process a GPU, or as many as there are CPU cores. Each reports to the
 parent, which draws the progress; a job dies with its parent. When the time is up each stops on its own."""
 
+import contextlib
+import gc
 import multiprocessing
 import os
 import queue
@@ -77,9 +79,9 @@ def run_jobs(
     module.
 
     A job calls report(done=…, total=…) for its bar, report(line=…) for a line, and report(saved=True) once
-    it has saved what it goes on from. The first error ends all
-    jobs and is raised here. A job that raises TimeIsUp ends alone: the others go on until they stop as well,
-    no further one is started, and one TimeIsUp is raised here."""
+    it has saved what it goes on from. The first error ends all jobs and is raised here. A job that raises
+    TimeIsUp ends alone: the others go on until they stop as well, no further one is started, and one TimeIsUp
+    is raised here."""
     late: dict[str, str] = {}  # job: what it had done when its time was up
     if len(places) == 1:
         with Bars() as bars:
@@ -101,6 +103,20 @@ def run_jobs(
         raise TimeIsUp(", ".join(f"{name}: {late[name]}" for name in arguments if name in late))
 
 
+class Worker:
+    """A process at a place, which runs one job after another: starting one takes as long as a small job."""
+
+    def __init__(self, context: Any, job: Job, place: Device, events: Any, deadline: float):
+        self.tasks = context.SimpleQueue()
+        self.doing: str | None = None
+        self.process = context.Process(target=_work, args=(job, place, self.tasks, events, deadline))
+        self.process.start()
+
+    def take(self, name: str, args: tuple[Any, ...]) -> None:
+        self.doing = name
+        self.tasks.put((name, args))
+
+
 def _run_side_by_side(
     job: Job,
     arguments: dict[str, tuple[Any, ...]],
@@ -112,35 +128,34 @@ def _run_side_by_side(
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue = context.Queue()
     waiting = list(arguments.items())
-    running: dict[int, tuple[str, Any]] = {}
+    workers: list[Worker] = []
     try:
         with Bars() as bars:
-            while waiting or running:
+            if time.time() <= deadline:
+                workers += [Worker(context, job, place, events, deadline) for place in places[: len(waiting)]]
+            while waiting or any(worker.doing for worker in workers):
                 if late or time.time() > deadline:
                     late.update({name: "not started" for name, _ in waiting})
                     waiting.clear()
-                for slot in range(len(places)):
-                    if slot not in running and waiting:
-                        name, args = waiting.pop(0)
-                        process = context.Process(
-                            target=_work, args=(job, args, places[slot], name, events, deadline), daemon=False
+                for worker in workers:
+                    if not worker.doing and waiting:
+                        worker.take(*waiting.pop(0))
+                for name in _drain(events, bars, late):
+                    next(worker for worker in workers if worker.doing == name).doing = None
+                for worker in workers:
+                    if worker.doing and not worker.process.is_alive():
+                        if worker.doing in _drain(events, bars, late):
+                            worker.doing = None
+                            continue
+                        raise CompError(
+                            f"{worker.doing} was killed ({worker.process.exitcode}); "
+                            "run again to go on where it was"
                         )
-                        process.start()
-                        running[slot] = (name, process)
-                _drain(events, bars, late)
-                for slot, (name, process) in list(running.items()):
-                    if not process.is_alive():
-                        _drain(events, bars, late)
-                        if process.exitcode != 0:
-                            raise CompError(
-                                f"{name} was killed ({process.exitcode}); run again to go on where it was"
-                            )
-                        del running[slot]
     finally:
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.join()
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
 
 
 def call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadline: float) -> None:
@@ -155,19 +170,22 @@ def call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadlin
         raise CompError(f"{error.filename or 'system'}: {error.strerror or error}") from error
 
 
-def _drain(events: multiprocessing.Queue, bars: Bars, late: dict[str, str]) -> None:
-    end = time.monotonic() + 0.2
+def _drain(events: multiprocessing.Queue, bars: Bars, late: dict[str, str]) -> list[str]:
+    """Show what has come; give the names of the jobs that have ended."""
+    ended, end = [], time.monotonic() + 0.2
     while (left := end - time.monotonic()) > 0:
         try:
             name, event = events.get(timeout=left)
         except queue.Empty:
-            return
+            break
         if "error" in event:
             raise event["error"]
         if "late" in event:
             late[name] = event["late"]
-        else:
-            show(bars, name, event)
+        if "ended" in event:
+            ended.append(name)
+        show(bars, name, event)
+    return ended
 
 
 def show(bars: Bars, name: str, event: dict[str, Any]) -> None:
@@ -178,27 +196,35 @@ def show(bars: Bars, name: str, event: dict[str, Any]) -> None:
         bars.at(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
 
 
-def _work(
+def _work(job: Job, place: Device, tasks: Any, events: multiprocessing.Queue, deadline: float) -> None:
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            name, args = tasks.get()
+            _work_on(name, job, args, place, events, deadline)
+            events.put((name, {"ended": True}))
+            del args
+            gc.collect()
+            if place.name != "cpu":
+                torch.cuda.empty_cache()
+
+
+def _work_on(
+    name: str,
     job: Job,
     args: tuple[Any, ...],
     place: Device,
-    name: str,
     events: multiprocessing.Queue,
     deadline: float,
 ) -> None:
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
         call(job, args, place, lambda **event: events.put((name, event)), deadline)
     except TimeIsUp as stop:
         events.put((name, {"late": str(stop)}))
     except CompError as error:
         events.put((name, {"error": CompError(f"{name}: {error}")}))
-    except KeyboardInterrupt:
-        pass
     except Exception:
         events.put((name, {"error": RuntimeError(f"{name} failed:\n{traceback.format_exc()}")}))
-    events.close()
-    events.join_thread()
 
 
 def _die_with(parent: int) -> None:

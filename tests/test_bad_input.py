@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from comp.artifacts import digest
 from comp.cli import main
 from comp.predictions import Predictions, save
 from tests.conftest import comp
@@ -94,8 +95,11 @@ def test_a_fold_file_of_the_users_own_is_kept(ready: Path):
 def test_predictions_of_other_classes_and_files_that_are_none(ready: Path, fails):
     folder = ready / "runs" / "tiny"
     probs = Predictions(np.array(["train_0"]), ("cat", "dog"), np.zeros((1, 2), np.float32))
+    labels, folds = (pd.read_csv(name) for name in (drawn(ready) / "train.csv", "folds/tiny-k2-s42.csv"))
+    fold_of = folds.set_index("id")["fold"].loc[labels["image_name"]].to_numpy()
+    ids = digest(labels["image_name"].to_numpy(str)[fold_of == 0])
     for path in (folder / "fold0" / "oof.npz", folder / "fold0" / "test.npz"):
-        save(path, probs, {"of": "somewhere else"})
+        save(path, probs, {"of": "somewhere else", "ids": ids})
     assert "predictions of other classes: 2 (cat, dog)" in fails("blend", "tiny.toml", "--folds", "0")
     (folder / "fold0" / "oof.npz").write_bytes(b"PK\3\4 cut short")
     assert "cannot be read" in fails("blend", "tiny.toml", "--folds", "0")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from comp import training
 from comp.budget import NEVER, check_time, parse_budget
 from comp.cli import main
 from comp.config import load_recipe
@@ -67,10 +68,10 @@ def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
     def stop_in_the_second_epoch(deadline: float, done: str, *, needed: float = 0.0) -> None:
         nonlocal n_checks
         n_checks += 1
-        check_time(0.0 if n_checks == 8 else deadline, done, needed=needed)
+        check_time(0.0 if n_checks == 5 else deadline, done, needed=needed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "check_time", stop_in_the_second_epoch)
+        patch.setattr(training, "check_time", stop_in_the_second_epoch)
         assert main(["train", "tiny.toml", *epochs, "--time-budget", "1h"]) == 3
     line = "comp train: the time is up (fold 0: 1 of 6 epochs); run it again to go on\n"
     assert capsys.readouterr().err == line
@@ -118,7 +119,7 @@ def test_resized_images_are_kept_when_the_time_is_up(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module.time, "time", lambda: next(ticks))
     monkeypatch.setattr(module, "CHUNK", 4)
     with pytest.raises(TimeIsUp, match="7 of 12 train images resized"):
-        module.cached({"train": (images, [16])}, tmp_path / "cache", "s", 6)
-    path = module.cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER)["train"][16]
-    whole = module.cached({"train": (images, [16])}, tmp_path / "whole", "s", NEVER)["train"][16]
+        module.cached({"train": (images, [16])}, tmp_path / "cache", "s", 6, 16)
+    path = module.cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
+    whole = module.cached({"train": (images, [16])}, tmp_path / "whole", "s", NEVER, 16)["train"][16]
     assert np.array_equal(np.load(path), np.load(whole))

@@ -14,9 +14,9 @@ from tests.conftest import comp
 
 
 def test_folds_side_by_side_go_on_after_their_parent_was_killed(here: Path):
-    train = ["train", "tiny.toml", "--set", "phases.0.epochs=8"]
+    train = ["train", "tiny.toml", "--set", "phases.0.epochs=6"]
     for stage in ("download", "folds"):
-        comp(stage, "tiny.toml", "--set", "competition.drawn.n_train=400", cwd=here)
+        comp(stage, "tiny.toml", "--set", "competition.drawn.n_train=300", cwd=here)
     comp(*train, cwd=here, COMP_RUNS="whole")
     logs = [here / "killed" / "tiny" / f"fold{fold}" / "log.jsonl" for fold in (0, 1)]
     process = subprocess.Popen(

@@ -160,7 +160,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(here:
     prepared(here)
     slow = [
         "--set",
-        "competition.drawn.n_train=600",
+        "competition.drawn.n_train=400",
         "--set",
         "phases.0.epochs=4",
         "--set",
