@@ -22,18 +22,18 @@ def main() -> None:
     files = sys.stdin.read().splitlines()
     classes = [f"c{i}" for i in range(17)]
     rng = np.random.default_rng(0)
-    items = [(path, [c for c in classes if rng.random() < 0.2]) for path in files]
+    labels = [[c for c in classes if rng.random() < 0.2] for _ in files]
     block = DataBlock(
         blocks=(ImageBlock, MultiCategoryBlock(vocab=classes)),
-        get_x=lambda item: item[0],
-        get_y=lambda item: item[1],
+        get_x=lambda i: files[i],
+        get_y=lambda i: labels[i],
         splitter=IndexSplitter([0, 1]),
         item_tfms=Resize(size),
         batch_tfms=aug_transforms(flip_vert=True, max_lighting=0.1, max_zoom=1.05, max_warp=0.0),
     )
-    loaders = block.dataloaders(items, bs=batch, num_workers=n_threads)
+    loaders = block.dataloaders(range(len(files)), bs=batch, num_workers=n_threads)
     learner = Learner(loaders, timm.create_model(backbone, num_classes=17), loss_func=BCEWithLogitsLossFlat())
-    with learner.no_bar(), learner.no_logging():
+    with learner.no_logging():
         learner.fit(1)
         started = time.perf_counter()
         learner.fit(1)

@@ -23,6 +23,7 @@ from comp.budget import NEVER
 from comp.config import Phase, Recipe
 from comp.console import say, size_text, table
 from comp.demo import scene
+from comp.errors import CompError
 from comp.images import ImageSet, cached, decode, find_images
 from comp.labels import Labels
 from comp.losses import bce
@@ -34,6 +35,7 @@ ROUNDS = 5  # of each measurement: medians are printed
 SECONDS = 3.0  # about, of one round of training
 N_DRAWN, N_IMAGES = 256, 4096  # drawn images, and images that the cache is built from
 CLASSES = 17
+Paths = tuple[tuple[Path, ...], ...]
 FASTAI = Path(__file__).with_name("bench_fastai.py")
 
 
@@ -156,7 +158,9 @@ def _training(recipe: Recipe, phase: Phase, images: ImageSet, folder: Path, fast
         whole.append(trainer.history[-1]["images_per_second"])
         shares.append(whole[-1] / alone[-1])
         if fastai:
-            others.append(_fastai_rate(fastai, images, recipe.backbone, size, batch, device.n_threads))
+            others.append(
+                _fastai_rate(fastai, images.paths[: n_steps * batch], recipe, phase, device.n_threads)
+            )
     step = float(np.median(alone))
     paths = {
         "loader: batches read from the cache": _reading(cache, labels, device, batch),
@@ -276,13 +280,13 @@ def _predicting(
     return timed(predict, len(rows), 3)
 
 
-def _fastai_rate(
-    python: str, images: ImageSet, backbone: str, size: int, batch: int, n_threads: int
-) -> float:
+def _fastai_rate(python: str, paths: Paths, recipe: Recipe, phase: Phase, n_threads: int) -> float:
     """Images a second of fastai's training on the same files, in another environment."""
-    files = "\n".join(str(paths[0].resolve()) for paths in images.paths[: 64 * batch])
+    settings = (recipe.backbone, phase.size, phase.batch_size, n_threads)
     answer = subprocess.run(
-        [python, str(FASTAI), backbone, str(size), str(batch), str(n_threads)],
-        input=files, capture_output=True, text=True, check=True,
+        [python, str(FASTAI), *map(str, settings)],
+        input="\n".join(str(files[0].resolve()) for files in paths), capture_output=True, text=True,
     )  # fmt: skip
+    if answer.returncode:
+        raise CompError(f"{python} can't run fastai: {answer.stderr.strip().splitlines()[-1]}")
     return float(answer.stdout.split()[-1])
