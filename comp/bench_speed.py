@@ -21,7 +21,7 @@ from comp.augment import VIEWS, Batched, training_transform, view_names
 from comp.batches import CacheBatches, Loader, in_order
 from comp.budget import NEVER
 from comp.config import Phase, Recipe
-from comp.console import say, size_text, table
+from comp.console import clock, say, size_text, table
 from comp.demo import scene
 from comp.errors import CompError
 from comp.images import ImageSet, cached, decode, find_images
@@ -54,8 +54,28 @@ def run(recipe: Recipe, *, fastai: str | None) -> None:
     with tempfile.TemporaryDirectory(prefix="comp-bench-") as folder:
         images = _images(recipe, Path(folder))
         _files(images, Path(folder))
-        for phase in {phase.size: phase for phase in recipe.phases}.values():
-            _training(recipe, phase, images, Path(folder), fastai)
+        rates = {
+            phase.size: _training(recipe, phase, images, Path(folder), fastai)
+            for phase in {phase.size: phase for phase in recipe.phases}.values()
+        }
+    n_train, n_test, whose = _numbers(recipe)
+    share = n_train * (recipe.n_folds - 1) / recipe.n_folds
+    training = recipe.n_folds * sum(phase.epochs * share / rates[phase.size][0] for phase in recipe.phases)
+    predicting = (n_train + recipe.n_folds * n_test) / rates[recipe.phases[-1].size][1]
+    at_once = max(1, torch.cuda.device_count())
+    say(
+        f"bench: {recipe.n_folds} folds of {n_train:,} training and {n_test:,} test images ({whose}): "
+        f"{clock(training / at_once)} to train, {clock(predicting / at_once)} to predict, by these rates"
+    )
+
+
+def _numbers(recipe: Recipe) -> tuple[int, int, str]:
+    """How many images there are to train with and to predict, and whose numbers they are."""
+    competition = recipe.competition
+    if manifest_path(competition.name).exists():
+        data = read_manifest(competition)
+        return len(data.labels(competition).ids), len(data.sample_ids(competition)), competition.name
+    return 40_479, 61_191, "as many as Planet's"
 
 
 def _cpu_name() -> str:
@@ -118,7 +138,10 @@ def _files(images: ImageSet, folder: Path) -> None:
     table(["images/s", "decoded on 1 core", f"cached on {n_cores()}", "of all cores"], rows)
 
 
-def _training(recipe: Recipe, phase: Phase, images: ImageSet, folder: Path, fastai: str | None) -> None:
+def _training(
+    recipe: Recipe, phase: Phase, images: ImageSet, folder: Path, fastai: str | None
+) -> tuple[float, float]:
+    """Print the table of one size; give the images a second of whole training and of prediction."""
     device = devices(1)[0]
     place = torch.device(device.name)
     size, batch = phase.size, phase.batch_size
@@ -188,6 +211,7 @@ def _training(recipe: Recipe, phase: Phase, images: ImageSet, folder: Path, fast
         f"bench: {size} px: training reaches {share:.0%} of the bare step; what takes the time is {verdict}. "
         f"First epoch {start_up:.1f} s, memory {size_text(memory_in_use(place))}"
     )
+    return float(np.median(whole)), rate
 
 
 def _silent(**_: Any) -> None:
