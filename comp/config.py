@@ -164,6 +164,7 @@ class Phase(Strict):
     accumulate: int = Field(1, ge=1)  # parts in which a batch is worked on, where memory is short
     schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
     cycles: int = Field(1, ge=1)  # of cosine-restarts
+    loss: str | None = None  # another one than the recipe's, as for a finish
 
     @model_validator(mode="after")
     def _fits(self) -> "Phase":
@@ -198,6 +199,10 @@ class Recipe(Strict):
     )
     augment: Literal["none", "dihedral", "satellite"] = "satellite"
     augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
+    loss: str = "bce"  # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"
+    class_weights: Literal["none", "inverse", "effective"] = "none"  # rare labels count more in the loss
+    oversample: float = Field(0.0, ge=0, le=1)  # labels rarer than this share of images are shown more often
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)  # 0: no average of the weights

@@ -60,7 +60,7 @@ def predict_set(
         with torch.inference_mode(), models.autocast(place, dtype):
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
-                mean = fitting(lambda part: models.of_views(model, prepare(part), views), images)
+                mean = fitting(lambda part: models.of_views(model, prepare(part), views, spec.groups), images)
                 put()
                 earlier = todo[i * n_at_once :][: len(images)], mean
                 done += len(images)

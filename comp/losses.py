@@ -1,9 +1,141 @@
-"""Losses of logits (B, C) against targets (B, C)."""
+"""Losses of logits (B, C) against targets (B, C) in 0 … 1, worked out in float32 whatever the network
+computes in, so that they stay finite. A name is one of them or a sum, such as "focal+lovasz"."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
 
+from comp.errors import CompError
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Groups = Sequence[Sequence[int]]
+
+LOSSES = {
+    "bce": "binary cross-entropy",
+    "focal": "focal loss (Lin et al. 2017), gamma 2",
+    "asymmetric": "asymmetric loss (Ridnik et al. 2021), gammas 4 and 1, clip 0.05",
+    "fbeta": "1 - soft F-beta of each image",
+    "lovasz": "Lovász hinge (Berman et al. 2018) of each class",
+    "groups": "softmax cross-entropy over labels that exclude each other, binary over the others",
+}
+
 
 def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross-entropy over images and classes, in float32."""
-    return functional.binary_cross_entropy_with_logits(logits.float(), targets.float())
+    """Mean binary cross-entropy over images and classes."""
+    return functional.binary_cross_entropy_with_logits(_wide(logits), _wide(targets))
+
+
+def loss_of(
+    name: str,
+    *,
+    beta: float = 2.0,
+    groups: Groups = (),
+    weights: torch.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Loss:
+    """The loss of a name. `weights` (C,) weigh the classes, where a loss is a sum over them; `smoothing`
+    draws targets from 0 and 1 towards 1/2; `groups` are the columns that exclude each other. Raises CompError
+    for a name that isn't known."""
+    parts = name.split("+")
+    if unknown := [part for part in parts if part not in LOSSES]:
+        raise CompError(f"no loss {unknown[0]!r}; there are {', '.join(LOSSES)}, and sums such as bce+fbeta")
+    if "groups" in parts and not groups:
+        raise CompError(f'the loss "{name}" needs labels.exclusive in the competition')
+
+    def element(part: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if part == "fbeta":
+            return soft_fbeta(logits, targets, beta)
+        if part == "lovasz":
+            return lovasz(logits, targets, weights)
+        if part == "groups":
+            return _grouped(logits, targets, groups, weights)
+        by_class = {"bce": _bce, "focal": focal, "asymmetric": asymmetric}[part](logits, targets)
+        return (by_class if weights is None else by_class * weights.to(by_class)).mean()
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits, targets = _wide(logits), _wide(targets)
+        smooth = targets * (1 - smoothing) + smoothing / 2
+        total = torch.zeros((), device=logits.device, dtype=logits.dtype)
+        for part in parts:
+            total = total + element(part, logits, smooth if part in ("bce", "focal") else targets)
+        return total
+
+    return loss
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
+    """(B, C): cross-entropy times (1 - p of the truth)^gamma."""
+    wrong = torch.sigmoid(logits * (1 - 2 * targets))
+    return wrong**gamma * _bce(logits, targets)
+
+
+def asymmetric(
+    logits: torch.Tensor, targets: torch.Tensor, down: float = 4.0, up: float = 1.0, clip: float = 0.05
+) -> torch.Tensor:
+    """(B, C): focal, with another gamma for labels that are absent (`down`) than for those that are there
+    (`up`), and none for absent ones whose probability is below `clip`."""
+    p = torch.sigmoid(logits)
+    shifted = (p - clip).clamp(min=0)
+    present = -targets * functional.logsigmoid(logits) * (1 - p) ** up
+    absent = -(1 - targets) * torch.log1p(-shifted) * shifted**down
+    return present + absent
+
+
+def soft_fbeta(logits: torch.Tensor, targets: torch.Tensor, beta: float) -> torch.Tensor:
+    """1 - the mean over images of F-beta with probabilities in the place of decisions."""
+    p = torch.sigmoid(logits)
+    hits = (p * targets).sum(1)
+    below = p.sum(1) + beta**2 * targets.sum(1)
+    return 1 - ((1 + beta**2) * hits / below.clamp(min=1e-6)).mean()
+
+
+def lovasz(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """The mean over classes of the Lovász hinge: a convex stand-in for 1 - the Jaccard index of a class over
+    the batch."""
+    errors = 1 - logits * (2 * targets - 1)
+    errors, order = errors.sort(0, descending=True)
+    true = targets.gather(0, order)
+    n_true = true.sum(0, keepdim=True)
+    jaccard = 1 - (n_true - true.cumsum(0)) / (n_true + (1 - true).cumsum(0)).clamp(min=1e-6)
+    steps = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+    by_class = (functional.relu(errors) * steps).sum(0)
+    return (by_class if weights is None else by_class * weights.to(by_class)).mean()
+
+
+def _grouped(
+    logits: torch.Tensor, targets: torch.Tensor, groups: Groups, weights: torch.Tensor | None
+) -> torch.Tensor:
+    """Each group counts as one column: the cross-entropy of its softmax against its labels as shares, where
+    one holds."""
+    members = {c for group in groups for c in group}
+    columns = []
+    for group in groups:
+        part = targets[:, list(group)]
+        shares = part / part.sum(1, keepdim=True).clamp(min=1e-6)
+        columns.append(-(shares * functional.log_softmax(logits[:, list(group)], 1)).sum(1))
+    rest = [c for c in range(logits.shape[1]) if c not in members]
+    if rest:
+        by_class = _bce(logits[:, rest], targets[:, rest])
+        columns += list((by_class if weights is None else by_class * weights.to(by_class)[rest]).unbind(1))
+    return torch.stack(columns, 1).mean()
+
+
+def class_weights(kind: str, n_images: torch.Tensor) -> torch.Tensor | None:
+    """(C,) weights of mean 1, from how many training images have each class; none for "none".
+
+    inverse: 1 / sqrt of the number. effective: 1 / the effective number (1 - 0.999^n) / (1 - 0.999) (Cui et
+    al. 2019)."""
+    n = n_images.double().clamp(min=1)
+    if kind == "none":
+        return None
+    weights = n.rsqrt() if kind == "inverse" else (1 - 0.999) / (1 - 0.999**n)
+    return (weights / weights.mean()).float()

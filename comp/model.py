@@ -35,6 +35,7 @@ class ModelSpec:
     mean: tuple[float, ...]  # a channel, of images scaled to 0 … 1
     std: tuple[float, ...]
     drop_rate: float = 0.0
+    groups: tuple[tuple[int, ...], ...] = ()  # classes whose logits are those of one softmax
 
 
 def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> nn.Module:
@@ -114,7 +115,8 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
         raise CompError(f"{path} is not there; run `comp train` first")
     try:
         fields: dict[str, Any] = json.loads(read_safetensors_metadata(path)["spec"])
-        spec = ModelSpec(**fields | {k: tuple(fields[k]) for k in ("classes", "mean", "std")})
+        listed = {k: tuple(fields[k]) for k in ("classes", "mean", "std")}
+        spec = ModelSpec(**fields | listed | {"groups": tuple(map(tuple, fields.get("groups", ())))})
         model = create(spec, pretrained=False)
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -230,7 +232,18 @@ class Input(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
 
-def of_views(model: nn.Module, x: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
+def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
+    """(B, C) in float32: a sigmoid each, and one softmax for each of the groups."""
+    logits = logits.float()
+    probs = logits.sigmoid()
+    for group in groups:
+        probs[:, list(group)] = logits[:, list(group)].softmax(1)
+    return probs
+
+
+def of_views(
+    model: nn.Module, x: torch.Tensor, views: Sequence[View], groups: Sequence[Sequence[int]] = ()
+) -> torch.Tensor:
     """(B, C) probabilities of images (B, channels, H, W), the mean over their views, all in one batch."""
     seen = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
-    return model(seen).float().sigmoid().view(len(views), len(x), -1).mean(0)
+    return probabilities(model(seen), groups).view(len(views), len(x), -1).mean(0)

@@ -18,13 +18,13 @@ from torch import nn
 from comp import model as models
 from comp.artifacts import checkpoint_path, log_path, plain, replacing, write_text
 from comp.augment import Batched, Draws
-from comp.batches import CacheBatches, Loader, epoch_steps, in_order
+from comp.batches import CacheBatches, Loader, epoch_steps, in_order, repeats_of
 from comp.budget import check_time
 from comp.config import Phase, Recipe
 from comp.console import clock
 from comp.errors import CompError
 from comp.labels import Labels
-from comp.losses import bce
+from comp.losses import Loss, bce, class_weights, loss_of
 from comp.metrics import fbeta
 from comp.parallel import Report, memory_in_use
 from comp.ranks import Ranks
@@ -58,10 +58,15 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         n_channels = recipe.competition.images.n_channels
         mean, std = models.pretrained_statistics(recipe.backbone) if n_channels == 3 else self._statistics()
-        size = recipe.phases[-1].size
+        last = recipe.phases[-1]
+        self.groups = groups_of(recipe, labels.classes)
+        in_softmax = self.groups if "groups" in (last.loss or recipe.loss).split("+") else ()
         self.spec = models.ModelSpec(
-            recipe.backbone, labels.classes, n_channels, size, mean, std, recipe.drop_rate
+            recipe.backbone, labels.classes, n_channels, last.size, mean, std, recipe.drop_rate, in_softmax
         )
+        seen = labels.targets[self.train_rows]
+        self.repeats = repeats_of(seen, recipe.oversample)
+        self.weights = class_weights(recipe.class_weights, torch.from_numpy(seen.sum(0, dtype=np.int64)))
         torch.manual_seed(recipe.seed * 1000 + fold)
         model = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
         if recipe.gradient_checkpointing:
@@ -142,7 +147,8 @@ class Trainer:
         started = time.monotonic()
         number, phase, epoch = self.phase()
         seeds = (self.recipe.seed, self.fold, self.n_epochs_done)
-        steps = epoch_steps(self.train_rows, phase.batch_size, seeds)
+        steps = epoch_steps(self.train_rows, phase.batch_size, seeds, self.repeats)
+        criterion = self._criterion(phase)
         torch.manual_seed(hash((*seeds, self.ranks.rank)) % 2**31)  # dropout
         batched = self.recipe.augment_on == "device"
         augment = Batched(self.recipe.augment) if batched else None
@@ -159,7 +165,15 @@ class Trainer:
             share = self.ranks.share(len(rows))
             lr = self._set_rates(phase, epoch * len(steps) + i, phase.epochs * len(steps), head_only)
             loss = self._backward(
-                net, prepare, dtype, images, targets, draws[share] if draws else None, len(rows), report
+                net,
+                prepare,
+                dtype,
+                criterion,
+                images,
+                targets,
+                draws[share] if draws else None,
+                len(rows),
+                report,
             )
             self._step()
             watch.add(loss)
@@ -187,6 +201,15 @@ class Trainer:
             f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} "
             f"{row['valid_loss']:>6.4f} {row['mAP']:>6.4f}  {row['fbeta']:>8.4f} "
             f"{row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
+        )
+
+    def _criterion(self, phase: Phase) -> Loss:
+        return loss_of(
+            phase.loss or self.recipe.loss,
+            beta=self.recipe.competition.metric.beta,
+            groups=self.groups,
+            weights=None if self.weights is None else self.weights.to(self.device),
+            smoothing=self.recipe.label_smoothing,
         )
 
     def _loader(self, phase: Phase) -> Loader:
@@ -221,6 +244,7 @@ class Trainer:
         net: nn.Module,
         prepare: nn.Module,
         dtype: torch.dtype,
+        criterion: Loss,
         images: torch.Tensor,
         targets: torch.Tensor,
         draws: Draws | None,
@@ -241,7 +265,7 @@ class Trainer:
                         part = draws[a:b] if draws else None
                         share = (b - a) * self.ranks.size / n_all
                         total += self._backward_part(
-                            net, prepare, dtype, images[a:b], targets[a:b], part, share
+                            net, prepare, dtype, criterion, images[a:b], targets[a:b], part, share
                         )
                 return total
             except RuntimeError as error:
@@ -258,6 +282,7 @@ class Trainer:
         net: nn.Module,
         prepare: nn.Module,
         dtype: torch.dtype,
+        criterion: Loss,
         images: torch.Tensor,
         targets: torch.Tensor,
         draws: Draws | None,
@@ -267,7 +292,7 @@ class Trainer:
         x = prepare(images, draws)
         with models.autocast(self.device, dtype):
             logits = net(x)
-        loss = bce(logits, targets) * share
+        loss = criterion(logits, targets) * share
         self.scaler.scale(loss).backward()
         return loss.detach()
 
@@ -317,8 +342,10 @@ class Trainer:
                 parts.append(self.fitting(lambda part: model(prepare(part)).float(), images).cpu())
         logits = torch.from_numpy(self.ranks.gathered(torch.cat(parts).numpy()))
         targets = self.targets[self.valid_rows]
-        valid_loss = float(bce(logits, torch.from_numpy(targets)))
-        probs = logits.sigmoid().numpy()
+        probabilities = models.probabilities(logits, self.spec.groups)
+        odds = torch.logit(probabilities, eps=1e-6) if self.spec.groups else logits
+        valid_loss = float(bce(odds, torch.from_numpy(targets)))
+        probs = probabilities.numpy()
         if not np.isfinite(probs).all():
             raise CompError(
                 'the network gives numbers that are not finite; lower lr, or set precision = "fp32"'
@@ -377,6 +404,13 @@ class Trainer:
         self.history = json.loads(state["history"])
         self.n_steps_done, self.n_more_parts = state["n_steps_done"], state["n_more_parts"]
         return True
+
+
+def groups_of(recipe: Recipe, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """The columns of labels that exclude each other."""
+    return tuple(
+        tuple(classes.index(name) for name in group) for group in recipe.competition.labels.exclusive
+    )
 
 
 class LossWatch:

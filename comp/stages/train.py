@@ -29,11 +29,12 @@ from comp.console import say
 from comp.errors import CompError, TimeIsUp
 from comp.images import cached
 from comp.labels import Labels
+from comp.losses import loss_of
 from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.ranks import Ranks
 from comp.stamps import train_stamp
-from comp.training import HEADER, Trainer
+from comp.training import HEADER, Trainer, groups_of
 from comp.weights import weights_file
 
 
@@ -56,6 +57,8 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
     if not todo:
         return
+    for phase in recipe.phases:
+        loss_of(phase.loss or recipe.loss, groups=groups_of(recipe, labels.classes))
     if recipe.pretrained:
         say(f"train: looking for the weights of {recipe.backbone}")
     channels, sizes = competition.images.channels, sorted({phase.size for phase in recipe.phases})
