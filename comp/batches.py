@@ -1,8 +1,10 @@
 """Batches from the cache: whole batches by index, whose random draws depend on the seed and the step alone,
 so that workers, devices, kills and restarts change nothing."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,9 @@ class CacheBatches(Dataset):
         self.cache, self.targets, self.augment = cache, targets, augment
         self.images: np.ndarray | None = None
         self.transform: Transform | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "images": None, "transform": None}
 
     def __getitem__(self, step: Step) -> Batch:
         if self.images is None:  # opened in the process that reads
@@ -83,6 +88,8 @@ class Loader:
 
 
 def _fits(cache: Path, device: torch.device) -> bool:
+    gc.collect()
+    torch.cuda.empty_cache()  # what an earlier phase or fold held is free
     return open_cache(cache).nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
 
 

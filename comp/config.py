@@ -199,6 +199,8 @@ class Recipe(Strict):
     )
     augment: Literal["none", "dihedral", "satellite"] = "satellite"
     augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
+    mixup: float = Field(0.0, ge=0)  # the alpha of its beta distribution; 0: none
+    cutmix: float = Field(0.0, ge=0)
     loss: str = "bce"  # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"
     class_weights: Literal["none", "inverse", "effective"] = "none"  # rare labels count more in the loss
     oversample: float = Field(0.0, ge=0, le=1)  # labels rarer than this share of images are shown more often

@@ -51,18 +51,25 @@ def predict_set(
         loader = Loader(CacheBatches(cache, None, "none"), place, device.n_loaders)
         steps = in_order(rows[todo], n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
-        earlier: tuple[np.ndarray, torch.Tensor] | None = None  # what a GPU may still be at
+        earlier: tuple[np.ndarray, torch.Tensor, torch.cuda.Event | None] | None = None
 
         def put() -> None:
+            """Keep what was on its way from a GPU while the batch after it was started."""
             if earlier:
-                probs.put(earlier[0], earlier[1].cpu().numpy())
+                if earlier[2]:
+                    earlier[2].synchronize()
+                probs.put(earlier[0], earlier[1].numpy())
 
         with torch.inference_mode(), models.autocast(place, dtype):
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
                 mean = fitting(lambda part: models.of_views(model, prepare(part), views, spec.groups), images)
                 put()
-                earlier = todo[i * n_at_once :][: len(images)], mean
+                arrived = torch.cuda.Event() if place.type == "cuda" else None
+                answer = mean.to("cpu", non_blocking=True)
+                if arrived:
+                    arrived.record()
+                earlier = todo[i * n_at_once :][: len(images)], answer, arrived
                 done += len(images)
                 report(done=done, total=len(rows))
             put()

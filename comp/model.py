@@ -21,6 +21,7 @@ from torch.nn import functional
 from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
 from comp.augment import Batched, Draws, View, sent
 from comp.errors import CompError
+from comp.parallel import is_out_of_memory
 from comp.weights import weights_file
 
 
@@ -154,10 +155,6 @@ def _cpu_multiplies_bf16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class Parts:

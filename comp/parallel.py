@@ -45,6 +45,19 @@ class Device:
         return 0 if self.name == "cpu" else max(1, min(8, self.n_threads - 1))
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch, or a library that it calls, found no memory: not all of them say it by a class."""
+    signs = (
+        "can't allocate memory",
+        "CUDA out of memory",
+        "CUDA error: out of memory",
+        "unable to find an engine",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    )
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
 def memory_in_use(device: torch.device) -> int:
     """Bytes: the most that tensors held on a GPU so far, or what the process has in memory on a CPU."""
     if device.type == "cuda":
@@ -59,6 +72,11 @@ def memory_in_use(device: torch.device) -> int:
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_ranks() -> bool:
+    """Whether this is one of several processes of torchrun, which have to agree on when to stop."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def devices(n_jobs: int) -> list[Device]:
@@ -90,7 +108,7 @@ def run_jobs(
                 def report(name: str = name, **event: Any) -> None:
                     show(bars, name, event)
 
-                if late or time.time() > deadline:
+                if late or (time.time() > deadline and not in_ranks()):
                     late[name] = "not started"
                     continue
                 try:
@@ -162,9 +180,11 @@ def call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadlin
     """Run the job; what users can mend becomes a CompError."""
     try:
         job(*args, device=place, report=report, deadline=deadline)
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise CompError(
-            "the GPU's memory is full; lower phases.N.batch_size or predict_batch_size and run again"
+            "memory is full; set phases.N.accumulate, gradient_checkpointing = true, or a smaller batch_size"
         ) from error
     except OSError as error:
         raise CompError(f"{error.filename or 'system'}: {error.strerror or error}") from error

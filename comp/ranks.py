@@ -16,6 +16,8 @@ from torch import nn
 
 from comp.parallel import Device, n_cores
 
+FEW = 16  # images, of which a batch norm's statistics are poor
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -78,14 +80,21 @@ class Ranks:
         torch.distributed.all_gather_object(parts, rows)
         return np.concatenate(parts)
 
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         if self.size > 1:
             torch.distributed.all_reduce(value)
         return value
 
-    def prepared(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model, on GPUs with batch norms that see the whole batch."""
-        return convert_sync_batchnorm(model) if self.size > 1 and device.type == "cuda" else model
+    def prepared(self, model: nn.Module, device: torch.device, n_images: int) -> nn.Module:
+        """The model; where ranks see as few as `n_images` at once, on GPUs with batch norms that see those of
+        all ranks, which costs a good part of a step."""
+        few = self.size > 1 and n_images < FEW and device.type == "cuda"
+        return convert_sync_batchnorm(model) if few else model
 
     def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
         """What runs the model and averages its gradients over the ranks."""

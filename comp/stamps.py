@@ -16,7 +16,7 @@ from comp.weights import weights_digest
 
 READ_BY_TRAINING = {
     *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment", "augment_on"),
-    *("loss", "class_weights", "oversample", "label_smoothing"),
+    *("mixup", "cutmix", "loss", "class_weights", "oversample", "label_smoothing"),
     *("weight_decay", "clip_norm", "ema_decay", "precision"),
 }
 

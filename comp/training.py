@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch import nn
 
 from comp import model as models
 from comp.artifacts import checkpoint_path, log_path, plain, replacing, write_text
-from comp.augment import Batched, Draws
-from comp.batches import CacheBatches, Loader, epoch_steps, in_order, repeats_of
+from comp.augment import Batched, Draws, Mixed
+from comp.batches import CacheBatches, Loader, epoch_steps, in_order, open_cache, repeats_of
 from comp.budget import check_time
 from comp.config import Phase, Recipe
 from comp.console import clock
@@ -26,7 +27,7 @@ from comp.errors import CompError
 from comp.labels import Labels
 from comp.losses import Loss, bce, class_weights, loss_of
 from comp.metrics import fbeta
-from comp.parallel import Report, memory_in_use
+from comp.parallel import Report, is_out_of_memory, memory_in_use
 from comp.ranks import Ranks
 from comp.schedule import rate
 from comp.thresholds import global_threshold
@@ -66,12 +67,15 @@ class Trainer:
         )
         seen = labels.targets[self.train_rows]
         self.repeats = repeats_of(seen, recipe.oversample)
+        self.mixed = Mixed(recipe.mixup, recipe.cutmix)
         self.weights = class_weights(recipe.class_weights, torch.from_numpy(seen.sum(0, dtype=np.int64)))
         torch.manual_seed(recipe.seed * 1000 + fold)
         model = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
         if recipe.gradient_checkpointing:
             models.checkpoint_gradients(model, recipe.backbone)
-        self.model = ranks.prepared(model, device)
+        self.model = ranks.prepared(
+            model, device, min(p.batch_size // p.accumulate for p in recipe.phases) // ranks.size
+        )
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dtypes = [
             models.precision_of(recipe.precision, device, self.model, phase.size) for phase in recipe.phases
@@ -86,6 +90,14 @@ class Trainer:
         self.means = [mean for mean, _ in pairs if mean.is_floating_point()]
         self.newest = [newest for _, newest in pairs if newest.is_floating_point()]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self.parameters = list(self.model.parameters())
+        if recipe.compile:
+            torch._dynamo.config.recompile_limit = (
+                64  # sizes, parts, the head alone: more than 8 would run slow
+            )
+            self.model.compile(dynamic=False)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         self.n_steps_done = 0
         self.n_more_parts = 1  # by how much batches are cut further than asked for, since memory ran out
         self.fitting = models.Parts()  # of validation
@@ -102,10 +114,17 @@ class Trainer:
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation a channel of this fold's training images (of 2,000 at most), scaled to 0 … 1."""
-        images = np.load(self.caches[min(self.caches)], mmap_mode="r", allow_pickle=False)
-        rows = self.train_rows[:: max(1, len(self.train_rows) // 2000)]
-        values = images[rows].reshape(-1, images.shape[-1]) / 255.0
-        return tuple(values.mean(0).tolist()), tuple(np.maximum(values.std(0), 1e-3).tolist())
+        images = open_cache(self.caches[min(self.caches)])
+        rows = self.train_rows[:: -(-len(self.train_rows) // 2000)]
+        counts = np.zeros((images.shape[-1], 256))  # of each value in each channel
+        for first in range(0, len(rows), 64):
+            some = images[rows[first : first + 64]]
+            for channel in range(len(counts)):
+                counts[channel] += np.bincount(some[..., channel].ravel(), minlength=256)
+        shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+        mean = shares @ values
+        std = np.sqrt(np.maximum(shares @ values**2 - mean**2, 1e-6))
+        return tuple(mean.tolist()), tuple(std.tolist())
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by body and head, with and without weight decay (none on biases and norms)."""
@@ -148,14 +167,13 @@ class Trainer:
         number, phase, epoch = self.phase()
         seeds = (self.recipe.seed, self.fold, self.n_epochs_done)
         steps = epoch_steps(self.train_rows, phase.batch_size, seeds, self.repeats)
-        criterion = self._criterion(phase)
         torch.manual_seed(hash((*seeds, self.ranks.rank)) % 2**31)  # dropout
         batched = self.recipe.augment_on == "device"
         augment = Batched(self.recipe.augment) if batched else None
         prepare = models.Input(self.spec.mean, self.spec.std, phase.size, augment).to(self.device)
         dtype = models.precision_of(self.recipe.precision, self.device, self.model, phase.size)
         head_only = epoch < phase.head_epochs
-        net = self._running(head_only)
+        way = Way(self._running(head_only), prepare, self.mixed, self._criterion(phase), self.scaler, dtype)
         watch = LossWatch(self.device)
         lr = 0.0
         for i, (images, targets) in enumerate(self._loader(phase)([self._shared(step) for step in steps])):
@@ -164,17 +182,8 @@ class Trainer:
             draws = augment.draw(len(rows), seed) if augment else None
             share = self.ranks.share(len(rows))
             lr = self._set_rates(phase, epoch * len(steps) + i, phase.epochs * len(steps), head_only)
-            loss = self._backward(
-                net,
-                prepare,
-                dtype,
-                criterion,
-                images,
-                targets,
-                draws[share] if draws else None,
-                len(rows),
-                report,
-            )
+            part = draws[share] if draws else None
+            loss = self._backward(way, images, targets, part, len(rows), seed + self.ranks.rank, report)
             self._step()
             watch.add(loss)
             if i % LOOKS == LOOKS - 1:
@@ -233,43 +242,37 @@ class Trainer:
             for parameter in group["params"]:
                 parameter.requires_grad_(group["head"] or not head_only)
         if self.net is None or self.net[0] != head_only:
-            net = self.ranks.parallel(self.model, self.device)
-            if self.recipe.compile:
-                net.compile(dynamic=False)
-            self.net = head_only, net
+            self.net = head_only, self.ranks.parallel(self.model, self.device)
         return self.net[1]
 
     def _backward(
         self,
-        net: nn.Module,
-        prepare: nn.Module,
-        dtype: torch.dtype,
-        criterion: Loss,
+        way: "Way",
         images: torch.Tensor,
         targets: torch.Tensor,
         draws: Draws | None,
         n_all: int,
+        seed: int,
         report: Report,
     ) -> torch.Tensor:
         """Gradients of the mean loss over the n_all images of all ranks, of which these are ours: part by
         part, in smaller parts where memory runs out. Gives the loss, as a share of all ranks' sum."""
         n = len(images)
         while True:
-            n_parts = min(n, self.phase()[1].accumulate * self.n_more_parts)
+            n_parts = self.phase()[1].accumulate * self.n_more_parts
             cuts = [n * k // n_parts for k in range(n_parts + 1)]
             total = torch.zeros((), device=self.device)
             try:
-                for k, (a, b) in enumerate(zip(cuts[:-1], cuts[1:])):
+                for k, part in enumerate(map(slice, cuts[:-1], cuts[1:])):
                     quiet = self.ranks.size > 1 and k + 1 < n_parts
-                    with net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
-                        part = draws[a:b] if draws else None
-                        share = (b - a) * self.ranks.size / n_all
-                        total += self._backward_part(
-                            net, prepare, dtype, criterion, images[a:b], targets[a:b], part, share
+                    share = (part.stop - part.start) * self.ranks.size / n_all
+                    with way.net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
+                        total += way.backward(
+                            images[part], targets[part], draws[part] if draws else None, share, seed + k
                         )
                 return total
             except RuntimeError as error:
-                if not models.is_out_of_memory(error) or self.ranks.size > 1 or n < 4 * n_parts:
+                if not is_out_of_memory(error) or self.ranks.size > 1 or n < 4 * n_parts:
                     raise
                 self.optimizer.zero_grad(set_to_none=True)
                 self.n_more_parts *= 2
@@ -277,28 +280,9 @@ class Trainer:
                 torch.cuda.empty_cache()
             report(line=f"memory is full: batches of {n} are worked on in {2 * n_parts} parts from here on")
 
-    def _backward_part(
-        self,
-        net: nn.Module,
-        prepare: nn.Module,
-        dtype: torch.dtype,
-        criterion: Loss,
-        images: torch.Tensor,
-        targets: torch.Tensor,
-        draws: Draws | None,
-        share: float,
-    ) -> torch.Tensor:
-        """A function of its own, so that nothing of it is left in memory when memory runs out."""
-        x = prepare(images, draws)
-        with models.autocast(self.device, dtype):
-            logits = net(x)
-        loss = criterion(logits, targets) * share
-        self.scaler.scale(loss).backward()
-        return loss.detach()
-
     def _step(self) -> None:
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -335,12 +319,12 @@ class Trainer:
             dataset = CacheBatches(self.caches[phase.size], self.targets, "none")
             loader = Loader(dataset, self.device, self.n_loaders, resident=False)
         mine = self.valid_rows[self.ranks.share(len(self.valid_rows))]
-        parts = [torch.zeros(0, len(self.spec.classes))]
-        for images, _ in loader(in_order(mine, self.recipe.predict_batch_size)):
-            check_time(deadline, self.progress())
-            with models.autocast(self.device, dtype):
-                parts.append(self.fitting(lambda part: model(prepare(part)).float(), images).cpu())
-        logits = torch.from_numpy(self.ranks.gathered(torch.cat(parts).numpy()))
+        parts = [torch.zeros(0, len(self.spec.classes), device=self.device)]
+        with models.autocast(self.device, dtype):
+            for images, _ in loader(in_order(mine, self.recipe.predict_batch_size)):
+                check_time(deadline, self.progress())
+                parts.append(self.fitting(lambda part: model(prepare(part)).float(), images))
+        logits = torch.from_numpy(self.ranks.gathered(torch.cat(parts).cpu().numpy()))
         targets = self.targets[self.valid_rows]
         probabilities = models.probabilities(logits, self.spec.groups)
         odds = torch.logit(probabilities, eps=1e-6) if self.spec.groups else logits
@@ -411,6 +395,35 @@ def groups_of(recipe: Recipe, classes: tuple[str, ...]) -> tuple[tuple[int, ...]
     return tuple(
         tuple(classes.index(name) for name in group) for group in recipe.competition.labels.exclusive
     )
+
+
+@dataclass(frozen=True)
+class Way:
+    """From images to gradients, the same for all steps of an epoch."""
+
+    net: nn.Module
+    prepare: models.Input
+    mixed: Mixed
+    criterion: Loss
+    scaler: torch.amp.GradScaler
+    dtype: torch.dtype
+
+    def backward(
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        draws: Draws | None,
+        share: float,
+        seed: int,
+    ) -> torch.Tensor:
+        """The loss times `share`, whose gradients are added. A function, so that nothing of it is left in
+        memory when memory runs out."""
+        x, targets = self.mixed(self.prepare(images, draws), targets, seed)
+        with models.autocast(x.device, self.dtype):
+            logits = self.net(x)
+        loss = self.criterion(logits, targets) * share
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
 
 class LossWatch:

@@ -152,7 +152,7 @@ def test_rare_labels_are_shown_more_often_and_epochs_stay_as_long():
 @pytest.mark.parametrize(
     "settings",
     [
-        ["loss='bce+fbeta'", "class_weights='effective'", "label_smoothing=0.05"],
+        ["loss='bce+fbeta'", "class_weights='effective'", "label_smoothing=0.05", "mixup=0.4", "cutmix=1.0"],
         ["loss='groups'", "oversample=0.2", "phases.1.loss='groups+fbeta'"],
         ["loss='focal'", "phases.1.loss='lovasz'"],
     ],

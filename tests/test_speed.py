@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 
 from comp import bench_speed
 from comp import model as models
-from comp.augment import VIEWS, Batched, Draws
+from comp.augment import VIEWS, Batched, Draws, Mixed
 from comp.batches import CacheBatches, Loader, epoch_steps
 from comp.cli import main
 from comp.labels import Labels
@@ -119,6 +119,26 @@ def test_what_is_drawn_depends_on_the_seed_alone_and_covers_its_range():
     assert Batched("none").draw(10, 0) is None
 
 
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+def test_a_mixed_label_is_as_sure_as_its_share_of_the_picture(mixup: float, cutmix: float):
+    mixed = Mixed(mixup, cutmix)
+    x = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 40, 40)
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    shares = []
+    for seed in range(60):
+        found, soft = mixed(x, targets, seed)
+        again, _ = mixed(x, targets, seed)
+        assert torch.equal(found, again)
+        mine = float(found[1].mean())  # the share of the second picture that is its own
+        assert soft[1].tolist() == pytest.approx([1 - mine, mine, 1.0], abs=1e-4)
+        assert float(found[0].mean()) == pytest.approx(float(soft[0, 1]), abs=1e-4)
+        kinds = set(found[1].unique().tolist())
+        assert not cutmix or mixup or kinds <= {0.0, 1.0}
+        shares.append(mine)
+    assert np.std(shares) > 0.1
+    assert Mixed(0, 0)(x, targets, 1) == (x, targets)
+
+
 def test_a_cache_on_the_device_gives_the_batches_that_reading_gives(tmp_path: Path):
     np.save(tmp_path / "cache.npy", images_of(40).numpy())
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
@@ -169,6 +189,7 @@ def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **cha
     from comp.config import load_recipe
 
     monkeypatch.chdir(folder)
+    changes["competition.labels.exclusive"] = []
     recipe = load_recipe("demo", [f"{key}={value}" for key, value in changes.items()])
     size = recipe.phases[0].size
     np.save(folder / "cache.npy", images_of(n, size).numpy())

@@ -46,7 +46,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
 
 
 def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on: str, ranks: Ranks) -> None:
-    deadline = deadline_in(budget)
+    deadline = ranks.agreed(deadline_in(budget))
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
     stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold) for fold in folds}
@@ -57,7 +57,13 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
     if not todo:
         return
+    n_train = len(labels.ids) * (recipe.n_folds - 1) // recipe.n_folds
     for phase in recipe.phases:
+        if (n := min(phase.batch_size, n_train)) < 2 * ranks.size * phase.accumulate:
+            raise CompError(
+                f"batches of {n} are too small for {ranks.size} GPUs, each in {phase.accumulate} parts of 2 "
+                "images or more"
+            )
         loss_of(phase.loss or recipe.loss, groups=groups_of(recipe, labels.classes))
     if recipe.pretrained:
         say(f"train: looking for the weights of {recipe.backbone}")
@@ -119,7 +125,7 @@ def train_fold(
         place = device.activate()
         trainer = Trainer(recipe, fold, labels, fold_of, caches, stamp, place, device.n_loaders, ranks)
         resumed = trainer.resume()
-        ranks.agreed(None)  # all have read what is replaced now
+        ranks.wait()  # all have read what is replaced now
         if ranks.is_first:
             model_path(recipe.name, fold).unlink(missing_ok=True)
             started = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp}
