@@ -57,7 +57,7 @@ class Loader:
         self.dataset, self.device, self.n_loaders = dataset, device, n_loaders
         self.images: torch.Tensor | None = None
         if resident is None:
-            resident = device.type == "cuda" and dataset.augment == "none" and _fits(dataset.cache, device)
+            resident = dataset.augment == "none" and fits(open_cache(dataset.cache).nbytes, device)
         if resident:
             self.images = _on_device(dataset.cache, device)
             targets = dataset.targets
@@ -87,10 +87,13 @@ class Loader:
             yield from _copied_ahead(batches, self.device) if self.device.type == "cuda" else batches
 
 
-def _fits(cache: Path, device: torch.device) -> bool:
+def fits(n_bytes: int, device: torch.device) -> bool:
+    """Whether a cache of so many bytes is kept on the device."""
+    if device.type != "cuda":
+        return False
     gc.collect()
     torch.cuda.empty_cache()  # what an earlier phase or fold held is free
-    return open_cache(cache).nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+    return n_bytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
 
 
 def _on_device(cache: Path, device: torch.device) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from comp import model as models
 from comp.artifacts import manifest_path
 from comp.augment import VIEWS, Batched, training_transform, view_names
-from comp.batches import CacheBatches, Loader, in_order
+from comp.batches import CacheBatches, Loader, fits, in_order
 from comp.budget import NEVER
 from comp.config import Phase, Recipe
 from comp.console import clock, say, size_text, table
@@ -165,6 +165,8 @@ def _training(
         fold_of[:n_valid], fold_of[n_valid : n_valid + n_train] = 0, 1
         trainer = Trainer(only, 0, labels, fold_of, {size: cache}, {}, place, device.n_loaders)
         trainer.train_rows = np.flatnonzero(fold_of == 1)
+        n_bytes = size * size * images.n_channels * _numbers(recipe)[0]
+        trainer.resident = recipe.augment_on == "device" and fits(n_bytes, place)
         return trainer
 
     bare = bare_step(recipe, phase, place, images.n_channels)

@@ -100,6 +100,7 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(device)
         self.n_steps_done = 0
         self.n_more_parts = 1  # by how much batches are cut further than asked for, since memory ran out
+        self.resident: bool | None = None  # whether the device keeps the images; None: where they fit
         self.fitting = models.Parts()  # of validation
         self.loader: tuple[int, Loader] | None = None  # with the size of its phase
         self.net: tuple[bool, nn.Module] | None = None  # what runs the model, and whether for the head alone
@@ -226,7 +227,7 @@ class Trainer:
             self.loader = None  # its memory first
             augment = self.recipe.augment if self.recipe.augment_on == "cpu" else "none"
             dataset = CacheBatches(self.caches[phase.size], self.targets, augment)
-            self.loader = phase.size, Loader(dataset, self.device, self.n_loaders)
+            self.loader = phase.size, Loader(dataset, self.device, self.n_loaders, resident=self.resident)
         return self.loader[1]
 
     def _shared(self, step: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
