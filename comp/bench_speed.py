@@ -152,7 +152,7 @@ def _training(
     labels = Labels(
         names, tuple(f"c{i}" for i in range(CLASSES)), (rng.random((n, CLASSES)) < 0.2).astype(np.uint8)
     )
-    n_valid = max(batch, n // 16)
+    n_valid = batch
 
     def trainer_of(n_train: int) -> Trainer:
         only = recipe.model_copy(
@@ -170,14 +170,17 @@ def _training(
         return trainer
 
     bare = bare_step(recipe, phase, place, images.n_channels)
-    bare(2)
-    n_steps = int(np.clip(SECONDS * bare(3) / batch, 4, (n - n_valid) // batch))
+    bare(1)
+    first = bare(2)
+    n_steps = int(np.clip(SECONDS * first / batch, 2, (n - n_valid) // batch))
     trainer = trainer_of(n_steps * batch)
     start_up = time.perf_counter()
     trainer.epoch(_silent, NEVER)
     start_up = time.perf_counter() - start_up
     shares, whole, alone, others = [], [], [], []
-    for _ in range(ROUNDS):  # by turns, so that a machine that slows down does so for all
+    for _ in range(
+        ROUNDS if first > batch / SECONDS else 2
+    ):  # by turns, so that a machine that slows down does so for all
         alone.append(bare(n_steps))
         trainer.epoch(_silent, NEVER)
         whole.append(trainer.history[-1]["images_per_second"])
@@ -199,7 +202,7 @@ def _training(
         rows.append(
             ["fastai, whole training", f"{np.median(others):,.0f}", f"{step / np.median(others):.1%}"]
         )
-    rate = _predicting(recipe, trainer, cache, phase, place, device.n_loaders)
+    rate = _predicting(recipe, trainer, cache, phase, place, device.n_loaders, SECONDS * step)
     rows.append([f"prediction, {len(view_names(recipe.views))} views an image", f"{rate:,.0f}", ""])
     table([f"{recipe.backbone} at {size} px", "images/s", "time of a bare step"], rows)
     mine = [
@@ -289,13 +292,19 @@ def _by_albumentations(recipe: Recipe, cache: Path) -> float:
 
 
 def _predicting(
-    recipe: Recipe, trainer: Trainer, cache: Path, phase: Phase, place: torch.device, n_loaders: int
+    recipe: Recipe,
+    trainer: Trainer,
+    cache: Path,
+    phase: Phase,
+    place: torch.device,
+    n_loaders: int,
+    n_forward: float,
 ) -> float:
     views = [VIEWS[view] for view in view_names(recipe.views)]
     model, dtype = trainer.averaged.eval(), models.precision_of(recipe.precision, place, trainer.model)
     prepare = models.Input(trainer.spec.mean, trainer.spec.std, phase.size).to(place)
     loader = Loader(CacheBatches(cache, None, "none"), place, n_loaders)
-    rows = np.arange(min(len(trainer.targets), 1024 if place.type == "cpu" else 4096))
+    rows = np.arange(int(np.clip(n_forward * 2 / len(views), 32, len(trainer.targets))))  # as long as a round
 
     def predict() -> None:
         with torch.inference_mode(), models.autocast(place, dtype):
