@@ -120,7 +120,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
             seed=first.seed,
             storage=study_path(target.name),
             name=f"weights {digest(stamp)}",
-        )  # fmt: skip
+        )
         for method in methods
     ]
     chosen = best_blend(blends, labels.targets, **settings) if how == "auto" else blends[-1]
