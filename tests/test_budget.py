@@ -13,7 +13,6 @@ from comp.cli import main
 from comp.config import load_recipe
 from comp.errors import CompError, TimeIsUp
 from comp.parallel import Device, run_jobs
-from comp.stages import train
 from tests.test_images import folder_of
 
 
@@ -78,7 +77,7 @@ def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
     with monkeypatch.context() as patch:
         expected = {3: 3601.0}
         patch.setattr(
-            train.Trainer, "expected_seconds", lambda trainer: expected.get(trainer.n_epochs_done, 0.0)
+            training.Trainer, "expected_seconds", lambda trainer: expected.get(trainer.n_epochs_done, 0.0)
         )
         assert main(["train", "tiny.toml", *epochs, "--time-budget", "1h"]) == 3
     assert capsys.readouterr().err == line.replace("1 of 6", "3 of 6")
@@ -91,7 +90,7 @@ def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
 
 
 def test_an_epoch_that_would_end_too_late_is_not_started(here: Path):
-    trainer = object.__new__(train.Trainer)
+    trainer = object.__new__(training.Trainer)
     trainer.recipe = load_recipe("tiny.toml")  # 1 epoch at 16 px, 1 at 32 px
     trainer.history = []
     assert trainer.expected_seconds() == 0

@@ -1,0 +1,102 @@
+"""One network of one fold from a recipe, for all commands that train: what has to hold before, the images
+that it sees, and the job."""
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp import model as models
+from comp.artifacts import (
+    cache_dir,
+    checkpoint_path,
+    is_done,
+    model_path,
+    started_path,
+    training_files,
+    write_json,
+)
+from comp.budget import NEVER
+from comp.config import Recipe
+from comp.console import say
+from comp.errors import CompError, TimeIsUp
+from comp.images import cached
+from comp.labels import Labels
+from comp.losses import loss_of
+from comp.manifest import Data
+from comp.parallel import Device, Report
+from comp.ranks import Ranks
+from comp.training import HEADER, Trainer, groups_of
+
+
+def prepared(
+    recipe: Recipe, data: Data, labels: Labels, deadline: float, n_ranks: int = 1, test: bool = True
+) -> dict[int, Path]:
+    """By size, the resized training images that `train_fold` takes, built where they aren't there; with
+    `test` the test images are resized as well, for predict. Raises CompError, before anything is resized,
+    where the recipe can't be trained."""
+    n_train = len(labels.ids) * (recipe.n_folds - 1) // recipe.n_folds
+    for phase in recipe.phases:
+        if (n := min(phase.batch_size, n_train)) < 2 * n_ranks * phase.accumulate:
+            raise CompError(
+                f"batches of {n} are too small for {n_ranks} GPUs, each in {phase.accumulate} parts of 2 "
+                "images or more"
+            )
+        loss_of(phase.loss or recipe.loss, groups=groups_of(recipe, labels.classes))
+    if recipe.pretrained:
+        say(f"looking for the weights of {recipe.backbone}")
+    competition, sizes = recipe.competition, sorted({phase.size for phase in recipe.phases})
+    channels, n_channels = competition.images.channels, competition.images.n_channels
+    models.check(recipe.backbone, sizes, n_channels, pretrained=recipe.pretrained, weights=recipe.weights)
+    needed = {"train": (data.images("train", labels.ids, channels), sizes)}
+    if test:
+        test_images = data.images("test", data.sample_ids(competition), channels)
+        needed["test"] = (test_images, [recipe.phases[-1].size])
+    return cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest)["train"]
+
+
+def train_fold(
+    recipe: Recipe,
+    fold: int,
+    labels: Labels,
+    fold_of: np.ndarray,
+    caches: dict[int, Path],
+    stamp: dict[str, Any],
+    force: bool,
+    *,
+    device: Device,
+    report: Report,
+    deadline: float,
+) -> None:
+    """Train one fold to its model file, from its last checkpoint if there is one with the same stamp. Raises
+    TimeIsUp where the next epoch would not end before the deadline."""
+    ranks = Ranks.of_torchrun()
+    with training_files(recipe.name, fold).locked() if ranks.is_first else nullcontext():
+        if ranks.agreed(is_done(model_path(recipe.name, fold), stamp, force=force)):
+            report(line="was finished by another process")
+            return
+        place = device.activate()
+        trainer = Trainer(recipe, fold, labels, fold_of, caches, stamp, place, device.n_loaders, ranks)
+        resumed = trainer.resume()
+        ranks.wait()  # all have read what is replaced now
+        if ranks.is_first:
+            model_path(recipe.name, fold).unlink(missing_ok=True)
+            started = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp}
+            write_json(started_path(recipe.name, fold), started)
+        if resumed:
+            report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
+        else:
+            report(line=HEADER)
+        while trainer.n_epochs_done < trainer.n_epochs:
+            if ranks.agreed(time.time() + trainer.expected_seconds() > deadline):
+                raise TimeIsUp(trainer.progress())
+            report(line=trainer.epoch(report, deadline if ranks.size == 1 else NEVER))
+            if ranks.is_first:
+                trainer.save()
+                report(saved=True)
+        if ranks.is_first:
+            trainer.write_log()
+            models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
+            checkpoint_path(recipe.name, fold).unlink(missing_ok=True)
