@@ -74,6 +74,10 @@ def run_dir(recipe: str) -> Path:
     return runs_dir() / recipe
 
 
+def tricks_dir(recipe: str) -> Path:
+    return run_dir(recipe) / "tricks"
+
+
 def fold_dir(recipe: str, fold: int) -> Path:
     return run_dir(recipe) / f"fold{fold}"
 
@@ -100,6 +104,11 @@ def oof_path(recipe: str, fold: int | None = None) -> Path:
 
 def test_path(recipe: str, fold: int | None = None) -> Path:
     return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / "test.npz"
+
+
+def predicted_paths(recipe: str, fold: int, n_folds: int) -> list[Path]:
+    """What `predict` writes for a network: one beyond the folds holds nothing out."""
+    return [*([oof_path(recipe, fold)] if fold < n_folds else []), test_path(recipe, fold)]
 
 
 def decision_path(recipe: str) -> Path:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from comp.augment import Transform, training_transform
+from comp.images import resize
 
 Step = tuple[int, np.ndarray]  # the seed of its draws, the rows of the cache
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
@@ -18,11 +19,11 @@ SHARE_OF_GPU = 1 / 3  # of its free memory: a cache up to that is kept there
 
 
 class CacheBatches(Dataset):
-    """Step -> batch, read from the cache and, unless `augment` is "none", put through albumentations."""
+    """Step -> batch, read from the caches and, unless `augment` is "none", put through albumentations."""
 
-    def __init__(self, cache: Path, targets: np.ndarray | None, augment: str):
-        self.cache, self.targets, self.augment = cache, targets, augment
-        self.images: np.ndarray | None = None
+    def __init__(self, caches: Sequence[Path], targets: np.ndarray | None, augment: str):
+        self.caches, self.targets, self.augment = tuple(caches), targets, augment
+        self.images: np.ndarray | Joined | None = None
         self.transform: Transform | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -30,7 +31,7 @@ class CacheBatches(Dataset):
 
     def __getitem__(self, step: Step) -> Batch:
         if self.images is None:  # opened in the process that reads
-            self.images = open_cache(self.cache)
+            self.images = open_caches(self.caches)
             self.transform = training_transform(self.augment)
         seed, rows = step
         assert self.transform is not None
@@ -42,6 +43,35 @@ class CacheBatches(Dataset):
 def open_cache(path: Path) -> np.ndarray:
     """(N, H, W, channels) uint8, read from the file as it is used."""
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+class Joined:
+    """Caches under each other as one, (N, H, W, channels) uint8, in the largest of their sizes."""
+
+    def __init__(self, parts: Sequence[np.ndarray]):
+        self.parts, side = parts, max(part.shape[1] for part in parts)
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape = (int(self.ends[-1]), side, side, parts[0].shape[-1])
+        self.nbytes = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        index = np.arange(len(self))[rows]
+        answer = np.empty((len(index), *self.shape[1:]), np.uint8)
+        part_of = np.searchsorted(self.ends, index, "right")
+        for k in np.unique(part_of):
+            here = np.flatnonzero(part_of == k)
+            images = self.parts[k][index[here] - self.ends[k] + len(self.parts[k])]
+            same = images.shape[1] == self.shape[1]
+            answer[here] = images if same else [resize(image, self.shape[1]) for image in images]
+        return answer
+
+
+def open_caches(paths: Sequence[Path]) -> np.ndarray | Joined:
+    """One cache as it is, several as one."""
+    return open_cache(paths[0]) if len(paths) == 1 else Joined([open_cache(path) for path in paths])
 
 
 class Loader:
@@ -57,9 +87,9 @@ class Loader:
         self.dataset, self.device, self.n_loaders = dataset, device, n_loaders
         self.images: torch.Tensor | None = None
         if resident is None:
-            resident = dataset.augment == "none" and fits(open_cache(dataset.cache).nbytes, device)
+            resident = dataset.augment == "none" and fits(open_caches(dataset.caches).nbytes, device)
         if resident:
-            self.images = _on_device(dataset.cache, device)
+            self.images = _on_device(dataset.caches, device)
             targets = dataset.targets
             n = len(self.images)
             self.targets = torch.from_numpy(
@@ -96,8 +126,8 @@ def fits(n_bytes: int, device: torch.device) -> bool:
     return n_bytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
 
 
-def _on_device(cache: Path, device: torch.device) -> torch.Tensor:
-    images = open_cache(cache)
+def _on_device(caches: Sequence[Path], device: torch.device) -> torch.Tensor:
+    images = open_caches(caches)
     kept = torch.empty(images.shape, dtype=torch.uint8, device=device)
     step = max(1, (64 << 20) // max(1, images[:1].nbytes))
     for first in range(0, len(images), step):  # piece by piece, so that the file is never in memory twice

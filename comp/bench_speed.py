@@ -25,6 +25,7 @@ from comp.config import Phase, Recipe
 from comp.console import clock, say, size_text, table
 from comp.demo import scene
 from comp.errors import CompError
+from comp.folds import UNUSED
 from comp.images import ImageSet, cached, decode, find_images
 from comp.labels import Labels
 from comp.losses import bce
@@ -162,10 +163,9 @@ def _training(
                 "pretrained": False,
             }
         )
-        fold_of = np.full(n, -1)  # neither trained on nor held out
+        fold_of = np.full(n, UNUSED)
         fold_of[:n_valid], fold_of[n_valid : n_valid + n_train] = 0, 1
-        trainer = Trainer(only, 0, labels, fold_of, {size: cache}, {}, place, device.n_loaders)
-        trainer.train_rows = np.flatnonzero(fold_of == 1)
+        trainer = Trainer(only, 0, labels, fold_of, {size: (cache,)}, {}, place, device.n_loaders)
         n_bytes = size * size * images.n_channels * _numbers(recipe)[0]
         trainer.resident = recipe.augment_on == "device" and fits(n_bytes, place)
         return trainer
@@ -262,7 +262,9 @@ def _wait(place: torch.device) -> None:
 
 
 def _reading(cache: Path, labels: Labels, device: Any, batch: int) -> float:
-    loader = Loader(CacheBatches(cache, labels.targets, "none"), torch.device(device.name), device.n_loaders)
+    loader = Loader(
+        CacheBatches([cache], labels.targets, "none"), torch.device(device.name), device.n_loaders
+    )
     order = np.random.default_rng(0).permutation(len(labels.ids))
 
     def read() -> None:
@@ -303,7 +305,7 @@ def _predicting(
     views = [VIEWS[view] for view in view_names(recipe.views)]
     model, dtype = trainer.averaged.eval(), models.precision_of(recipe.precision, place, trainer.model)
     prepare = models.Input(trainer.spec.mean, trainer.spec.std, phase.size).to(place)
-    loader = Loader(CacheBatches(cache, None, "none"), place, n_loaders)
+    loader = Loader(CacheBatches([cache], None, "none"), place, n_loaders)
     rows = np.arange(int(np.clip(n_forward * 2 / len(views), 32, len(trainer.targets))))  # as long as a round
 
     def predict() -> None:

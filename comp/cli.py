@@ -5,6 +5,7 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ OTHERS = {
     "infer": "test images to a submission with finished models, without training data",
     "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
-    "bench": "time what this machine makes of it",
+    "bench": "time what this machine makes of it, and measure what tricks are worth",
 }
 ACTIONS = {"kernel": ("build", "push", "watch")}
 
@@ -101,7 +102,9 @@ BENCH = (
     "decide: threshold searches against each other, and rules on rows that they were not fitted on; on drawn "
     "matrices, or on --probs FILE with --labels FILE. speed: images a second of decoding, cache, loading, "
     "augmentation, the bare training step, whole training and prediction, at each size of the RECIPE, on its "
-    "images if they were downloaded and on drawn ones of 256 px if not; names what holds training up."
+    "images if they were downloaded and on drawn ones of 256 px if not; names what holds training up. "
+    "tricks: the RECIPE as it is and with each change of --tricks, trained with several seeds on the same "
+    "part of its images, one fold held out; stopped anywhere, it goes on from there."
 )
 
 LEDGER = (
@@ -252,14 +255,21 @@ def parser() -> argparse.ArgumentParser:
         "--sync", action="store_true", help="first fetch scores that arrived later from Kaggle"
     )
     command = stages.add_parser("bench", description=BENCH)
-    command.add_argument("subject", choices=("decide", "speed"), help="what to time")
+    command.add_argument("subject", choices=("decide", "speed", "tricks"), help="what to measure")
     command.add_argument(
-        "recipe", metavar="RECIPE", nargs="?", default="demo", help="for speed (default: demo)"
+        "recipe", metavar="RECIPE", nargs="?", default="demo", help="for speed and tricks (default: demo)"
     )
     command.add_argument("--set", **OPTIONS["--set"][1])
     command.add_argument(
         "--fastai", metavar="PYTHON", help="for speed: also time fastai, in the environment of this Python"
     )
+    command.add_argument(
+        "--tricks", metavar="FILE", help='for tricks: TOML lines such as mixup = ["mixup=0.2"]'
+    )
+    command.add_argument(
+        "--images", type=int, default=12_000, help="for tricks: how many, drawn once (default: 12000)"
+    )
+    command.add_argument("--seeds", type=int, default=3, help="for tricks (default: 3)")
     command.add_argument("--probs", **TABLES["--probs"])
     command.add_argument("--labels", **TABLES["--labels"])
     command.add_argument("--large", action="store_true", help="also 110,000 images with 1,103 classes")
@@ -293,11 +303,8 @@ def _run(given: argparse.Namespace) -> None:
         importlib.import_module("comp.stages.ledger").run(sync=given.sync)
         return
     if given.stage == "bench":
-        from comp.config import load_recipe
-
-        asked = {name: getattr(given, name) for name in ("subject", "probs", "labels", "large", "fastai")}
-        recipe = load_recipe(given.recipe, given.overrides)
-        importlib.import_module("comp.stages.bench").run(recipe=recipe, **asked)
+        asked = {name: value for name, value in vars(given).items() if name != "stage"}
+        importlib.import_module("comp.stages.bench").run(**asked)
         return
     if given.stage == "decide" and given.recipe is None:
         if not (given.probs and given.labels):
@@ -313,7 +320,7 @@ def _run(given: argparse.Namespace) -> None:
     recipe = load_recipe(given.recipe, given.overrides)
     options = {
         **vars(given),
-        "folds": _folds(given.folds, recipe.n_folds),
+        "folds": _folds(given.folds, recipe.n_networks),
         "to": given.to or "submission.csv",
         "budget": None if given.budget is None else parse_budget(given.budget),
     }
@@ -326,7 +333,16 @@ def _run(given: argparse.Namespace) -> None:
         wanted["action"] = given.action
     if given.stage == "blend":
         wanted["others"] = given.others
-    importlib.import_module(f"comp.stages.{given.stage}").run(recipe, **wanted)
+    run = importlib.import_module(f"comp.stages.{given.stage}").run
+    if given.stage not in ("train", "predict") or not recipe.members:
+        run(recipe, **wanted)
+        return
+    started = time.monotonic()
+    for member in recipe.members:
+        if wanted["budget"] is not None and time.monotonic() - started > wanted["budget"]:
+            raise TimeIsUp(f"{member.name}: not started")
+        left = None if wanted["budget"] is None else wanted["budget"] - (time.monotonic() - started)
+        run(member, **{**wanted, "budget": left})
 
 
 def _folds(text: str | None, n_folds: int) -> list[int]:

@@ -177,6 +177,34 @@ class Phase(Strict):
         return self
 
 
+class External(Strict):
+    """Labelled images from elsewhere, for training only. Paths are looked for in the working directory,
+    beside the competition's data, and where a kernel mounts it. Unset fields are the competition's."""
+
+    csv: str
+    images: Texts  # templates as those of the competition: folder/{id}.jpg
+    id: str | None = None
+    column: str | None = None
+    separator: str | None = Field(None, min_length=1)
+
+
+class Pseudo(Strict):
+    """Test images for training only, labelled by a finished run with the same folds. A fold's network learns
+    the labels that this fold's own network gives, by thresholds fitted to the other folds: neither has seen
+    the rows that it will be scored on."""
+
+    run: str = Field(pattern=NAME_PATTERN)  # the name of a recipe, decided already
+    share: float = Field(1.0, gt=0, le=1)  # of the test images, those that it is surest about
+
+
+def _one(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+def _of_run(value: Any) -> Any:
+    return {"run": value} if isinstance(value, str) else value
+
+
 class Recipe(Strict):
     """One experiment. Only what differs from what it extends is written down."""
 
@@ -205,6 +233,10 @@ class Recipe(Strict):
     class_weights: Literal["none", "inverse", "effective"] = "none"  # rare labels count more in the loss
     oversample: float = Field(0.0, ge=0, le=1)  # labels rarer than this share of images are shown more often
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    external: Annotated[tuple[External, ...], BeforeValidator(_one)] = ()
+    pseudo: Annotated[Pseudo | None, BeforeValidator(_of_run)] = None
+    full: bool = False  # one more network, numbered after the folds', that holds nothing out
+    members: tuple["Recipe", ...] = ()  # recipes that extend this one, trained one by one and blended
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)  # 0: no average of the weights
@@ -215,6 +247,10 @@ class Recipe(Strict):
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
+
+    @property
+    def n_networks(self) -> int:
+        return self.n_folds + self.full
 
     @property
     def finest(self) -> int:
@@ -252,7 +288,31 @@ def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
         _apply(override, content)
     if isinstance(content["competition"], str):
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
+    if content.get("members"):
+        content["members"] = _members(content, path)
     return _validated(Recipe, content, path)
+
+
+def _members(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The content of each member's recipe: the whole one's, with what the member says laid over it. Its name
+    is the whole one's and its own, or its backbone."""
+    listed = content["members"]
+    if not isinstance(listed, list) or len(listed) < 2 or not all(isinstance(m, dict) for m in listed):
+        raise CompError(f"{path}: members is {listed!r}; two tables [[members]] or more are expected")
+    base = {key: value for key, value in content.items() if key != "members"}
+    answer = []
+    for number, member in enumerate(listed):
+        for key in ("competition", "n_folds", "seed", "full", "members"):
+            if member.get(key, base.get(key)) != base.get(key):
+                raise CompError(f"{path}: members.{number}.{key} differs; members have one {key}")
+        both = _merged(base, member)
+        own = member.get("name") or both.get("backbone", Recipe.model_fields["backbone"].default)
+        both["name"] = own if own.startswith(f"{base['name']}-") else f"{base['name']}-{own}"
+        answer.append(both)
+    names = [member["name"] for member in answer]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CompError(f"{path}: two members are {twice}; give each a name of its own")
+    return answer
 
 
 def toml_text(recipe: Recipe) -> str:

@@ -312,13 +312,13 @@ def honest_score(
     *,
     beta: float,
     average: str,
-) -> float:
-    """The score of choosing among candidates by `take(candidates, targets)`: each fold has the decisions of
-    the one that is chosen by what they score on the others."""
+) -> tuple[float, tuple[Fitted, ...]]:
+    """(the score of choosing among candidates by `take(candidates, targets)`, what decided each fold): a fold
+    has the decisions of the one that is chosen by what they score on the others."""
     if len(weighed) == 1:
-        return weighed[0].cross_fitted
-    decisions = np.zeros_like(weighed[0].decisions)
-    for fold in np.unique(folds):
+        return weighed[0].cross_fitted, weighed[0].by_fold
+    decisions, by_fold = np.zeros_like(weighed[0].decisions), []
+    for k, fold in enumerate(np.unique(folds)):
         others = folds != fold
         seen = [
             replace(
@@ -331,7 +331,8 @@ def honest_score(
         chosen = take(seen, targets[others])
         at = next(i for i, w in enumerate(seen) if w is chosen)
         decisions[~others] = weighed[at].decisions[~others]
-    return fbeta(targets, decisions, beta=beta, average=average)
+        by_fold.append(weighed[at].by_fold[k])
+    return fbeta(targets, decisions, beta=beta, average=average), tuple(by_fold)
 
 
 @dataclass(frozen=True)
@@ -343,6 +344,7 @@ class Decision:
     beta: float
     average: str
     scores: dict[str, float]  # default (0.5 for all), in_sample, cross_fitted: of the choice of rule as well
+    by_fold: tuple[Fitted, ...] = field(repr=False)  # what decided each fold, chosen and fitted without it
     weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
     sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
 
@@ -405,14 +407,15 @@ def decide(
     chosen, sure = choose(weighed, targets, beta=beta, average=average, seed=seed)
     metric: dict[str, Any] = {"beta": beta, "average": average}
     default = fitter.fit("0.5").decide(probs, beta=beta)
+    honest, by_fold = honest_score(
+        weighed, targets, folds, lambda seen, true: choose(seen, true, **metric, seed=seed)[0], **metric
+    )
     scores = {
-        "cross_fitted": honest_score(
-            weighed, targets, folds, lambda seen, true: choose(seen, true, **metric, seed=seed)[0], **metric
-        ),
+        "cross_fitted": honest,
         "in_sample": chosen.in_sample,
         "default": fitter.score(default),
     }
-    return Decision(chosen.rule, chosen.fitted, beta, average, scores, weighed, sure)
+    return Decision(chosen.rule, chosen.fitted, beta, average, scores, by_fold, weighed, sure)
 
 
 def candidates(rule: str, shape: tuple[int, int], average: str, with_groups: bool) -> list[str]:

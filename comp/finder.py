@@ -33,12 +33,12 @@ class Need:
     def is_file(self, name: str) -> bool:
         """Whether a file of this name is what is needed, or an archive that is named after it."""
         if self.part in SPLITS:
-            return stem_of(Path(name)) in _split(self.names[0])[0][-1:]
+            return stem_of(Path(name)) in split_template(self.names[0])[0][-1:]
         return Path(name).name in self.names or stem_of(Path(name)) in self.names
 
     def is_in_place(self, name: str) -> bool:
         """Whether such an archive lies in the folders that the template begins with."""
-        above = _split(self.names[0])[0][:-1] if self.part in SPLITS else ()
+        above = split_template(self.names[0])[0][:-1] if self.part in SPLITS else ()
         folders = Path(name).parts[:-1]
         return folders[len(folders) - len(above) :] == above
 
@@ -46,7 +46,7 @@ class Need:
         """Whether a file of this name, with its folders, is one of the images needed."""
         if self.part not in SPLITS:
             return False
-        tail, pattern = _split(self.names[0])
+        tail, pattern = split_template(self.names[0])
         ending, folders = pattern.rpartition("}")[2], Path(name).parts[:-1]
         n_deeper = pattern.count("/")
         folders = folders[: len(folders) - n_deeper]
@@ -115,7 +115,7 @@ class Finder:
         for need in needs(self.competition, self.parts):
             if need.part in images:
                 if folder := self._image_folder(need.names[0]):
-                    row = {"folder": self._relative(folder), "pattern": _split(need.names[0])[1]}
+                    row = {"folder": self._relative(folder), "pattern": split_template(need.names[0])[1]}
                     images[need.part].append({**row, **contents(folder)})
                     continue
             elif path := next((p for name in need.names if (p := self._file(name))), None):
@@ -130,7 +130,9 @@ class Finder:
         self.listing = []
         seen = set()
         own = {self.unpacked.resolve(), cache_dir(self.competition.name).resolve()}
-        tails = {part: {_split(t)[0] for t in getattr(self.competition.images, part)} for part in SPLITS}
+        tails = {
+            part: {split_template(t)[0] for t in getattr(self.competition.images, part)} for part in SPLITS
+        }
         wanted = set().union(*(tails[part] for part in SPLITS if part in self.parts))
         others = set().union(*tails.values()) - wanted - {()}
 
@@ -148,7 +150,7 @@ class Finder:
 
     def _image_folder(self, template: str) -> Path | None:
         """The folder whose path ends as the template's does, and that holds files of its kind."""
-        tail, pattern = _split(template)
+        tail, pattern = split_template(template)
         ending = pattern.rpartition("}")[2]
         for folder, names in self.listing:
             if tail and folder.parts[-len(tail) :] != tail:
@@ -163,7 +165,9 @@ class Finder:
         competition = self.competition
         needed = {*competition.labels.csv, *competition.submission.sample}
         needed |= {
-            part for t in (*competition.images.train, *competition.images.test) for part in _split(t)[0]
+            part
+            for t in (*competition.images.train, *competition.images.test)
+            for part in split_template(t)[0]
         }
         paths = [
             folder / name
@@ -179,7 +183,7 @@ class Finder:
         return str(inside.relative_to(folder)) if inside.is_relative_to(folder) else str(inside)
 
 
-def _split(template: str) -> tuple[tuple[str, ...], str]:
+def split_template(template: str) -> tuple[tuple[str, ...], str]:
     """(folders, rest): 'a/b/{id}/{channel}.png' -> (('a', 'b'), '{id}/{channel}.png')."""
     parts = template.split("/")
     first = next(i for i, part in enumerate(parts) if "{" in part)

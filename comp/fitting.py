@@ -2,6 +2,7 @@
 that it sees, and the job."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from comp.budget import NEVER
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError, TimeIsUp
+from comp.extras import Extra
 from comp.images import cached
 from comp.labels import Labels
 from comp.losses import loss_of
@@ -32,11 +34,17 @@ from comp.training import HEADER, Trainer, groups_of
 
 
 def prepared(
-    recipe: Recipe, data: Data, labels: Labels, deadline: float, n_ranks: int = 1, test: bool = True
-) -> dict[int, Path]:
-    """By size, the resized training images that `train_fold` takes, built where they aren't there; with
-    `test` the test images are resized as well, for predict. Raises CompError, before anything is resized,
-    where the recipe can't be trained."""
+    recipe: Recipe,
+    data: Data,
+    labels: Labels,
+    extras: Sequence[Extra],
+    deadline: float,
+    n_ranks: int = 1,
+    test: bool = True,
+) -> dict[int, tuple[Path, ...]]:
+    """By size, the resized images that `train_fold` takes, those of training first, built where they aren't
+    there; with `test` the test images are resized as well, for predict. `extras` are those of any fold.
+    Raises CompError, before anything is resized, where the recipe can't be trained."""
     n_train = len(labels.ids) * (recipe.n_folds - 1) // recipe.n_folds
     for phase in recipe.phases:
         if (n := min(phase.batch_size, n_train)) < 2 * n_ranks * phase.accumulate:
@@ -54,7 +62,10 @@ def prepared(
     if test:
         test_images = data.images("test", data.sample_ids(competition), channels)
         needed["test"] = (test_images, [recipe.phases[-1].size])
-    return cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest)["train"]
+    needed |= {extra.images.name: (extra.images, sizes) for extra in extras}
+    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest)
+    names = ["train", *(extra.images.name for extra in extras)]
+    return {size: tuple(caches[name][size] for name in names) for size in sizes}
 
 
 def train_fold(
@@ -62,7 +73,7 @@ def train_fold(
     fold: int,
     labels: Labels,
     fold_of: np.ndarray,
-    caches: dict[int, Path],
+    caches: dict[int, tuple[Path, ...]],
     stamp: dict[str, Any],
     force: bool,
     *,

@@ -7,6 +7,8 @@ import numpy as np
 from comp.errors import CompError, some
 from comp.labels import check_unique, read_table
 
+EXTRA, UNUSED = -1, -2  # in the place of a fold: rows that every network learns, and that none does
+
 
 def read_folds(path: Path, ids: np.ndarray, n_folds: int) -> np.ndarray:
     """(N,) int: the fold of each id, 0 … n_folds - 1. Raises CompError where ids are missing, extra or

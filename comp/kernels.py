@@ -25,10 +25,10 @@ from comp.artifacts import (
     kernel_dir,
     model_path,
     oof_path,
+    predicted_paths,
     read_json,
     read_stamp,
     replacing,
-    test_path,
     wheel_cache_dir,
 )
 from comp.config import PACKAGE_DIR, Recipe, toml_text
@@ -115,6 +115,7 @@ class Kernel:
         return {
             "kind": self.kind,
             "recipe": self.recipe.name,
+            "runs": [one.name for one in (self.recipe, *self.recipe.members)],
             "competition": self.recipe.competition.name,
             "n_folds": self.recipe.n_folds,
             "seed": self.recipe.seed,
@@ -179,8 +180,9 @@ def build(kernel: Kernel) -> bool:
     if not competition.all_sources and not (competition.drawn and kernel.kind == "train"):
         raise CompError(f"{competition.name} has no files on Kaggle; set slug or sources of the competition")
     weights = finished_models(kernel) if kernel.kind == "infer" else training_inputs(recipe)
-    if recipe.weights and kernel.kind == "train":
-        recipe = recipe.model_copy(update={"weights": "weights"})  # beside recipe.toml, there
+    if kernel.kind == "train":
+        members = tuple(_with_packed_weights(member) for member in recipe.members)
+        recipe = _with_packed_weights(recipe.model_copy(update={"members": members}))
     metadata = kernel.metadata(bool(weights))
     code = script(kernel, recipe, kernel.plan(bool(weights)))
     files: Files = {f"kernel/{metadata['code_file']}": code.encode()}
@@ -195,17 +197,28 @@ def build(kernel: Kernel) -> bool:
     return write(files, kernel.folder)
 
 
-def training_inputs(recipe: Recipe) -> Files:
-    """The backbone's ImageNet weights, and the folds, where they were made here."""
-    files: Files = {}
-    if recipe.pretrained:
-        path = weights_file(recipe.backbone, recipe.weights)
-        if path is None:
-            from comp.model import pretrained_weights
+def _with_packed_weights(recipe: Recipe) -> Recipe:
+    """Its own weights are beside recipe.toml, there."""
+    return recipe.model_copy(update={"weights": "weights"}) if recipe.weights else recipe
 
-            files[f"{recipe.backbone}.safetensors"] = pretrained_weights(recipe.backbone)
-        else:
-            files[f"{recipe.backbone}.safetensors"] = path
+
+def training_inputs(recipe: Recipe) -> Files:
+    """The backbones' ImageNet weights, and the folds, where they were made here."""
+    files: Files = {}
+    for one in recipe.members or (recipe,):
+        if one.pseudo:
+            raise CompError(
+                f"{one.name} learns labels of the run {one.pseudo.run}, which a kernel doesn't have; "
+                "train it here"
+            )
+        if one.pretrained:
+            path, name = weights_file(one.backbone, one.weights), f"{one.backbone}.safetensors"
+            if path is None:
+                from comp.model import pretrained_weights
+
+                files.setdefault(name, pretrained_weights(one.backbone))
+            elif files.setdefault(name, path) != path:
+                raise CompError(f"{recipe.name} has two members with other weights of {one.backbone}")
     folds = folds_path(recipe.competition.name, recipe.n_folds, recipe.seed)
     return files | {path.name: path for path in (folds, folds.with_suffix(".json")) if path.exists()}
 
@@ -233,7 +246,7 @@ def finished_models(kernel: Kernel) -> Files:
         listed = ",".join(map(str, blend["folds"]))
         raise CompError(f"{decision_file} is about the folds {listed}; name them with --folds {listed}")
     for fold, model in models.items():
-        stamps = [read_stamp(path) for path in (oof_path(name, fold), test_path(name, fold))]
+        stamps = [read_stamp(path) for path in predicted_paths(name, fold, recipe.n_folds)]
         wanted = {"views": list(view_names(recipe.views)), "train": digest(read_stamp(model))}
         if digest(stamps) != blend["members"][f"fold {fold}"] or any(
             stamp is None or {key: stamp.get(key) for key in wanted} != wanted for stamp in stamps

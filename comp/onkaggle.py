@@ -73,7 +73,7 @@ def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
     if plan["earlier"]:
         earlier = found(plan["earlier"])
         print(f"kernel: goes on from {earlier}", flush=True)
-        for folder in (run_dir(plan["recipe"]), folds.parent):
+        for folder in (*map(run_dir, plan["runs"]), folds.parent):
             copy_files(earlier / folder, folder)
     if weights:
         os.environ["COMP_WEIGHTS"] = str(weights)

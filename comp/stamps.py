@@ -2,7 +2,7 @@
 there is no training data, models and a decision are compared with the recipe and with each other."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from comp.artifacts import difference, digest, plain, read_safetensors_metadata, read_stamp
 from comp.config import Recipe
 from comp.errors import CompError
+from comp.extras import Extra
 from comp.labels import Labels
 from comp.weights import weights_digest
 
@@ -22,10 +23,16 @@ READ_BY_TRAINING = {
 
 
 def train_stamp(
-    recipe: Recipe, labels: Labels, fold_of: np.ndarray, images: str, fold: int
+    recipe: Recipe,
+    labels: Labels,
+    fold_of: np.ndarray,
+    images: str,
+    fold: int,
+    extras: Sequence[Extra] = (),
 ) -> dict[str, Any]:
     """What the model of `fold` is made from; `fold_of` (N,) are the folds of the labels' ids, `images` the
-    data's stamp."""
+    data's stamp, `extras` what this fold learns besides."""
+    more = {extra.images.name: extra.stamp for extra in extras}
     return {
         **recipe.model_dump(mode="json", include=READ_BY_TRAINING),
         "weights": weights_digest(recipe.backbone, recipe.weights) if recipe.pretrained else None,
@@ -34,6 +41,7 @@ def train_stamp(
         "labels": digest(labels.ids, labels.classes, labels.targets),
         "folds": digest(labels.ids, fold_of),
         "images": images,
+        **({"extras": more} if more else {}),
     }
 
 

@@ -19,11 +19,12 @@ from torch import nn
 from comp import model as models
 from comp.artifacts import checkpoint_path, log_path, plain, replacing, write_text
 from comp.augment import Batched, Draws, Mixed
-from comp.batches import CacheBatches, Loader, epoch_steps, in_order, open_cache, repeats_of
+from comp.batches import CacheBatches, Loader, epoch_steps, in_order, open_caches, repeats_of
 from comp.budget import check_time
 from comp.config import Phase, Recipe
 from comp.console import clock
 from comp.errors import CompError
+from comp.folds import UNUSED
 from comp.labels import Labels
 from comp.losses import Loss, bce, class_weights, loss_of
 from comp.metrics import fbeta
@@ -45,7 +46,7 @@ class Trainer:
         fold: int,
         labels: Labels,
         fold_of: np.ndarray,
-        caches: dict[int, Path],
+        caches: dict[int, tuple[Path, ...]],
         stamp: dict[str, Any],
         device: torch.device,
         n_loaders: int,
@@ -54,7 +55,8 @@ class Trainer:
         self.recipe, self.fold, self.stamp = recipe, fold, plain(stamp)
         self.device, self.n_loaders, self.ranks = device, n_loaders, ranks
         self.targets, self.caches = labels.targets, caches
-        self.train_rows, self.valid_rows = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        self.train_rows = np.flatnonzero((fold_of != fold) & (fold_of != UNUSED))
+        self.valid_rows = np.flatnonzero(fold_of == fold)
         self.n_epochs = sum(phase.epochs for phase in recipe.phases)
         self.history: list[dict[str, Any]] = []
         n_channels = recipe.competition.images.n_channels
@@ -115,7 +117,7 @@ class Trainer:
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation a channel of this fold's training images (of 2,000 at most), scaled to 0 … 1."""
-        images = open_cache(self.caches[min(self.caches)])
+        images = open_caches(self.caches[min(self.caches)])
         rows = self.train_rows[:: -(-len(self.train_rows) // 2000)]
         counts = np.zeros((images.shape[-1], 256))  # of each value in each channel
         for first in range(0, len(rows), 64):
@@ -194,7 +196,7 @@ class Trainer:
         loss_mean = float(self.ranks.summed(watch.total)) / self.ranks.size / len(steps)
         self._check(loss_mean, f"epoch {self.n_epochs_done + 1}, lr {lr:.1e}")
         seconds = time.monotonic() - started
-        row = {
+        row: dict[str, Any] = {
             "epoch": self.n_epochs_done + 1,
             "phase": number,
             "size": phase.size,
@@ -207,9 +209,12 @@ class Trainer:
         }
         self.history.append(row)
         report(done=self.n_epochs_done * len(steps), total=self.n_epochs * len(steps))
+        valid, mean_ap, f = (
+            "-" if row[key] is None else f"{row[key]:.4f}" for key in ("valid_loss", "mAP", "fbeta")
+        )
         return (
             f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} "
-            f"{row['valid_loss']:>6.4f} {row['mAP']:>6.4f}  {row['fbeta']:>8.4f} "
+            f"{valid:>6} {mean_ap:>6}  {f:>8} "
             f"{row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
         )
 
@@ -309,11 +314,13 @@ class Trainer:
     @torch.inference_mode()
     def _validate(
         self, phase: Phase, prepare: nn.Module, dtype: torch.dtype, deadline: float
-    ) -> dict[str, float]:
-        """Held-out scores of the averaged weights, without test-time views. F-beta is at one threshold fitted
-        on these rows: to watch, never to choose by."""
+    ) -> dict[str, float | None]:
+        """Held-out scores of the averaged weights, without test-time views; None where nothing is held out.
+        F-beta is at one threshold fitted on these rows: to watch, never to choose by."""
         for mean, newest in self.counters if self.ema else ():
             mean.copy_(newest)
+        if not len(self.valid_rows):
+            return dict.fromkeys(("valid_loss", "mAP", "fbeta"))
         model = self.averaged.eval()
         loader = self._loader(phase)
         if loader.dataset.augment != "none":

@@ -78,6 +78,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def one_core() -> Iterator[None]:
+    """This process on one core, so that folds are worked on in it, one after the other."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture
 def kaggle(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKaggle]:
     """A server that plays Kaggle, and credentials for it; comp tries again without long pauses."""
     folder = tmp_path_factory.mktemp("kaggle")

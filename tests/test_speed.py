@@ -142,7 +142,7 @@ def test_a_mixed_label_is_as_sure_as_its_share_of_the_picture(mixup: float, cutm
 def test_a_cache_on_the_device_gives_the_batches_that_reading_gives(tmp_path: Path):
     np.save(tmp_path / "cache.npy", images_of(40).numpy())
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
-    dataset = CacheBatches(tmp_path / "cache.npy", np.eye(40), "none")
+    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40), "none")
     read, kept = (
         list(Loader(dataset, torch.device("cpu"), 0, resident=resident)(steps)) for resident in (False, True)
     )

@@ -69,7 +69,7 @@ def test_the_number_of_loaders_changes_nothing(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), np.uint8)
     np.save(tmp_path / "cache.npy", images)
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
-    dataset = CacheBatches(tmp_path / "cache.npy", np.eye(40), "satellite")
+    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40), "satellite")
     alone, many = ([x for x, _ in Loader(dataset, torch.device("cpu"), n)(steps)] for n in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(alone, many, strict=True))
 

@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from comp.artifacts import digest, is_done, oof_path, read_stamp, run_dir, study_path, test_path, write_text
+from comp.artifacts import (
+    digest,
+    is_done,
+    oof_path,
+    predicted_paths,
+    read_stamp,
+    run_dir,
+    study_path,
+    test_path,
+    write_text,
+)
 from comp.config import Recipe, load_recipe, toml_text
 from comp.console import say, table
 from comp.decisions import Weighed, honest_score
@@ -26,14 +36,19 @@ def run(
     if others:
         blend_recipes([recipe, *map(load_recipe, others)], name=name, how=how, force=force)
         return
+    if recipe.members:
+        for member in recipe.members:
+            run(member, folds=folds, force=force, others=[], name=None, how=how)
+        blend_recipes(list(recipe.members), name=recipe.name, how=how, force=force)
+        return
     competition = recipe.competition
     data, labels, fold_of = read_training(recipe)
     members = {}
     for fold in folds:
-        stamps = [read_stamp(path) for path in (oof_path(recipe.name, fold), test_path(recipe.name, fold))]
-        if stamps[0] is None or stamps[1] is None:
+        stamps = [read_stamp(path) or {} for path in predicted_paths(recipe.name, fold, recipe.n_folds)]
+        if not all(stamps):
             raise CompError(f"fold {fold} of {recipe.name} has no predictions; run `comp predict` first")
-        if stamps[0].get("ids") != digest(labels.ids[fold_of == fold]):
+        if fold < recipe.n_folds and stamps[0]["ids"] != digest(labels.ids[fold_of == fold]):
             raise CompError(
                 f"{oof_path(recipe.name, fold)} is of other folds than now; run `comp train` again"
             )
@@ -43,7 +58,10 @@ def run(
     if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
         say(f"blend: {recipe.name} done already")
         return
-    oof = concatenated([load(oof_path(recipe.name, fold), labels.classes) for fold in folds], paths["oof"])
+    held = [load(oof_path(recipe.name, fold), labels.classes) for fold in folds if fold < recipe.n_folds]
+    if not held:
+        raise CompError(f"fold {folds[0]} of {recipe.name} holds nothing out; name others too with --folds")
+    oof = concatenated(held, paths["oof"])
     expected = labels.ids[np.isin(fold_of, folds)]
     if extra := sorted(set(oof.ids.tolist()) - set(expected.tolist())):
         raise CompError(
@@ -135,7 +153,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
             candidates = [replace(b, weighed=w) for b, w in zip(blends, seen)]
             return best_blend(candidates, targets, **settings).weighed
 
-        honest = honest_score([b.weighed for b in blends], labels.targets, fold_of, take, **settings)
+        honest, _ = honest_score([b.weighed for b in blends], labels.targets, fold_of, take, **settings)
     say(f"blend: {target.name}, {metric} {honest:.4f} cross-fitted, by {chosen.method!r}")
     table(["blend", "cross-fitted"], [[b.method, f"{b.weighed.cross_fitted:.4f}"] for b in blends])
 

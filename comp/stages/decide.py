@@ -69,7 +69,7 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
             f"{oof_path(recipe.name)} was blended with {'other' if made_with else 'unknown'} folds; "
             "run `comp blend` again"
         )
-    if len(np.unique(parts)) == 1:
+    if one_fold := len(np.unique(parts)) == 1:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
         names = labels.ids if labels.groups is None else labels.groups
         units, unit_of = np.unique(names[rows], return_inverse=True)
@@ -84,9 +84,11 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     )  # fmt: skip
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
     rules = {w.rule: {"cross_fitted": w.cross_fitted, "in_sample": w.in_sample} for w in decision.weighed}
+    honest = [] if one_fold else zip(np.unique(parts.astype(str)).tolist(), decision.by_fold)
     content = {
         "rule": decision.rule,
         **decision.fitted.as_json(labels.classes),
+        "by_fold": {fold: fitted.as_json(labels.classes) for fold, fitted in honest},
         "metric": str(metric),
         "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
         "n_rows": len(rows),

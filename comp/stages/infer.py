@@ -44,6 +44,9 @@ from comp.submissions import check_submission, submission_text
 def run(
     recipe: Recipe, *, source: str | None, folds: list[int], force: bool, budget: float | None, to: str
 ) -> None:
+    if recipe.members:
+        names = ", ".join(member.name for member in recipe.members)
+        raise CompError(f"{recipe.name} is a blend of {names}; infer takes the recipe of one of them")
     deadline = deadline_in(budget)
     competition, target = recipe.competition, Path(to)
     decision = read_decision(recipe, folds)

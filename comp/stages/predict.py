@@ -16,9 +16,9 @@ from comp.artifacts import (
     model_path,
     oof_path,
     plain,
+    predicted_paths,
     prediction_files,
     read_stamp,
-    test_path,
 )
 from comp.augment import view_names
 from comp.budget import deadline_in
@@ -26,6 +26,7 @@ from comp.cluster import run_on_ray
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
+from comp.extras import extras_of
 from comp.images import cached
 from comp.inference import predict_set
 from comp.manifest import read_training
@@ -39,21 +40,23 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     data, labels, fold_of = read_training(recipe)
     test_ids = data.sample_ids(competition)
     views = view_names(recipe.views)
+    extras = extras_of(recipe, folds, data, labels, fold_of)
     jobs: dict[str, tuple[str, int, Path, np.ndarray, dict[str, Any]]] = {}
     for fold in folds:
         model = model_path(recipe.name, fold)
         made_from = read_stamp(model)
         if made_from is None:
             raise CompError(f"{model} is not there; run `comp train` first")
-        if made_from != (wanted := plain(train_stamp(recipe, labels, fold_of, data.stamp, fold))):
+        wanted = plain(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]))
+        if made_from != wanted:
             raise CompError(
                 f"{model} was trained with {difference(made_from, wanted)}; run `comp train` for that"
             )
         stamp = {"views": views, "train": digest(made_from)}
-        for label, split, path, ids in (
-            (f"fold {fold} held-out", "train", oof_path(recipe.name, fold), labels.ids[fold_of == fold]),
-            (f"fold {fold} test", "test", test_path(recipe.name, fold), test_ids),
-        ):
+        for path in predicted_paths(recipe.name, fold, recipe.n_folds):
+            held_out = path == oof_path(recipe.name, fold)
+            split, ids = ("train", labels.ids[fold_of == fold]) if held_out else ("test", test_ids)
+            label = f"fold {fold} {'held-out' if held_out else 'test'}"
             if not is_done(path, {**stamp, "ids": digest(ids)}, force=force):
                 jobs[label] = (split, fold, path, ids, {**stamp, "ids": digest(ids)})
     if not jobs:

@@ -13,6 +13,7 @@ from comp.cluster import run_on_ray
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
+from comp.extras import extras_of, joined
 from comp.fitting import prepared, train_fold
 from comp.manifest import read_training
 from comp.parallel import devices, run_jobs
@@ -31,7 +32,8 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
 def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on: str, ranks: Ranks) -> None:
     deadline = ranks.agreed(deadline_in(budget))
     data, labels, fold_of = read_training(recipe)
-    stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold) for fold in folds}
+    extras = extras_of(recipe, folds, data, labels, fold_of)
+    stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]) for fold in folds}
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
     for fold in todo:  # what is half trained isn't replaced silently either
         is_done(started_path(recipe.name, fold), stamps[fold], force=force)
@@ -39,12 +41,16 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
     if not todo:
         return
-    caches = prepared(recipe, data, labels, deadline, ranks.size)
+    caches = prepared(recipe, data, labels, extras[todo[0]], deadline, ranks.size)
+    more = "".join(f", {len(extra.used):,} {extra.images.name} images" for extra in extras[todo[0]])
     say(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
-        f"{len(labels.ids):,} images"
+        f"{len(labels.ids):,} images{more}"
     )
-    jobs = {f"fold {fold}": (recipe, fold, labels, fold_of, caches, stamps[fold], force) for fold in todo}
+    jobs = {
+        f"fold {fold}": (recipe, fold, *joined(labels, fold_of, extras[fold]), caches, stamps[fold], force)
+        for fold in todo
+    }
     if on == "ray":
         files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
         run_on_ray(

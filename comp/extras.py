@@ -1,0 +1,120 @@
+"""Images that training alone sees: labelled ones from elsewhere, and test images with the labels that a
+finished run gives them. They are rows behind the competition's own, in no fold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from comp.artifacts import (
+    data_dir,
+    decision_path,
+    digest,
+    manifest_path,
+    mounted,
+    read_json,
+    read_stamp,
+    test_path,
+)
+from comp.config import Competition, External, Pseudo, Recipe
+from comp.errors import CompError
+from comp.finder import contents, split_template
+from comp.folds import EXTRA, UNUSED
+from comp.images import ImageSet, find_images
+from comp.labels import Labels, read_labels
+from comp.manifest import Data
+from comp.predictions import aligned, load
+from comp.rules import EPS, Fitted
+
+
+@dataclass(frozen=True)
+class Extra:
+    images: ImageSet  # of M images
+    targets: np.ndarray  # (M, C) uint8
+    used: np.ndarray  # (M,) bool
+    stamp: str
+
+
+def extras_of(
+    recipe: Recipe, folds: Sequence[int], data: Data, labels: Labels, fold_of: np.ndarray
+) -> dict[int, list[Extra]]:
+    """By fold, what its network learns besides the training images of other folds; `fold_of` (N,) are the
+    folds of the labels. Raises CompError where it isn't there."""
+    external = [
+        _external(external, number, recipe.competition, labels.classes)
+        for number, external in enumerate(recipe.external)
+    ]
+    pseudo = recipe.pseudo
+    return {
+        fold: [*external, *([_pseudo(pseudo, recipe, fold, data, labels, fold_of)] if pseudo else [])]
+        for fold in folds
+    }
+
+
+def joined(labels: Labels, fold_of: np.ndarray, extras: list[Extra]) -> tuple[Labels, np.ndarray]:
+    """Labels and folds with the rows of the extras behind them."""
+    ids = np.concatenate([labels.ids, *(extra.images.ids for extra in extras)])
+    targets = np.concatenate([labels.targets, *(extra.targets for extra in extras)])
+    folds = np.concatenate([fold_of, *(np.where(extra.used, EXTRA, UNUSED) for extra in extras)])
+    return replace(labels, ids=ids, targets=targets, groups=None), folds
+
+
+def _external(external: External, number: int, competition: Competition, classes: tuple[str, ...]) -> Extra:
+    places = [Path(), data_dir(competition.name)]
+    if source := (read_stamp(manifest_path(competition.name)) or {}).get("from"):
+        places.append(Path(source))
+    places += [place for name in competition.all_sources if (place := mounted(name))]
+    looked = ", ".join(map(str, places))
+    csv = next((place / external.csv for place in places if (place / external.csv).is_file()), None)
+    if csv is None:
+        raise CompError(f"external: no {external.csv} in {looked}; put it there, or give its path")
+    own = competition.labels
+    changes = {"classes": classes, "group": None, "csv": (external.csv,), "exclusive": ()}
+    named = {key: getattr(external, key) for key in ("id", "column", "separator")}
+    changes |= {key: value for key, value in named.items() if value is not None}
+    labels = read_labels(csv, own.model_copy(update=changes))
+    folders = []
+    for template in external.images:
+        tail, pattern = split_template(template)
+        folders += [(place.joinpath(*tail), pattern) for place in places if place.joinpath(*tail).is_dir()]
+    if not folders:
+        raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
+    name = f"external{number}" if number else "external"
+    images = find_images(name, labels.ids, folders, competition.images.channels)
+    found = [(pattern, contents(folder)["digest"]) for folder, pattern in folders]
+    stamp = digest(found, labels.ids, labels.targets)
+    return Extra(images, labels.targets, np.ones(len(labels.ids), bool), stamp)
+
+
+def _pseudo(
+    pseudo: Pseudo, recipe: Recipe, fold: int, data: Data, labels: Labels, fold_of: np.ndarray
+) -> Extra:
+    """The test images as the teacher's network of this fold sees them: for one that holds nothing out, as all
+    of them do."""
+    teacher, competition = pseudo.run, recipe.competition
+    held_out = fold < recipe.n_folds
+    path, decided = test_path(teacher, fold if held_out else None), decision_path(teacher)
+    for needed in (path, decided):
+        if not needed.exists():
+            raise CompError(
+                f"pseudo: {needed} is not there; run all stages up to `comp decide` for {teacher}"
+            )
+    decision = read_json(decided)
+    if decision["stamp"]["folds"] != digest(labels.ids, fold_of):
+        raise CompError(
+            f"pseudo: {teacher} was decided with other folds than {recipe.name} has; its n_folds and seed "
+            "have to be the same"
+        )
+    rule = decision["by_fold"].get(str(fold)) if held_out else decision
+    if rule is None:
+        raise CompError(f"pseudo: {decided} knows nothing of fold {fold}; run all folds of {teacher}")
+    ids = data.sample_ids(competition)
+    probs = aligned(load(path, labels.classes), ids, path)
+    targets = Fitted.from_json(rule, labels.classes).decide(probs, beta=competition.metric.beta)
+    p = np.clip(probs.astype(float), EPS, 1 - EPS)
+    doubt = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)  # entropy
+    used = np.zeros(len(ids), bool)
+    used[np.argsort(doubt, kind="stable")[: max(1, round(pseudo.share * len(ids)))]] = True
+    images = data.images("test", ids, competition.images.channels)
+    return Extra(images, targets, used, digest(ids, targets, used))
