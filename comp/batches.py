@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from comp.augment import Transform, training_transform
+from comp.config import Augment
 from comp.images import resize
 
 Step = tuple[int, np.ndarray]  # the seed of its draws, the rows of the cache
@@ -19,9 +20,9 @@ SHARE_OF_GPU = 1 / 3  # of its free memory: a cache up to that is kept there
 
 
 class CacheBatches(Dataset):
-    """Step -> batch, read from the caches and, unless `augment` is "none", put through albumentations."""
+    """Step -> batch, read from the caches and, where there is an `augment`, put through albumentations."""
 
-    def __init__(self, caches: Sequence[Path], targets: np.ndarray | None, augment: str):
+    def __init__(self, caches: Sequence[Path], targets: np.ndarray | None, augment: Augment | None = None):
         self.caches, self.targets, self.augment = tuple(caches), targets, augment
         self.images: np.ndarray | Joined | None = None
         self.transform: Transform | None = None
@@ -32,10 +33,11 @@ class CacheBatches(Dataset):
     def __getitem__(self, step: Step) -> Batch:
         if self.images is None:  # opened in the process that reads
             self.images = open_caches(self.caches)
-            self.transform = training_transform(self.augment)
+            self.transform = training_transform(self.augment) if self.augment else None
         seed, rows = step
-        assert self.transform is not None
-        batch = np.ascontiguousarray(self.transform(self.images[rows], seed))
+        batch = self.images[rows]
+        if self.transform:
+            batch = np.ascontiguousarray(self.transform(batch, seed))
         targets = np.zeros((len(rows), 0)) if self.targets is None else self.targets[rows]
         return torch.from_numpy(batch), torch.from_numpy(targets.astype(np.float32))
 
@@ -87,7 +89,7 @@ class Loader:
         self.dataset, self.device, self.n_loaders = dataset, device, n_loaders
         self.images: torch.Tensor | None = None
         if resident is None:
-            resident = dataset.augment == "none" and fits(open_caches(dataset.caches).nbytes, device)
+            resident = not dataset.augment and fits(open_caches(dataset.caches).nbytes, device)
         if resident:
             self.images = _on_device(dataset.caches, device)
             targets = dataset.targets

@@ -262,9 +262,7 @@ def _wait(place: torch.device) -> None:
 
 
 def _reading(cache: Path, labels: Labels, device: Any, batch: int) -> float:
-    loader = Loader(
-        CacheBatches([cache], labels.targets, "none"), torch.device(device.name), device.n_loaders
-    )
+    loader = Loader(CacheBatches([cache], labels.targets), torch.device(device.name), device.n_loaders)
     order = np.random.default_rng(0).permutation(len(labels.ids))
 
     def read() -> None:
@@ -275,9 +273,9 @@ def _reading(cache: Path, labels: Labels, device: Any, batch: int) -> float:
 
 
 def _batched(recipe: Recipe, phase: Phase, cache: Path, place: torch.device) -> float:
-    augment = Batched(recipe.augment)
     images = torch.from_numpy(np.load(cache, mmap_mode="r")[: phase.batch_size].copy()).to(place)
     n = images.shape[-1]
+    augment = Batched(recipe.augment, n)
     prepare = models.Input((0.5,) * n, (0.5,) * n, phase.size, augment).to(place)
 
     def work() -> None:
@@ -305,7 +303,7 @@ def _predicting(
     views = [VIEWS[view] for view in view_names(recipe.views)]
     model, dtype = trainer.averaged.eval(), models.precision_of(recipe.precision, place, trainer.model)
     prepare = models.Input(trainer.spec.mean, trainer.spec.std, phase.size).to(place)
-    loader = Loader(CacheBatches([cache], None, "none"), place, n_loaders)
+    loader = Loader(CacheBatches([cache], None), place, n_loaders)
     rows = np.arange(int(np.clip(n_forward * 2 / len(views), 32, len(trainer.targets))))  # as long as a round
 
     def predict() -> None:

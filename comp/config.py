@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -205,6 +206,59 @@ def _of_run(value: Any) -> Any:
     return {"run": value} if isinstance(value, str) else value
 
 
+# Augmentation by name, each by what differs from nothing. "satellite": seen from above, small differences of
+# place and light; "microscopy": turned any way, and stained more in one channel and less in another.
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "dihedral": {"symmetry": "d4"},
+    "satellite": {"symmetry": "d4", "zoom": 0.1, "shift": 0.06, "turn": 15.0, "light": 0.1},
+    "microscopy": {"symmetry": "d4", "zoom": 0.15, "shift": 0.06, "turn": 45.0, "light": 0.1, "gain": 0.2},
+}
+
+
+class Augment(Strict):
+    """What training changes about images, each with its own draw, evenly distributed: a named set, or a table
+    of what differs from one. Written down as it was named."""
+
+    extends: str = "satellite"  # one of AUGMENTATIONS
+    symmetry: Literal["none", "flip_h", "flips", "d4"] = "none"  # one of these views, always drawn
+    zoom: float = Field(0.0, ge=0, lt=1)  # share by which images become larger or smaller
+    shift: float = Field(0.0, ge=0, lt=1)  # share of the side, each way; what is laid bare is mirrored
+    turn: float = Field(0.0, ge=0, le=180)  # degrees, either way
+    light: float = Field(0.0, ge=0, lt=1)  # of contrast and of brightness, share of their range, either way
+    gain: float = Field(0.0, ge=0, lt=1)  # of each channel by itself, share of its values, either way
+    crop: float = Field(1.0, gt=0, le=1)  # least share of the area of a random resized crop, always drawn
+    p: float = Field(0.5, ge=0, le=1)  # share of images that are moved; that are lit; that have gains
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_its_set(cls, value: Any) -> Any:
+        value = {"extends": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("extends", cls.model_fields["extends"].default))
+        if name not in AUGMENTATIONS:
+            hint = _nearest(name, AUGMENTATIONS) or f"; there are {', '.join(AUGMENTATIONS)}"
+            raise ValueError(f"unknown augmentation {name!r}{hint}")
+        return {**AUGMENTATIONS[name], **value}
+
+    @model_serializer
+    def _by_name(self) -> str | dict[str, Any]:
+        named = Augment(extends=self.extends)
+        differs = {key: value for key, value in self if value != getattr(named, key)}
+        return {"extends": self.extends, **differs} if differs else self.extends
+
+    @property
+    def moves(self) -> bool:
+        return bool(self.zoom or self.shift or self.turn)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it leaves all images as they are."""
+        changes = self.moves or self.light or self.gain or self.crop < 1 or self.symmetry != "none"
+        return not changes
+
+
 class Recipe(Strict):
     """One experiment. Only what differs from what it extends is written down."""
 
@@ -225,7 +279,7 @@ class Recipe(Strict):
         ),
         min_length=1,
     )
-    augment: Literal["none", "dihedral", "satellite"] = "satellite"
+    augment: Augment = Augment()  # a set's name ("none", "dihedral", "satellite", "microscopy") or a table
     augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
     mixup: float = Field(0.0, ge=0)  # the alpha of its beta distribution; 0: none
     cutmix: float = Field(0.0, ge=0)
@@ -243,7 +297,7 @@ class Recipe(Strict):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # torch.compile: minutes at the start, faster steps after
     gradient_checkpointing: bool = False  # less memory for large inputs, steps a third slower
-    views: Texts = ("d4",)  # test-time views by name; d4: the 8 of the square
+    views: Texts = ("d4",)  # test-time views by name; d4: the 8 of the square, crops: the whole and 5 crops
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
@@ -378,12 +432,14 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for key, value in over.items():
-        both[key] = (
-            _merged(both[key], value)
-            if isinstance(value, dict) and isinstance(both.get(key), dict)
-            else value
-        )
+        under = _as_table(base.get(key)) if key == "augment" else base.get(key)
+        both[key] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
     return both
+
+
+def _as_table(augment: Any) -> Any:
+    """An augmentation that is a name, as the table that more keys can join."""
+    return {"extends": augment} if isinstance(augment, str) else augment
 
 
 def _apply(override: str, content: dict[str, Any]) -> None:
@@ -399,6 +455,8 @@ def _apply(override: str, content: dict[str, Any]) -> None:
     place: Any = content
     if parents and parents[0] == "competition" and isinstance(content["competition"], str):
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
+    if parents and parents[0] == "augment":
+        content["augment"] = _as_table(content.get("augment", {}))
     if parents and parents[0] == "phases" and "phases" not in content:
         content["phases"] = [phase.model_dump() for phase in Recipe.model_fields["phases"].default]
     for key in parents:

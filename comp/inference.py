@@ -48,7 +48,7 @@ def predict_set(
         todo = probs.missing()
         n_at_once = max(1, recipe.predict_batch_size // len(views))  # all views of so many images at once
         fitting = models.Parts()
-        loader = Loader(CacheBatches([cache], None, "none"), place, device.n_loaders)
+        loader = Loader(CacheBatches([cache], None), place, device.n_loaders)
         steps = in_order(rows[todo], n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
         earlier: tuple[np.ndarray, torch.Tensor, torch.cuda.Event | None] | None = None

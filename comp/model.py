@@ -211,8 +211,8 @@ class Input(nn.Module):
         if draws and self.augment:
             batch = self.augment.turned(batch, draws)
             contrast, brightness = (sent(part, batch.device) for part in (draws.contrast, draws.brightness))
-            scale = scale * contrast.view(-1, 1, 1)
-            shift = shift - brightness.view(-1, 1, 1) * 255 * self.scale
+            scale = scale * contrast.view(n, 1, -1)
+            shift = shift - brightness.view(n, 1, -1) * 255 * self.scale
         # whole rows at once, since a pixel's channels are too few for the processor's vectors
         rows = batch.reshape(n, height, width * channels).float()
         rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(

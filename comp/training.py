@@ -172,7 +172,7 @@ class Trainer:
         steps = epoch_steps(self.train_rows, phase.batch_size, seeds, self.repeats)
         torch.manual_seed(hash((*seeds, self.ranks.rank)) % 2**31)  # dropout
         batched = self.recipe.augment_on == "device"
-        augment = Batched(self.recipe.augment) if batched else None
+        augment = Batched(self.recipe.augment, self.spec.n_channels) if batched else None
         prepare = models.Input(self.spec.mean, self.spec.std, phase.size, augment).to(self.device)
         dtype = models.precision_of(self.recipe.precision, self.device, self.model, phase.size)
         head_only = epoch < phase.head_epochs
@@ -230,7 +230,8 @@ class Trainer:
     def _loader(self, phase: Phase) -> Loader:
         if self.loader is None or self.loader[0] != phase.size:
             self.loader = None  # its memory first
-            augment = self.recipe.augment if self.recipe.augment_on == "cpu" else "none"
+            on_cpu = self.recipe.augment_on == "cpu" and not self.recipe.augment.nothing
+            augment = self.recipe.augment if on_cpu else None
             dataset = CacheBatches(self.caches[phase.size], self.targets, augment)
             self.loader = phase.size, Loader(dataset, self.device, self.n_loaders, resident=self.resident)
         return self.loader[1]
@@ -323,8 +324,8 @@ class Trainer:
             return dict.fromkeys(("valid_loss", "mAP", "fbeta"))
         model = self.averaged.eval()
         loader = self._loader(phase)
-        if loader.dataset.augment != "none":
-            dataset = CacheBatches(self.caches[phase.size], self.targets, "none")
+        if loader.dataset.augment:
+            dataset = CacheBatches(self.caches[phase.size], self.targets)
             loader = Loader(dataset, self.device, self.n_loaders, resident=False)
         mine = self.valid_rows[self.ranks.share(len(self.valid_rows))]
         parts = [torch.zeros(0, len(self.spec.classes), device=self.device)]

@@ -15,9 +15,10 @@ from timm.utils import ModelEmaV3
 
 from comp import bench_speed
 from comp import model as models
-from comp.augment import VIEWS, Batched, Draws, Mixed
+from comp.augment import SYMMETRIES, Batched, Draws, Mixed
 from comp.batches import CacheBatches, Loader, epoch_steps
 from comp.cli import main
+from comp.config import Augment
 from comp.labels import Labels
 from comp.training import Trainer
 from tests.conftest import comp
@@ -42,8 +43,8 @@ def nothing(n: int) -> dict[str, np.ndarray]:
         "symmetry": np.zeros(n, int),
         "moved": np.zeros(n, bool),
         "moves": np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1)),
-        "contrast": np.ones(n, np.float32),
-        "brightness": np.zeros(n, np.float32),
+        "contrast": np.ones((n, 1), np.float32),
+        "brightness": np.zeros((n, 1), np.float32),
     }
 
 
@@ -51,14 +52,16 @@ def prepared(images: torch.Tensor, **changes: np.ndarray) -> torch.Tensor:
     """What becomes of images, in values 0 … 255."""
     draws = Draws(**{**nothing(len(images)), **changes})
     channels = images.shape[-1]
-    prepare = models.Input((0.0,) * channels, (1 / 255,) * channels, images.shape[1], Batched("satellite"))
+    prepare = models.Input(
+        (0.0,) * channels, (1 / 255,) * channels, images.shape[1], Batched(Augment(extends="satellite"))
+    )
     return prepare(images, draws).permute(0, 2, 3, 1)
 
 
 def test_each_symmetry_is_the_view_of_its_number():
     images = images_of(8, channels=4)
     found = prepared(images, symmetry=np.arange(8))
-    for k, view in enumerate(VIEWS.values()):
+    for k, view in enumerate(SYMMETRIES.values()):
         expected = view(images[k : k + 1].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[0]
         assert torch.allclose(found[k], expected.float(), atol=1e-3)
 
@@ -104,7 +107,7 @@ def test_moves_are_those_of_albumentations():
 
 
 def test_what_is_drawn_depends_on_the_seed_alone_and_covers_its_range():
-    batched = Batched("satellite")
+    batched = Batched(Augment(extends="satellite"))
     first, again, other = batched.draw(4000, 1), batched.draw(4000, 1), batched.draw(4000, 2)
     assert first and again and other
     assert all(np.array_equal(getattr(first, k), getattr(again, k)) for k in Draws.__dataclass_fields__)
@@ -116,7 +119,7 @@ def test_what_is_drawn_depends_on_the_seed_alone_and_covers_its_range():
     assert np.abs(first.moves[:, :, 2]).max() <= 0.12
     part = first[10:20]
     assert np.array_equal(part.brightness, first.brightness[10:20])
-    assert Batched("none").draw(10, 0) is None
+    assert Batched(Augment(extends="none")).draw(10, 0) is None
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
@@ -142,7 +145,7 @@ def test_a_mixed_label_is_as_sure_as_its_share_of_the_picture(mixup: float, cutm
 def test_a_cache_on_the_device_gives_the_batches_that_reading_gives(tmp_path: Path):
     np.save(tmp_path / "cache.npy", images_of(40).numpy())
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
-    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40), "none")
+    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40))
     read, kept = (
         list(Loader(dataset, torch.device("cpu"), 0, resident=resident)(steps)) for resident in (False, True)
     )
@@ -254,8 +257,8 @@ def test_views_in_one_batch_are_the_mean_of_the_views():
     ).eval()
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        found = models.of_views(model, x, list(VIEWS.values()))
-        wanted = sum(model(view(x)).sigmoid() for view in VIEWS.values()) / 8
+        found = models.of_views(model, x, list(SYMMETRIES.values()))
+        wanted = sum(model(view(x)).sigmoid() for view in SYMMETRIES.values()) / 8
     assert torch.allclose(found, wanted, atol=1e-5)
 
 

@@ -14,10 +14,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from comp import model as models
-from comp.augment import VIEWS, training_transform, view_names
+from comp.augment import SYMMETRIES, training_transform, view_names
 from comp.batches import CacheBatches, Loader, epoch_steps
 from comp.cli import main
-from comp.config import load_recipe
+from comp.config import Augment, load_recipe
 from comp.errors import CompError
 from comp.schedule import rate
 from tests.conftest import comp
@@ -47,10 +47,10 @@ def test_short_schedules_stay_within_their_bounds(schedule: str, n_steps: int):
 
 def test_the_views_are_the_8_symmetries_of_the_square():
     corner = torch.arange(9.0).view(1, 1, 3, 3)
-    assert len({tuple(view(corner).flatten().tolist()) for view in VIEWS.values()}) == 8
-    for view in VIEWS.values():
+    assert len({tuple(view(corner).flatten().tolist()) for view in SYMMETRIES.values()}) == 8
+    for view in SYMMETRIES.values():
         assert sorted(view(corner)[0, 0, (0, 0, 2, 2), (0, 2, 0, 2)].tolist()) == [0, 2, 6, 8]
-    assert view_names(["d4"]) == tuple(VIEWS)
+    assert view_names(["d4"]) == tuple(SYMMETRIES)
     with pytest.raises(CompError, match="unknown view 'flip'"):
         view_names(["flip"])
 
@@ -58,7 +58,7 @@ def test_the_views_are_the_8_symmetries_of_the_square():
 @pytest.mark.parametrize("name", ["dihedral", "satellite"])
 def test_an_augmented_batch_depends_on_its_seed_alone(name: str):
     batch = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 4), np.uint8)
-    first, second = training_transform(name), training_transform(name)
+    first, second = (training_transform(Augment(extends=name)) for _ in range(2))
     first(batch, 3)
     assert np.array_equal(first(batch, 5), second(batch, 5))
     assert not np.array_equal(first(batch, 5), first(batch, 6))
@@ -69,7 +69,7 @@ def test_the_number_of_loaders_changes_nothing(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), np.uint8)
     np.save(tmp_path / "cache.npy", images)
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
-    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40), "satellite")
+    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40), Augment(extends="satellite"))
     alone, many = ([x for x, _ in Loader(dataset, torch.device("cpu"), n)(steps)] for n in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(alone, many, strict=True))
 
