@@ -279,6 +279,7 @@ class Recipe(Strict):
         ),
         min_length=1,
     )
+    filter: Literal["none", "dehaze"] = "none"  # what is done once to each image: comp/filters.py
     augment: Augment = Augment()  # a set's name ("none", "dihedral", "satellite", "microscopy") or a table
     augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
     mixup: float = Field(0.0, ge=0)  # the alpha of its beta distribution; 0: none
@@ -301,6 +302,15 @@ class Recipe(Strict):
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
+
+    @model_validator(mode="after")
+    def _filters_fit_the_channels(self) -> "Recipe":
+        if self.filter != "none" and self.competition.images.channels:
+            raise ValueError(
+                f"filter = {self.filter!r} is for RGB images; those of {self.competition.name} have the "
+                f"channels {', '.join(self.competition.images.channels)}"
+            )
+        return self
 
     @property
     def n_networks(self) -> int:

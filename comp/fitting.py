@@ -63,7 +63,8 @@ def prepared(
         test_images = data.images("test", data.sample_ids(competition), channels)
         needed["test"] = (test_images, [recipe.phases[-1].size])
     needed |= {extra.images.name: (extra.images, sizes) for extra in extras}
-    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest)
+    where = cache_dir(competition.name)
+    caches = cached(needed, where, data.stamp, deadline, recipe.finest, recipe.filter)
     names = ["train", *(extra.images.name for extra in extras)]
     return {size: tuple(caches[name][size] for name in names) for size in sizes}
 

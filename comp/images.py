@@ -3,7 +3,7 @@ memory-mapped cache so that every file is decoded once."""
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,34 +166,53 @@ def cached(
     stamp: str,
     deadline: float,
     finest: int,
+    filter: str = "none",
 ) -> dict[str, Paths]:
     """For each named set of images and sizes, by size the path of a .npy with all images (N, side, side,
     channels) uint8, built where it isn't there.
 
     Each file is decoded once for all sizes, in no more detail than the `finest` of the recipe's sizes needs,
-    so that train and predict see the same pixels. `side` is at most the images' own size: enlarging is left
-    to the device. Stopped anywhere, it goes on where it was. Raises TimeIsUp at the deadline, and one
-    CompError that names all files that can't be read, of all sets.
+    so that train and predict see the same pixels. In that detail it goes through the `filter` (of
+    comp.filters), whose colours then are the same at all sizes. `side` is at most the images' own size:
+    enlarging is left to the device. Stopped anywhere, it goes on where it was. Raises TimeIsUp at the
+    deadline, and one CompError that names all files that can't be read, of all sets.
     """
     n_threads = os.cpu_count() or 1
     answers, failed = {}, []
     for name, (images, sizes) in image_sets.items():
         native, jpegs = probe(images)
         coarser = reduction(native, finest) if jpegs else 1
-        key = digest(stamp, images.ids, images.channels, coarser)
+        side = min(finest, native)
+        more = [filter, side] if filter != "none" else []
+        key = digest(stamp, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
         with waiting_lock(folder / f".{images.name}.lock"):
             if absent := {side: path for side, path in paths.items() if not path.exists()}:
-                failed += _build(images, absent, key, n_threads, deadline, finest)
+                failed += _build(images, absent, key, n_threads, deadline, finest, _filtered(filter, side))
         answers[name] = {size: paths[side] for size, side in sides.items()}
     if failed:
         raise CompError(f"images that can't be read: {some(failed)}; mend or replace them")
     return answers
 
 
+def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
+    """What is done to images before they are resized."""
+    if filter == "none":
+        return lambda image: image
+    from comp.filters import FILTERS
+
+    return lambda image: FILTERS[filter](resize(image, side))
+
+
 def _build(
-    images: ImageSet, paths: dict[int, Path], key: str, n_threads: int, deadline: float, finest: int
+    images: ImageSet,
+    paths: dict[int, Path],
+    key: str,
+    n_threads: int,
+    deadline: float,
+    finest: int,
+    filtered: Callable[[np.ndarray], np.ndarray],
 ) -> list[str]:
     """Fill the caches; give the files that can't be read, each with the reason."""
     import cv2
@@ -215,7 +234,7 @@ def _build(
                 break
             n_seen += 1
             try:
-                image = decode(images.paths[row], joined=joined, finest=finest)
+                image = filtered(decode(images.paths[row], joined=joined, finest=finest))
             except OSError as error:
                 failed.append(f"{images.paths[row][0]}: {str(error).splitlines()[0]}")
                 continue

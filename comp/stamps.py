@@ -19,7 +19,9 @@ READ_BY_TRAINING = {
     *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment", "augment_on"),
     *("mixup", "cutmix", "loss", "class_weights", "oversample", "label_smoothing"),
     *("weight_decay", "clip_norm", "ema_decay", "precision"),
+    "filter",
 }
+LATER = {"filter"}  # keys that older runs lack: in stamps only where they are not at their default
 
 
 def train_stamp(
@@ -34,7 +36,7 @@ def train_stamp(
     data's stamp, `extras` what this fold learns besides."""
     more = {extra.images.name: extra.stamp for extra in extras}
     return {
-        **recipe.model_dump(mode="json", include=READ_BY_TRAINING),
+        **read_by_training(recipe),
         "weights": weights_digest(recipe.backbone, recipe.weights) if recipe.pretrained else None,
         "fold": fold,
         "channels": recipe.competition.images.channels,
@@ -43,6 +45,12 @@ def train_stamp(
         "images": images,
         **({"extras": more} if more else {}),
     }
+
+
+def read_by_training(recipe: Recipe) -> dict[str, Any]:
+    fields = type(recipe).model_fields
+    usual = {key for key in LATER if getattr(recipe, key) == fields[key].default}
+    return recipe.model_dump(mode="json", include=READ_BY_TRAINING - usual)
 
 
 def check_models(
@@ -69,7 +77,8 @@ def check_models(
             raise CompError(f"{path} is not a model of this toolkit; run `comp train`")
         wanted = plain(
             {
-                **recipe.model_dump(mode="json", include=READ_BY_TRAINING),
+                **dict.fromkeys(READ_BY_TRAINING),
+                **read_by_training(recipe),
                 "channels": competition.images.channels,
                 "fold": fold,
                 "labels": made.get("labels"),

@@ -65,8 +65,9 @@ def run(
     todo = [f for f in folds if not is_done(inferred_path(recipe.name, f), stamps[f], force=force)]
     if todo:
         cache = cached(
-            {"test": (images, [size])}, cache_dir(competition.name), images_stamp, deadline, recipe.finest
-        )
+            {"test": (images, [size])}, cache_dir(competition.name), images_stamp, deadline,
+            recipe.finest, recipe.filter,
+        )  # fmt: skip
         say(f"infer: {recipe.name}, {len(images.ids):,} images, {len(views)} views, {len(folds)} folds")
         rows = np.arange(len(images.ids))
         jobs: dict[str, tuple[Any, ...]] = {

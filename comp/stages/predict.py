@@ -66,7 +66,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     splits = {split for split, *_ in jobs.values()}
     all_ids = {split: ids for split, ids in (("train", labels.ids), ("test", test_ids)) if split in splits}
     needed = {split: (data.images(split, ids, channels), [size]) for split, ids in all_ids.items()}
-    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest)
+    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, recipe.finest, recipe.filter)
     rows = {split: {name: i for i, name in enumerate(ids.tolist())} for split, ids in all_ids.items()}
     arguments = {
         label: (
