@@ -25,6 +25,6 @@ if [ "${1:-}" = test ]; then
 fi
 
 recipe=${1:-demo}
-for stage in download folds train predict blend decide submit; do
+for stage in download duplicates folds train predict blend decide submit; do
     comp "$stage" "$recipe" "${@:2}"
 done

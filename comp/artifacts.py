@@ -66,6 +66,10 @@ def folds_path(competition: str, n_folds: int, seed: int) -> Path:
     return Path("folds") / f"{competition}-k{n_folds}-s{seed}.csv"
 
 
+def duplicates_path(competition: str) -> Path:
+    return Path("folds") / f"{competition}-duplicates.csv"
+
+
 def runs_dir() -> Path:
     return Path(os.environ.get("COMP_RUNS", "runs"))
 

@@ -14,6 +14,7 @@ from comp.errors import CompError, TimeIsUp
 
 STAGES = {
     "download": "get a competition's files in order",
+    "duplicates": "find equal and nearly equal images, and show them",
     "folds": "cut the training images into multilabel-stratified folds",
     "train": "train one network a fold",
     "predict": "predict held-out and test images, averaged over test-time views",
@@ -51,8 +52,11 @@ DETAILS = {
     "Cut downloads go on where they were; archives (zip, tar, 7z, tar.7z) are unpacked into "
     "data/<competition>/; folders that are unpacked already are used where they are. manifest.json, written "
     "last, says what was found. The demo is drawn.",
-    "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. With "
-    "labels.group in the competition file, images of one group stay together.",
+    "duplicates": "Compares all images of train and test with each other by perceptual hash. Writes "
+    "folds/<competition>-duplicates.csv (split, id, group, likeness), by which `comp folds` keeps duplicates "
+    "in one fold, and a page with their pictures beside it. Images are resized on the way for training too.",
+    "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. "
+    "Duplicates stay together, and with labels.group in the competition file the images of one group.",
     "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "
     "One fold a GPU, or as many folds as CPU cores, at once.",
     "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before thresholds.",
@@ -159,16 +163,25 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "take the files from this folder, archives or unpacked",
         },
     ),
+    "--likeness": (
+        ("duplicates",),
+        {
+            "metavar": "SHARE",
+            "type": float,
+            "default": 0.9,
+            "help": "how alike images must be, where 1 is equal, to be called duplicates (default: 0.9)",
+        },
+    ),
     "--folds": (
         ("train", "predict", "blend", "infer", "kernel"),
         {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all)"},
     ),
     "--force": (
-        ("download", "folds", "train", "predict", "blend", "decide", "infer"),
+        ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "infer"),
         {"action": "store_true", "help": "replace output that was made with other settings or inputs"},
     ),
     "--time-budget": (
-        ("train", "predict", "infer", "kernel"),
+        ("duplicates", "train", "predict", "infer", "kernel"),
         {
             "metavar": "TIME",
             "dest": "budget",
@@ -224,7 +237,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 def parser() -> argparse.ArgumentParser:
     width = argparse.RawDescriptionHelpFormatter
-    lists = ["".join(f"  {name:<10}{line}\n" for name, line in part.items()) for part in (STAGES, OTHERS)]
+    lists = ["".join(f"  {name:<12}{line}\n" for name, line in part.items()) for part in (STAGES, OTHERS)]
     top = argparse.ArgumentParser(
         prog="comp", description=ABOUT + BESIDES.join(lists), epilog=EPILOG, formatter_class=width
     )

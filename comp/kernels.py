@@ -21,6 +21,7 @@ from comp import __version__
 from comp.artifacts import (
     decision_path,
     digest,
+    duplicates_path,
     folds_path,
     kernel_dir,
     model_path,
@@ -203,7 +204,7 @@ def _with_packed_weights(recipe: Recipe) -> Recipe:
 
 
 def training_inputs(recipe: Recipe) -> Files:
-    """The backbones' ImageNet weights, and the folds, where they were made here."""
+    """The backbones' ImageNet weights, and the duplicates and folds, where they were made here."""
     files: Files = {}
     for one in recipe.members or (recipe,):
         if one.pseudo:
@@ -219,8 +220,12 @@ def training_inputs(recipe: Recipe) -> Files:
                 files.setdefault(name, pretrained_weights(one.backbone))
             elif files.setdefault(name, path) != path:
                 raise CompError(f"{recipe.name} has two members with other weights of {one.backbone}")
-    folds = folds_path(recipe.competition.name, recipe.n_folds, recipe.seed)
-    return files | {path.name: path for path in (folds, folds.with_suffix(".json")) if path.exists()}
+    tables = [
+        folds_path(recipe.competition.name, recipe.n_folds, recipe.seed),
+        duplicates_path(recipe.competition.name),
+    ]
+    found = [path for table in tables for path in (table, table.with_suffix(".json")) if path.exists()]
+    return files | {path.name: path for path in found}
 
 
 def finished_models(kernel: Kernel) -> Files:

@@ -16,6 +16,7 @@ from typing import Any
 
 from comp.artifacts import (
     decision_path,
+    duplicates_path,
     folds_path,
     free_bytes,
     model_path,
@@ -27,7 +28,7 @@ from comp.artifacts import (
 from comp.errors import CompError
 
 STAGES = {
-    "train": ("download", "folds", "train", "predict", "blend", "decide", "submit"),
+    "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
     "infer": ("infer",),
 }
 RESERVE = 300.0  # seconds of the budget, a tenth of it at most, that no stage may use
@@ -78,7 +79,8 @@ def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
     if weights:
         os.environ["COMP_WEIGHTS"] = str(weights)
         (home / "weights").symlink_to(weights)
-        for path in (folds, folds.with_suffix(".json")):
+        duplicates = duplicates_path(plan["competition"])
+        for path in (folds, folds.with_suffix(".json"), duplicates, duplicates.with_suffix(".json")):
             if (weights / path.name).exists() and not path.exists():
                 _copy(weights / path.name, path)
 

@@ -25,6 +25,7 @@ from comp.artifacts import (
 from comp.config import Recipe
 from comp.console import say, table
 from comp.decisions import STEADY, Decision, Weighed, decide
+from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.manifest import read_training
 from comp.metrics import fbeta_per_class, score
@@ -71,7 +72,8 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         )
     if one_fold := len(np.unique(parts)) == 1:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
-        names = labels.ids if labels.groups is None else labels.groups
+        groups = grouped(labels, competition.name, data.stamp).groups
+        names = labels.ids if groups is None else groups
         units, unit_of = np.unique(names[rows], return_inverse=True)
         parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
     if force:

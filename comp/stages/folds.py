@@ -1,6 +1,7 @@
-"""folds: multilabel-stratified folds (Sechidis et al. 2011), images of one group together.
+"""folds: multilabel-stratified folds (Sechidis et al. 2011), images of one group and duplicates together.
 
-Reads the label CSV; writes folds/<competition>-k<n>-s<seed>.csv (id, fold), and its stamp beside it.
+Reads the label CSV, and where it is there folds/<competition>-duplicates.csv; writes
+folds/<competition>-k<n>-s<seed>.csv (id, fold), and its stamp beside it.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from comp.artifacts import digest, folds_path, is_done, write_json, write_text
 from comp.config import Recipe
 from comp.console import say, table
+from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.folds import read_folds
 from comp.labels import Labels
@@ -19,7 +21,8 @@ from comp.manifest import read_manifest
 
 def run(recipe: Recipe, *, force: bool) -> None:
     competition = recipe.competition
-    labels = read_manifest(competition).labels(competition)
+    data = read_manifest(competition)
+    labels = grouped(data.labels(competition), competition.name, data.stamp)
     path = folds_path(competition.name, recipe.n_folds, recipe.seed)
     stamp_path = path.with_suffix(".json")
     stamp = {

@@ -1,0 +1,213 @@
+"""duplicates: equal and nearly equal images, within and across train and test.
+
+Reads the images, which are resized on the way for `train` and `predict`; writes
+folds/<competition>-duplicates.html, the groups as pictures, and last folds/<competition>-duplicates.csv
+(split, id, group, likeness) with its stamp beside it. `folds` keeps each group in one fold.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from comp.artifacts import cache_dir, digest, duplicates_path, is_done, write_json, write_text
+from comp.budget import deadline_in
+from comp.config import Recipe
+from comp.console import say, table
+from comp.duplicates import SIDE, find, read_groups
+from comp.errors import CompError
+from comp.images import ImageSet, cached, decode, resize
+from comp.manifest import read_manifest
+
+MOST_GROUPS, MOST_IMAGES = 200, 12  # shown: groups, and images of one
+PICTURE = 128  # pixels
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+section {{ border-top: 1px solid GrayText; padding-bottom: 1rem }}
+h2 {{ font-size: 1rem }}
+div {{ display: flex; flex-wrap: wrap; gap: 1rem }}
+figure {{ margin: 0; width: 9rem }}
+img {{ width: 9rem; height: 9rem; display: block; image-rendering: pixelated }}
+figcaption {{ font-size: .8rem; overflow-wrap: anywhere }}
+</style>
+<h1>{title}</h1>
+<p>{about}</p>
+{sections}
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image that has a duplicate."""
+
+    images: ImageSet
+    row: int
+    labels: frozenset[str] | None  # None: not known
+    likeness: float
+
+    @property
+    def id(self) -> str:
+        return str(self.images.ids[self.row])
+
+
+Group = list[Member]
+
+
+def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -> None:
+    if not 0.5 <= likeness <= 1:
+        raise CompError(f"--likeness {likeness:g}: a number from 0.5 to 1 is expected")
+    deadline = deadline_in(budget)
+    competition = recipe.competition
+    data = read_manifest(competition)
+    labels = data.labels(competition)
+    channels, sizes = competition.images.channels, sorted({phase.size for phase in recipe.phases})
+    # by name: the images, the sizes in which training reads them, and their labels where they are known
+    parts = {
+        "train": (data.images("train", labels.ids, channels), sizes, labels.targets),
+        "test": (data.images("test", data.sample_ids(competition), channels), [recipe.phases[-1].size], None),
+    }
+    path = duplicates_path(competition.name)
+    stamp_path, page_path = path.with_suffix(".json"), path.with_suffix(".html")
+    ids = {name: digest(images.ids) for name, (images, _, _) in parts.items()}
+    stamp = {"images": data.stamp, "sets": ids, "likeness": likeness}
+    if path.exists() and not force and not stamp_path.exists():
+        say(f"duplicates: {path} is not from here; its {len(read_groups(competition.name)):,} rows are taken")
+        return
+    if path.exists() and is_done(stamp_path, stamp, force=force):
+        say(f"duplicates: {path} done already")
+        return
+    caches = cached(
+        {name: (images, [SIDE, *sizes]) for name, (images, sizes, _) in parts.items()},
+        cache_dir(competition.name), data.stamp, deadline, recipe.finest,
+    )  # fmt: skip
+    thumbnails = [np.load(caches[name][SIDE], mmap_mode="r") for name in parts]
+    found = find(thumbnails, joined=bool(channels), likeness=likeness)
+    groups: dict[int, Group] = {}
+    n = 0
+    for images, _, targets in parts.values():
+        part = slice(n, n := n + len(images.ids))
+        for row in np.flatnonzero(found.likeness[part] > 0).tolist():
+            known = (
+                None if targets is None else frozenset(np.array(labels.classes)[targets[row] == 1].tolist())
+            )
+            member = Member(images, row, known, float(found.likeness[part][row]))
+            groups.setdefault(int(found.group[part][row]), []).append(member)
+    ordered = sorted(groups.values(), key=lambda group: (-urgency(group), -len(group)))
+    path.unlink(missing_ok=True)
+    write_text(page_path, page(ordered, f"Duplicates in {competition.title or competition.name}"))
+    write_json(stamp_path, {"stamp": stamp})
+    rows = [
+        f"{member.images.name},{member.id},{number},{member.likeness:.4f}\n"
+        for number, group in enumerate(ordered, 1)
+        for member in group
+    ]
+    write_text(path, "split,id,group,likeness\n" + "".join(rows))
+    report(ordered, list(parts))
+    if found.n_blank:
+        say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
+    say(f"duplicates: {path}, {len(rows):,} of {n:,} images; {page_path} shows them")
+
+
+def differ(group: Group) -> bool:
+    """Whether images that are the same have labels that aren't."""
+    return len({member.labels for member in group} - {None}) > 1
+
+
+def urgency(group: Group) -> int:
+    return 2 * (len(names_of(group)) > 1) + differ(group)
+
+
+def names_of(group: Group) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(member.images.name for member in group))
+
+
+def report(groups: Sequence[Group], names: Sequence[str]) -> None:
+    kinds: dict[tuple[str, ...], list[Group]] = {(name,): [] for name in names} | {tuple(names[:2]): []}
+    for group in groups:
+        kinds.setdefault(names_of(group), []).append(group)
+    table(
+        ["duplicates", "groups", "images", "labels differ", "what is done"],
+        [
+            [
+                f"{'within' if len(kind) == 1 else 'across'} {', '.join(kind)}",
+                f"{len(found):,}",
+                f"{sum(map(len, found)):,}",
+                f"{sum(map(differ, found)):,}",
+                what_is_done(kind),
+            ]
+            for kind, found in kinds.items()
+        ],
+        shortened=4,
+    )
+
+
+def what_is_done(kind: tuple[str, ...]) -> str:
+    if "train" not in kind:
+        return "nothing"
+    others = [name for name in kind if name not in ("train", "test")]
+    beside = f", {', '.join(others)} not trained on while it is held out" if others else ""
+    return f"train images in one fold{beside}"
+
+
+def page(groups: Sequence[Group], title: str) -> str:
+    """The groups as a page that needs nothing else: pictures are inside."""
+    shown = groups[:MOST_GROUPS]
+    about = (
+        f"{len(groups):,} groups of {sum(map(len, groups)):,} images that are equal or nearly so: first "
+        "those across sets, then those whose labels differ (marked). The number after an image's id says "
+        "how alike the most alike other one is; 1 is equal."
+    )
+    if left := len(groups) - len(shown):
+        about += f" {left:,} more groups are not shown; the CSV beside this page has them."
+    sections = [section(number, group) for number, group in enumerate(shown, 1)]
+    return PAGE.format(title=escape(title), about=about, sections="\n".join(sections))
+
+
+def section(number: int, group: Group) -> str:
+    notes = [", ".join(f"{n:,} {name}" for name, n in Counter(m.images.name for m in group).items())]
+    if differ(group):
+        notes.append("labels differ")
+    if len(group) > MOST_IMAGES:
+        notes.append(f"{MOST_IMAGES} of them shown")
+    known = [member.labels for member in group if member.labels is not None]
+    shared = frozenset.intersection(*known) if known else frozenset()
+    places = np.unique(np.linspace(0, len(group) - 1, min(MOST_IMAGES, len(group))).astype(int)).tolist()
+    figures = "\n".join(figure(group[place], shared) for place in places)
+    return f"<section><h2>{number}: {'; '.join(notes)}</h2><div>\n{figures}\n</div></section>"
+
+
+def figure(member: Member, shared: frozenset[str]) -> str:
+    paths, joined = member.images.paths[member.row], bool(member.images.channels)
+    image = decode(paths, joined=joined, finest=PICTURE)
+    image = resize(image, min(PICTURE, max(image.shape[:2])))
+    labels = [
+        escape(name) if name in shared else f"<mark>{escape(name)}</mark>"
+        for name in sorted(member.labels or ())
+    ]
+    about = f"{escape(member.images.name)} <b>{escape(member.id)}</b> {member.likeness:.3f}"
+    return (
+        f'<figure><img alt="{escape(member.id)}" src="data:image/jpeg;base64,{jpeg(image)}">'
+        f"<figcaption>{about}<br>{', '.join(labels)}</figcaption></figure>"
+    )
+
+
+def jpeg(image: np.ndarray) -> str:
+    """Base64 of (side, side, channels) uint8; of joined channels the first three, as red, green and blue."""
+    import cv2
+
+    lacking = max(0, 3 - image.shape[-1])
+    colours = np.pad(image[..., :3], ((0, 0), (0, 0), (0, lacking)), mode="edge")
+    _, data = cv2.imencode(".jpg", colours[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return base64.b64encode(data.tobytes()).decode()
