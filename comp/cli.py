@@ -52,9 +52,10 @@ DETAILS = {
     "Cut downloads go on where they were; archives (zip, tar, 7z, tar.7z) are unpacked into "
     "data/<competition>/; folders that are unpacked already are used where they are. manifest.json, written "
     "last, says what was found. The demo is drawn.",
-    "duplicates": "Compares all images of train and test with each other by perceptual hash. Writes "
-    "folds/<competition>-duplicates.csv (split, id, group, likeness), by which `comp folds` keeps duplicates "
-    "in one fold, and a page with their pictures beside it. Images are resized on the way for training too.",
+    "duplicates": "Compares all images of train, test and external ones with each other by perceptual hash. "
+    "Writes folds/<competition>-duplicates.csv (split, id, group, likeness), by which `comp folds` keeps "
+    "duplicates in one fold and `comp train` leaves out external ones of what is held out, and a page with "
+    "their pictures beside it. Images are resized on the way for training too.",
     "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. "
     "Duplicates stay together, and with labels.group in the competition file the images of one group.",
     "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "

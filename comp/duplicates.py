@@ -127,18 +127,27 @@ def read_groups(competition: str) -> Groups:
     return dict(zip(zip(table["split"], table["id"]), table["group"]))
 
 
+def groups_about(competition: str, sets: Mapping[str, str]) -> Groups:
+    """The same, which must be about these sets of images, stamps by name: CompError where it is about others.
+    A table that has no stamp is not from here, and taken as it is."""
+    path = duplicates_path(competition)
+    groups, made = read_groups(competition), read_stamp(path.with_suffix(".json"))
+    for name, stamp in sets.items():
+        if path.exists() and made and made["sets"].get(name) != stamp:
+            raise CompError(f"{path} is about other {name} images; run `comp duplicates --force`")
+    return groups
+
+
 def grouped(labels: Labels, competition: str, images: str) -> Labels:
     """The labels with the rows that must stay in one fold: those of one `labels.group`, and those that are
     duplicates, or have groups with duplicates of each other. `images` is the data's stamp.
 
     Raises CompError where the duplicates are those of other images."""
     path = duplicates_path(competition)
-    groups = {name: group for (split, name), group in read_groups(competition).items() if split == "train"}
+    found = groups_about(competition, {"train": digest(images, labels.ids)})
+    groups = {name: group for (split, name), group in found.items() if split == "train"}
     if not groups:
         return labels
-    made = read_stamp(path.with_suffix(".json"))  # none: not from here, and taken as it is
-    if made and (made["images"], made["sets"]["train"]) != (images, digest(labels.ids)):
-        raise CompError(f"{path} is about other images; run `comp duplicates --force`")
     if unknown := sorted(groups.keys() - set(labels.ids.tolist())):
         raise CompError(f"{path} has train ids that the labels don't have: {some(unknown)}")
     names, unit_of = np.unique(labels.ids if labels.groups is None else labels.groups, return_inverse=True)

@@ -18,6 +18,7 @@ from comp.artifacts import (
     test_path,
 )
 from comp.config import Competition, External, Pseudo, Recipe
+from comp.duplicates import Groups, copies_of, groups_about
 from comp.errors import CompError
 from comp.finder import contents, split_template
 from comp.folds import EXTRA, UNUSED
@@ -39,17 +40,26 @@ class Extra:
 def extras_of(
     recipe: Recipe, folds: Sequence[int], data: Data, labels: Labels, fold_of: np.ndarray
 ) -> dict[int, list[Extra]]:
-    """By fold, what its network learns besides the training images of other folds; `fold_of` (N,) are the
-    folds of the labels. Raises CompError where it isn't there."""
-    external = [
-        _external(external, number, recipe.competition, labels.classes)
-        for number, external in enumerate(recipe.external)
-    ]
-    pseudo = recipe.pseudo
+    """By fold, what its network learns besides the training images of other folds: external images but for
+    duplicates of those held out, and pseudo-labelled ones. `fold_of` (N,) are the folds of the labels. Raises
+    CompError where it isn't there."""
+    external, pseudo = externals_of(recipe, labels.classes), recipe.pseudo
+    groups = groups_about(recipe.competition.name, {extra.images.name: extra.stamp for extra in external})
     return {
-        fold: [*external, *([_pseudo(pseudo, recipe, fold, data, labels, fold_of)] if pseudo else [])]
+        fold: [
+            *(_without_copies(extra, labels.ids[fold_of == fold], groups) for extra in external),
+            *([_pseudo(pseudo, recipe, fold, data, labels, fold_of)] if pseudo else []),
+        ]
         for fold in folds
     }
+
+
+def externals_of(recipe: Recipe, classes: tuple[str, ...]) -> list[Extra]:
+    """All labelled images from elsewhere."""
+    return [
+        _external(external, number, recipe.competition, classes)
+        for number, external in enumerate(recipe.external)
+    ]
 
 
 def joined(labels: Labels, fold_of: np.ndarray, extras: list[Extra]) -> tuple[Labels, np.ndarray]:
@@ -58,6 +68,11 @@ def joined(labels: Labels, fold_of: np.ndarray, extras: list[Extra]) -> tuple[La
     targets = np.concatenate([labels.targets, *(extra.targets for extra in extras)])
     folds = np.concatenate([fold_of, *(np.where(extra.used, EXTRA, UNUSED) for extra in extras)])
     return replace(labels, ids=ids, targets=targets, groups=None), folds
+
+
+def _without_copies(extra: Extra, held_out: np.ndarray, groups: Groups) -> Extra:
+    copies = copies_of(held_out.tolist(), extra.images.name, extra.images.ids.tolist(), groups)
+    return replace(extra, used=~copies, stamp=digest(extra.stamp, copies)) if copies.any() else extra
 
 
 def _external(external: External, number: int, competition: Competition, classes: tuple[str, ...]) -> Extra:

@@ -23,8 +23,9 @@ from comp.config import Drawn, load_recipe
 from comp.demo import draw
 from comp.duplicates import alike, copies_of, find, fingerprints, grouped, read_groups
 from comp.errors import CompError
+from comp.extras import extras_of
 from comp.labels import Labels
-from comp.manifest import read_manifest
+from comp.manifest import read_manifest, read_training
 from comp.stages.folds import assign, check_groups
 from tests.conftest import TINY
 
@@ -168,10 +169,41 @@ def test_duplicates_of_other_images_are_refused_by_folds(planted: Path, files: P
     shutil.copy(other / "train-jpg" / "train_1.jpg", other / "train-jpg" / "train_2.jpg")
     shutil.rmtree(planted / "data")
     assert main(["download", "tiny.toml", "--from", "other"]) == 0
-    assert "is about other images; run `comp duplicates --force`" in fails("folds", "tiny.toml")
+    assert "is about other train images; run `comp duplicates --force`" in fails("folds", "tiny.toml")
     (planted / "folds" / "tiny-duplicates.json").unlink()  # a table of one's own
     assert main(["duplicates", "tiny.toml"]) == 0
     assert main(["folds", "tiny.toml"]) == 0
+
+
+def test_external_copies_of_what_is_held_out_are_not_learned(planted: Path, files: Path, capsys):
+    folder = planted / "more" / "jpg"
+    folder.mkdir(parents=True)
+    copied = [f"train_{i}" for i in range(10, 30)]
+    for name in (*copied, "test_1", "test_2"):
+        with Image.open(files / f"{name.split('_')[0]}-jpg" / f"{name}.jpg") as image:
+            again(image).save(folder / f"x_{name}.jpg", quality=90)
+    names = [f"x_{name}" for name in (*copied, "test_1", "test_2")]
+    table = pd.DataFrame({"image_name": names, "tags": "clear"})
+    table.to_csv(planted / "more" / "train.csv", index=False)
+    more = ["--set", 'external={ csv = "more/train.csv", images = "more/jpg/{id}.jpg" }']
+    for stage in ("duplicates", "folds"):
+        assert main([stage, "tiny.toml"]) == 0
+    recipe = load_recipe("tiny.toml", more[1:])
+    data, labels, fold_of = read_training(recipe)
+    with pytest.raises(CompError, match="is about other external images"):
+        extras_of(recipe, [0], data, labels, fold_of)
+    for n_done in (0, 1):
+        assert main(["duplicates", "tiny.toml", *more]) == 0  # external images are added without --force
+        assert capsys.readouterr().out.count("done already") == n_done
+    assert main(["duplicates", "tiny.toml"]) == 0
+    assert "done already" in capsys.readouterr().out
+    rows = dict(zip(labels.ids.tolist(), fold_of.tolist()))
+    extras = extras_of(recipe, [0, 1, 2], data, labels, fold_of)
+    for fold in (0, 1):
+        (extra,) = extras[fold]
+        assert extra.used.tolist() == [*(rows[name] != fold for name in copied), True, True]
+    assert extras[2][0].used.all()  # a network that holds nothing out
+    assert len({extras[fold][0].stamp for fold in (0, 1, 2)}) == 3
 
 
 # --- the parts ----------------------------------------------------------------------------------------------

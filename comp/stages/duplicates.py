@@ -1,4 +1,4 @@
-"""duplicates: equal and nearly equal images, within and across train and test.
+"""duplicates: equal and nearly equal images, within and across train, test and external ones.
 
 Reads the images, which are resized on the way for `train` and `predict`; writes
 folds/<competition>-duplicates.html, the groups as pictures, and last folds/<competition>-duplicates.csv
@@ -13,12 +13,21 @@ from html import escape
 
 import numpy as np
 
-from comp.artifacts import cache_dir, digest, duplicates_path, is_done, write_json, write_text
+from comp.artifacts import (
+    cache_dir,
+    digest,
+    duplicates_path,
+    is_done,
+    read_stamp,
+    write_json,
+    write_text,
+)
 from comp.budget import deadline_in
 from comp.config import Recipe
 from comp.console import say, table
-from comp.duplicates import SIDE, find, read_groups
+from comp.duplicates import SIDE, Found, find, read_groups
 from comp.errors import CompError
+from comp.extras import externals_of
 from comp.images import ImageSet, cached, decode, resize
 from comp.manifest import read_manifest
 
@@ -63,6 +72,7 @@ class Member:
 
 
 Group = list[Member]
+Part = tuple[ImageSet, Sequence[int], np.ndarray | None]  # its sizes in pixels, and its labels if known
 
 
 def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -> None:
@@ -71,53 +81,64 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     deadline = deadline_in(budget)
     competition = recipe.competition
     data = read_manifest(competition)
-    labels = data.labels(competition)
-    channels, sizes = competition.images.channels, sorted({phase.size for phase in recipe.phases})
-    # by name: the images, the sizes in which training reads them, and their labels where they are known
-    parts = {
-        "train": (data.images("train", labels.ids, channels), sizes, labels.targets),
-        "test": (data.images("test", data.sample_ids(competition), channels), [recipe.phases[-1].size], None),
-    }
+    labels, test_ids = data.labels(competition), data.sample_ids(competition)
+    extras = externals_of(recipe, labels.classes)
+    sets = {"train": digest(data.stamp, labels.ids), "test": digest(data.stamp, test_ids)}
+    sets |= {extra.images.name: extra.stamp for extra in extras}
     path = duplicates_path(competition.name)
     stamp_path, page_path = path.with_suffix(".json"), path.with_suffix(".html")
-    ids = {name: digest(images.ids) for name, (images, _, _) in parts.items()}
-    stamp = {"images": data.stamp, "sets": ids, "likeness": likeness}
     if path.exists() and not force and not stamp_path.exists():
         say(f"duplicates: {path} is not from here; its {len(read_groups(competition.name)):,} rows are taken")
         return
-    if path.exists() and is_done(stamp_path, stamp, force=force):
+    before = (read_stamp(stamp_path) or {"sets": {}})["sets"] if path.exists() else {}
+    shared = {name: stamp for name, stamp in sets.items() if name in before}  # other recipes may know more
+    stamp = {"sets": before | shared, "likeness": likeness}
+    if before and is_done(stamp_path, stamp, force=force) and len(shared) == len(sets):
         say(f"duplicates: {path} done already")
         return
-    caches = cached(
-        {name: (images, [SIDE, *sizes]) for name, (images, sizes, _) in parts.items()},
-        cache_dir(competition.name), data.stamp, deadline, recipe.finest,
-    )  # fmt: skip
+    channels = competition.images.channels
+    first = recipe.members[0] if recipe.members else recipe
+    sizes = sorted({phase.size for phase in first.phases})
+    parts: dict[str, Part] = {
+        "train": (data.images("train", labels.ids, channels), sizes, labels.targets),
+        "test": (data.images("test", test_ids, channels), [first.phases[-1].size], None),
+        **{extra.images.name: (extra.images, sizes, extra.targets) for extra in extras},
+    }
+    needed = {name: (images, [SIDE, *sizes]) for name, (images, sizes, _) in parts.items()}
+    caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, first.finest)
     thumbnails = [np.load(caches[name][SIDE], mmap_mode="r") for name in parts]
     found = find(thumbnails, joined=bool(channels), likeness=likeness)
-    groups: dict[int, Group] = {}
-    n = 0
-    for images, _, targets in parts.values():
-        part = slice(n, n := n + len(images.ids))
-        for row in np.flatnonzero(found.likeness[part] > 0).tolist():
-            known = (
-                None if targets is None else frozenset(np.array(labels.classes)[targets[row] == 1].tolist())
-            )
-            member = Member(images, row, known, float(found.likeness[part][row]))
-            groups.setdefault(int(found.group[part][row]), []).append(member)
-    ordered = sorted(groups.values(), key=lambda group: (-urgency(group), -len(group)))
+    groups = groups_of(found, list(parts.values()), labels.classes)
     path.unlink(missing_ok=True)
-    write_text(page_path, page(ordered, f"Duplicates in {competition.title or competition.name}"))
-    write_json(stamp_path, {"stamp": stamp})
+    write_text(page_path, page(groups, f"Duplicates in {competition.title or competition.name}"))
+    write_json(stamp_path, {"stamp": {"sets": sets, "likeness": likeness}})
     rows = [
         f"{member.images.name},{member.id},{number},{member.likeness:.4f}\n"
-        for number, group in enumerate(ordered, 1)
+        for number, group in enumerate(groups, 1)
         for member in group
     ]
     write_text(path, "split,id,group,likeness\n" + "".join(rows))
-    report(ordered, list(parts))
+    report(groups, list(parts))
     if found.n_blank:
         say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
-    say(f"duplicates: {path}, {len(rows):,} of {n:,} images; {page_path} shows them")
+    say(f"duplicates: {path}, {len(rows):,} of {len(found.group):,} images; {page_path} shows them")
+
+
+def groups_of(found: Found, parts: Sequence[Part], classes: Sequence[str]) -> list[Group]:
+    """The groups, those that should be looked at first."""
+    groups: dict[int, Group] = {}
+    start = 0
+    for images, _, targets in parts:
+        part = slice(start, start := start + len(images.ids))
+        for row in np.flatnonzero(found.likeness[part]).tolist():
+            known = (
+                None
+                if targets is None
+                else frozenset(classes[c] for c in np.flatnonzero(targets[row]).tolist())
+            )
+            member = Member(images, row, known, float(found.likeness[part][row]))
+            groups.setdefault(int(found.group[part][row]), []).append(member)
+    return sorted(groups.values(), key=lambda group: (-urgency(group), -len(group)))
 
 
 def differ(group: Group) -> bool:
