@@ -123,6 +123,10 @@ def inferred_path(recipe: str, fold: int) -> Path:
     return fold_dir(recipe, fold) / "infer.npz"
 
 
+def find_lr_path(recipe: str) -> Path:
+    return run_dir(recipe) / "find-lr.json"
+
+
 def study_path(recipe: str) -> Path:
     return run_dir(recipe) / "study.log"
 

@@ -23,6 +23,7 @@ STAGES = {
     "submit": "write and check the submission, and note it in the ledger",
 }
 OTHERS = {
+    "find-lr": "try rising learning rates for some steps, and suggest one",
     "infer": "test images to a submission with finished models, without training data",
     "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
@@ -72,6 +73,10 @@ DETAILS = {
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
     "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
     "the way, it is looked for there first.",
+    "find-lr": "Trains for some steps in memory, on the batches of one fold and phase and from the weights "
+    "that training starts with, at rates that grow until the loss is lost (Smith 2017). Suggests the rate at "
+    "which the smoothed loss falls fastest; writes runs/<recipe>/find-lr.png and find-lr.json. A run's "
+    "weights are not touched.",
     "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and the "
     "test images, which may be others than those that the models were made with. The folds' mean, decided "
     "and checked, becomes a CSV.",
@@ -174,12 +179,24 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--folds": (
-        ("train", "predict", "blend", "infer", "kernel"),
-        {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all)"},
+        ("train", "predict", "blend", "find-lr", "infer", "kernel"),
+        {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all; of find-lr, the first)"},
     ),
     "--force": (
-        ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "infer"),
+        ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "find-lr", "infer"),
         {"action": "store_true", "help": "replace output that was made with other settings or inputs"},
+    ),
+    "--phase": (
+        ("find-lr",),
+        {"metavar": "N", "type": int, "default": 0, "help": "the phase, counted from 0 (default: 0)"},
+    ),
+    "--rates": (
+        ("find-lr",),
+        {"metavar": "LOW,HIGH", "default": "1e-6,1", "help": "of the head (default: 1e-6,1)"},
+    ),
+    "--steps": (
+        ("find-lr",),
+        {"metavar": "N", "type": int, "default": 150, "help": "how many rates there are (default: 150)"},
     ),
     "--time-budget": (
         ("duplicates", "train", "predict", "infer", "kernel"),
@@ -347,7 +364,7 @@ def _run(given: argparse.Namespace) -> None:
         wanted["action"] = given.action
     if given.stage == "blend":
         wanted["others"] = given.others
-    run = importlib.import_module(f"comp.stages.{given.stage}").run
+    run = importlib.import_module(f"comp.stages.{given.stage.replace('-', '_')}").run
     if given.stage not in ("train", "predict") or not recipe.members:
         run(recipe, **wanted)
         return

@@ -165,6 +165,7 @@ class Phase(Strict):
     accumulate: int = Field(1, ge=1)  # parts in which a batch is worked on, where memory is short
     schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
     cycles: int = Field(1, ge=1)  # of cosine-restarts
+    warm_up: float | None = Field(None, gt=0, lt=1)  # share of the steps; None: 1/4 of one-cycle, else none
     loss: str | None = None  # another one than the recipe's, as for a finish
 
     @model_validator(mode="after")
@@ -292,9 +293,11 @@ class Recipe(Strict):
     pseudo: Annotated[Pseudo | None, BeforeValidator(_of_run)] = None
     full: bool = False  # one more network, numbered after the folds', that holds nothing out
     members: tuple["Recipe", ...] = ()  # recipes that extend this one, trained one by one and blended
+    layer_decay: float = Field(1.0, gt=0, le=1)  # a layer's rate is that of the one above it times this
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)  # 0: no average of the weights
+    swa_epochs: int = Field(0, ge=0)  # the model is the mean after each of so many last epochs; 0: it is not
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # torch.compile: minutes at the start, faster steps after
     gradient_checkpointing: bool = False  # less memory for large inputs, steps a third slower
@@ -309,6 +312,15 @@ class Recipe(Strict):
             raise ValueError(
                 f"filter = {self.filter!r} is for RGB images; those of {self.competition.name} have the "
                 f"channels {', '.join(self.competition.images.channels)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _swa_fits(self) -> "Recipe":
+        if self.swa_epochs > (n := self.phases[-1].epochs):
+            raise ValueError(
+                f"swa_epochs = {self.swa_epochs} is more than the last phase's epochs = {n}; "
+                "weights of another phase don't belong in the mean"
             )
         return self
 

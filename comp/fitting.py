@@ -57,7 +57,14 @@ def prepared(
         say(f"looking for the weights of {recipe.backbone}")
     competition, sizes = recipe.competition, sorted({phase.size for phase in recipe.phases})
     channels, n_channels = competition.images.channels, competition.images.n_channels
-    models.check(recipe.backbone, sizes, n_channels, pretrained=recipe.pretrained, weights=recipe.weights)
+    models.check(
+        recipe.backbone,
+        sizes,
+        n_channels,
+        pretrained=recipe.pretrained,
+        weights=recipe.weights,
+        layers=recipe.layer_decay < 1,
+    )
     needed = {"train": (data.images("train", labels.ids, channels), sizes)}
     if test:
         test_images = data.images("test", data.sample_ids(competition), channels)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from timm.data import resolve_model_data_config
+from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional
 
@@ -81,11 +82,20 @@ def _pretrained(backbone: str, path: Path | None, **kwargs: Any) -> nn.Module:
 
 
 def check(
-    backbone: str, sizes: Sequence[int], n_channels: int, *, pretrained: bool, weights: str | None
+    backbone: str,
+    sizes: Sequence[int],
+    n_channels: int,
+    *,
+    pretrained: bool,
+    weights: str | None,
+    layers: bool = False,
 ) -> None:
-    """Fail now, and not in every fold, if the network can't be had or doesn't take images of these sizes."""
+    """Fail now, and not in every fold, if the network can't be had, doesn't take images of these sizes, or is
+    not known by its `layers`."""
     spec = ModelSpec(backbone, ("one",), n_channels, sizes[-1], (0.5,) * n_channels, (0.5,) * n_channels)
     model = create(spec, pretrained=pretrained, weights=weights).eval()
+    if layers:
+        depths(model, backbone)
     for size in sizes:
         try:
             with torch.inference_mode():
@@ -185,6 +195,16 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
         raise CompError(
             f"{backbone} knows no gradient checkpointing; set gradient_checkpointing = false"
         ) from error
+
+
+def depths(model: nn.Module, backbone: str) -> dict[str, int]:
+    """By name of a parameter, how many layers (as timm cuts the network) it is below the head. Raises
+    CompError for a backbone that timm doesn't cut."""
+    if not hasattr(model, "group_matcher"):
+        raise CompError(f"timm does not know the layers of {backbone}; set layer_decay = 1.0")
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    last = max(layers.values())
+    return {name: last - layer for name, layer in layers.items()}
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:

@@ -6,19 +6,23 @@ WARM_UP = 0.25  # of a one-cycle, as in fastai's fit_one_cycle
 START, END = 1 / 25, 1e-4  # of the highest rate
 
 
-def rate(schedule: str, step: int, n_steps: int, cycles: int = 1) -> float:
+def rate(schedule: str, step: int, n_steps: int, cycles: int = 1, warm_up: float | None = None) -> float:
     """The learning rate of `step` (0 … n_steps - 1) as a share of the highest, in (0, 1].
 
     one-cycle: cosine from 1/25 up over the first quarter and down to 1/10,000 (Smith 2018). cosine-restarts:
-    `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter 2017)."""
+    `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter 2017). `warm_up` is
+    the share of steps over which any of them rises as a one-cycle does (Goyal et al. 2017)."""
+    if warm_up is None:
+        warm_up = WARM_UP if schedule == "one-cycle" else 0.0
+    warm = warm_up * n_steps
+    if step < warm:
+        return _cosine(START, 1.0, step / warm)
     if schedule == "constant":
         return 1.0
     if schedule == "one-cycle":
-        warm = WARM_UP * n_steps
-        if step < warm:
-            return _cosine(START, 1.0, step / warm)
         return _cosine(1.0, END, (step - warm) / max(1.0, n_steps - 1 - warm))
     if schedule == "cosine-restarts":
+        step, n_steps = step - math.ceil(warm), n_steps - math.ceil(warm)
         shortest = n_steps / (2**cycles - 1)
         cycle = min(cycles - 1, int(math.log2(step / shortest + 1)))
         begin, length = shortest * (2**cycle - 1), shortest * 2**cycle

@@ -18,10 +18,14 @@ from comp.weights import weights_digest
 READ_BY_TRAINING = {
     *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment", "augment_on"),
     *("mixup", "cutmix", "loss", "class_weights", "oversample", "label_smoothing"),
-    *("weight_decay", "clip_norm", "ema_decay", "precision"),
+    *("layer_decay", "weight_decay", "clip_norm", "ema_decay", "swa_epochs", "precision"),
     "filter",
 }
-LATER = {"filter"}  # keys that older runs lack: in stamps only where they are not at their default
+LATER = {
+    "filter",
+    "layer_decay",
+    "swa_epochs",
+}  # keys that older runs lack: in stamps only where they are not at their default
 
 
 def train_stamp(
@@ -50,7 +54,11 @@ def train_stamp(
 def read_by_training(recipe: Recipe) -> dict[str, Any]:
     fields = type(recipe).model_fields
     usual = {key for key in LATER if getattr(recipe, key) == fields[key].default}
-    return recipe.model_dump(mode="json", include=READ_BY_TRAINING - usual)
+    content = recipe.model_dump(mode="json", include=READ_BY_TRAINING - usual)
+    for phase in content["phases"]:
+        if phase["warm_up"] is None:
+            del phase["warm_up"]
+    return content
 
 
 def check_models(

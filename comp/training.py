@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import pickle
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import torch
 from sklearn.metrics import average_precision_score
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from comp import model as models
 from comp.artifacts import checkpoint_path, log_path, plain, replacing, write_text
 from comp.augment import Batched, Draws, Mixed
-from comp.batches import CacheBatches, Loader, epoch_steps, in_order, open_caches, repeats_of
+from comp.batches import Batch, CacheBatches, Loader, Step, epoch_steps, in_order, open_caches, repeats_of
 from comp.budget import check_time
 from comp.config import Phase, Recipe
 from comp.console import clock
@@ -104,6 +107,7 @@ class Trainer:
         self.n_more_parts = 1  # by how much batches are cut further than asked for, since memory ran out
         self.resident: bool | None = None  # whether the device keeps the images; None: where they fit
         self.fitting = models.Parts()  # of validation
+        self.swa: dict[str, torch.Tensor] = {}  # the mean of the averaged weights after the last epochs
         self.loader: tuple[int, Loader] | None = None  # with the size of its phase
         self.net: tuple[bool, nn.Module] | None = None  # what runs the model, and whether for the head alone
 
@@ -130,16 +134,26 @@ class Trainer:
         return tuple(mean.tolist()), tuple(std.tolist())
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters by body and head, with and without weight decay (none on biases and norms)."""
+        """Parameters by body and head, with and without weight decay (none on biases and norms), and with
+        layer_decay by layers, each with its share of the body's rate (Howard and Ruder 2018)."""
         heads: Any = self.model.get_classifier()  # type: ignore[operator]
         heads = heads if isinstance(heads, list | tuple) else [heads]
         in_head = {id(p) for head in heads for p in head.parameters()}
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for parameter in self.model.parameters():
-            groups.setdefault((id(parameter) in in_head, parameter.ndim > 1), []).append(parameter)
+        layer_decay = self.recipe.layer_decay
+        depths = models.depths(self.model, self.recipe.backbone) if layer_decay < 1 else {}
+        groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            head = id(parameter) in in_head
+            key = head, parameter.ndim > 1, 0 if head else depths.get(name, 0)
+            groups.setdefault(key, []).append(parameter)
         return [
-            {"params": parameters, "head": head, "weight_decay": self.recipe.weight_decay if decay else 0.0}
-            for (head, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+            {
+                "params": parameters,
+                "head": head,
+                "scale": layer_decay**depth,
+                "weight_decay": self.recipe.weight_decay if decay else 0.0,
+            }
+            for (head, decay, depth), parameters in sorted(groups.items(), key=lambda item: item[0])
         ]
 
     def phase(self) -> tuple[int, Phase, int]:
@@ -155,11 +169,13 @@ class Trainer:
         return f"{self.n_epochs_done} of {self.n_epochs} epochs"
 
     def expected_seconds(self) -> float:
-        """The next epoch's time: that of the one before, scaled by pixels; 0 where there is none."""
+        """The next epoch's time: that of the one before, scaled by pixels, and half as much again where the
+        mean of the weights follows it; 0 where there is none."""
         if not self.history:
             return 0.0
         last = self.history[-1]
-        return last["seconds"] * (self.phase()[1].size / last["size"]) ** 2
+        ends = self.recipe.swa_epochs and self.n_epochs_done + 1 == self.n_epochs
+        return (1.5 if ends else 1.0) * last["seconds"] * (self.phase()[1].size / last["size"]) ** 2
 
     # --- an epoch
 
@@ -168,27 +184,18 @@ class Trainer:
         epoch is then to be done again from its start."""
         started = time.monotonic()
         number, phase, epoch = self.phase()
-        seeds = (self.recipe.seed, self.fold, self.n_epochs_done)
-        steps = epoch_steps(self.train_rows, phase.batch_size, seeds, self.repeats)
-        torch.manual_seed(hash((*seeds, self.ranks.rank)) % 2**31)  # dropout
-        batched = self.recipe.augment_on == "device"
-        augment = Batched(self.recipe.augment, self.spec.n_channels) if batched else None
-        prepare = models.Input(self.spec.mean, self.spec.std, phase.size, augment).to(self.device)
-        dtype = models.precision_of(self.recipe.precision, self.device, self.model, phase.size)
+        steps = self._steps(phase, self.n_epochs_done)
         head_only = epoch < phase.head_epochs
-        way = Way(self._running(head_only), prepare, self.mixed, self._criterion(phase), self.scaler, dtype)
+        way = self._way(phase, self._running(head_only))
         watch = LossWatch(self.device)
         lr = 0.0
-        for i, (images, targets) in enumerate(self._loader(phase)([self._shared(step) for step in steps])):
+        for i, (batch, step) in enumerate(zip(self._batches(phase, steps), steps)):
             check_time(deadline, self.progress())
-            seed, rows = steps[i]
-            draws = augment.draw(len(rows), seed) if augment else None
-            share = self.ranks.share(len(rows))
-            lr = self._set_rates(phase, epoch * len(steps) + i, phase.epochs * len(steps), head_only)
-            part = draws[share] if draws else None
-            loss = self._backward(way, images, targets, part, len(rows), seed + self.ranks.rank, report)
+            at, n_steps = epoch * len(steps) + i, phase.epochs * len(steps)
+            share = rate(phase.schedule, at, n_steps, phase.cycles, phase.warm_up)
+            lr = self._set_rates(phase, share, head_only)
+            watch.add(self._backward(way, step, *batch, report))
             self._step()
-            watch.add(loss)
             if i % LOOKS == LOOKS - 1:
                 self._check(watch.look(), f"epoch {self.n_epochs_done + 1}, step {i + 1}, lr {lr:.1e}")
             if i % 10 == 9:
@@ -202,21 +209,104 @@ class Trainer:
             "size": phase.size,
             "lr": lr,
             "loss": loss_mean,
-            **self._validate(phase, prepare, dtype, deadline),
+            **self._validate(phase, way, deadline),
             "images_per_second": sum(len(rows) for _, rows in steps) / seconds,
             "seconds": time.monotonic() - started,
             "memory": memory_in_use(self.device),
         }
+        line = (
+            f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} "
+            f"{scores_text(row)} {row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
+        )
+        self._add_to_mean(row["epoch"])
+        if self.swa and row["epoch"] == self.n_epochs:
+            report(line=line)
+            swa = row["swa"] = self._take_mean(phase, deadline)
+            line = (
+                f"{'mean':>5} {phase.size:>5} {'':>14} {scores_text(swa)} {'':>9}  {clock(swa['seconds']):>5}"
+            )
         self.history.append(row)
         report(done=self.n_epochs_done * len(steps), total=self.n_epochs * len(steps))
-        valid, mean_ap, f = (
-            "-" if row[key] is None else f"{row[key]:.4f}" for key in ("valid_loss", "mAP", "fbeta")
-        )
-        return (
-            f"{row['epoch']:>2}/{self.n_epochs:<2} {row['size']:>5} {lr:>7.1e} {loss_mean:>6.4f} "
-            f"{valid:>6} {mean_ap:>6}  {f:>8} "
-            f"{row['images_per_second']:>9,.0f}  {clock(row['seconds']):>5}"
-        )
+        return line
+
+    def range_test(self, rates: Sequence[float], report: Report) -> Iterator[float]:
+        """The loss of a step at each of the head's rates, one after the other, on the next phase's batches
+        (Smith 2017). The body keeps its ratio. Weights change in memory alone."""
+        phase = self.phase()[1]
+        head_only = phase.head_epochs == phase.epochs
+        way = self._way(phase, self._running(head_only))
+        n_done = 0
+        for epoch in itertools.count():
+            steps = self._steps(phase, epoch)[: len(rates) - n_done]
+            if not steps:
+                return
+            for batch, step, lr in zip(self._batches(phase, steps), steps, rates[n_done:]):
+                self._set_rates(phase, lr / phase.lr, head_only)
+                yield float(self._backward(way, step, *batch, report))
+                self._step()
+            n_done += len(steps)
+
+    def _add_to_mean(self, epoch: int) -> None:
+        """Of the last epochs, count the averaged weights into their mean."""
+        k = epoch - (self.n_epochs - self.recipe.swa_epochs)
+        for name, newest in self.averaged.state_dict().items() if k > 0 else ():
+            if k == 1 or not newest.is_floating_point():
+                self.swa[name] = newest.clone()
+            else:
+                self.swa[name].lerp_(newest, 1 / k)
+
+    @torch.no_grad()
+    def _take_mean(self, phase: Phase, deadline: float) -> dict[str, Any]:
+        """Put the mean of the last epochs' weights in place of the averaged ones, with the batch norms'
+        statistics of one more pass over the training images (Izmailov et al. 2018). Gives its held-out
+        scores."""
+        started = time.monotonic()
+        model = self.averaged
+        model.load_state_dict(self.swa)
+        model._compiled_call_impl = None  # it would be compiled again at each step of the pass
+        way = self._way(phase, model.eval())
+        norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+        norms = [norm for norm in norms if norm.running_mean is not None]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        steps = self._steps(phase, self.n_epochs) if norms else []
+        for (images, targets), step in zip(self._batches(phase, steps), steps):
+            check_time(deadline, self.progress())
+            draws, seed = self._draws(way, step)
+            for k, part in enumerate(cut(len(images), phase.accumulate * self.n_more_parts)):
+                way.forward(images[part], targets[part], draws[part] if draws else None, seed + k)
+        for norm in norms:
+            for statistic in (norm.running_mean, norm.running_var):
+                assert statistic is not None
+                self.ranks.summed(statistic).div_(self.ranks.size)
+        scores = self._validate(phase, way, deadline)
+        return {**scores, "epochs": self.recipe.swa_epochs, "seconds": time.monotonic() - started}
+
+    def _steps(self, phase: Phase, epoch: int) -> list[Step]:
+        """The steps of an epoch of the run; its dropout is drawn from now on."""
+        seeds = (self.recipe.seed, self.fold, epoch)
+        torch.manual_seed(hash((*seeds, self.ranks.rank)) % 2**31)
+        return epoch_steps(self.train_rows, phase.batch_size, seeds, self.repeats)
+
+    def _way(self, phase: Phase, net: nn.Module) -> "Way":
+        batched = self.recipe.augment_on == "device"
+        augment = Batched(self.recipe.augment, self.spec.n_channels) if batched else None
+        prepare = models.Input(self.spec.mean, self.spec.std, phase.size, augment).to(self.device)
+        dtype = models.precision_of(self.recipe.precision, self.device, self.model, phase.size)
+        return Way(net, prepare, self.mixed, self._criterion(phase), self.scaler, dtype)
+
+    def _batches(self, phase: Phase, steps: Sequence[Step]) -> Iterator[Batch]:
+        """This rank's part of each step."""
+        parts = [(seed + self.ranks.rank, rows[self.ranks.share(len(rows))]) for seed, rows in steps]
+        return self._loader(phase)(parts)
+
+    def _draws(self, way: "Way", step: Step) -> tuple[Draws | None, int]:
+        """How this rank's part of a step is augmented on the device, and its seed for all else."""
+        seed, rows = step
+        draws = way.prepare.augment.draw(len(rows), seed) if way.prepare.augment else None
+        return draws[self.ranks.share(len(rows))] if draws else None, seed + self.ranks.rank
 
     def _criterion(self, phase: Phase) -> Loss:
         return loss_of(
@@ -236,11 +326,6 @@ class Trainer:
             self.loader = phase.size, Loader(dataset, self.device, self.n_loaders, resident=self.resident)
         return self.loader[1]
 
-    def _shared(self, step: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
-        """This rank's part of a step."""
-        seed, rows = step
-        return seed + self.ranks.rank, rows[self.ranks.share(len(rows))]
-
     def _running(self, head_only: bool) -> nn.Module:
         """What runs the model: all of it is trained, or the head alone; then the body's statistics stand
         still too."""
@@ -255,24 +340,22 @@ class Trainer:
     def _backward(
         self,
         way: "Way",
+        step: Step,
         images: torch.Tensor,
         targets: torch.Tensor,
-        draws: Draws | None,
-        n_all: int,
-        seed: int,
         report: Report,
     ) -> torch.Tensor:
-        """Gradients of the mean loss over the n_all images of all ranks, of which these are ours: part by
-        part, in smaller parts where memory runs out. Gives the loss, as a share of all ranks' sum."""
+        """Gradients of the mean loss over a step's images, of which these are our rank's: part by part, in
+        smaller parts where memory runs out. Gives the loss, as a share of all ranks' sum."""
+        draws, seed = self._draws(way, step)
         n = len(images)
         while True:
             n_parts = self.phase()[1].accumulate * self.n_more_parts
-            cuts = [n * k // n_parts for k in range(n_parts + 1)]
             total = torch.zeros((), device=self.device)
             try:
-                for k, part in enumerate(map(slice, cuts[:-1], cuts[1:])):
+                for k, part in enumerate(cut(n, n_parts)):
                     quiet = self.ranks.size > 1 and k + 1 < n_parts
-                    share = (part.stop - part.start) * self.ranks.size / n_all
+                    share = (part.stop - part.start) * self.ranks.size / len(step[1])
                     with way.net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
                         total += way.backward(
                             images[part], targets[part], draws[part] if draws else None, share, seed + k
@@ -298,11 +381,11 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_lerp_(self.means, self.newest, 1 - self.ema.get_decay(self.n_steps_done))
 
-    def _set_rates(self, phase: Phase, step: int, n_steps: int, head_only: bool) -> float:
-        share = rate(phase.schedule, step, n_steps, phase.cycles)
+    def _set_rates(self, phase: Phase, share: float, head_only: bool) -> float:
+        """Set this share of the phase's highest rates; give the head's."""
         for group in self.optimizer.param_groups:
             body = 0.0 if head_only else phase.body_lr or phase.lr
-            group["lr"] = share * (phase.lr if group["head"] else body)
+            group["lr"] = share * (phase.lr if group["head"] else body * group["scale"])
         return share * phase.lr
 
     def _check(self, loss: float, where: str) -> None:
@@ -313,9 +396,7 @@ class Trainer:
             )
 
     @torch.inference_mode()
-    def _validate(
-        self, phase: Phase, prepare: nn.Module, dtype: torch.dtype, deadline: float
-    ) -> dict[str, float | None]:
+    def _validate(self, phase: Phase, way: "Way", deadline: float) -> dict[str, float | None]:
         """Held-out scores of the averaged weights, without test-time views; None where nothing is held out.
         F-beta is at one threshold fitted on these rows: to watch, never to choose by."""
         for mean, newest in self.counters if self.ema else ():
@@ -329,10 +410,10 @@ class Trainer:
             loader = Loader(dataset, self.device, self.n_loaders, resident=False)
         mine = self.valid_rows[self.ranks.share(len(self.valid_rows))]
         parts = [torch.zeros(0, len(self.spec.classes), device=self.device)]
-        with models.autocast(self.device, dtype):
+        with models.autocast(self.device, way.dtype):
             for images, _ in loader(in_order(mine, self.recipe.predict_batch_size)):
                 check_time(deadline, self.progress())
-                parts.append(self.fitting(lambda part: model(prepare(part)).float(), images))
+                parts.append(self.fitting(lambda part: model(way.prepare(part)).float(), images))
         logits = torch.from_numpy(self.ranks.gathered(torch.cat(parts).cpu().numpy()))
         targets = self.targets[self.valid_rows]
         probabilities = models.probabilities(logits, self.spec.groups)
@@ -361,6 +442,7 @@ class Trainer:
             "stamp": json.dumps(self.stamp),
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
+            "swa": self.swa,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "history": json.dumps(self.history),
@@ -391,6 +473,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
+        self.swa = state["swa"]
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -406,6 +489,20 @@ def groups_of(recipe: Recipe, classes: tuple[str, ...]) -> tuple[tuple[int, ...]
     )
 
 
+def scores_text(row: dict[str, Any]) -> str:
+    """Held-out scores in the columns of HEADER."""
+    valid, mean_ap, f = (
+        "-" if row[key] is None else f"{row[key]:.4f}" for key in ("valid_loss", "mAP", "fbeta")
+    )
+    return f"{valid:>6} {mean_ap:>6}  {f:>8}"
+
+
+def cut(n: int, n_parts: int) -> list[slice]:
+    """n images in parts, in sizes that differ by one at most."""
+    ends = [n * k // n_parts for k in range(n_parts + 1)]
+    return list(map(slice, ends[:-1], ends[1:]))
+
+
 @dataclass(frozen=True)
 class Way:
     """From images to gradients, the same for all steps of an epoch."""
@@ -417,6 +514,14 @@ class Way:
     scaler: torch.amp.GradScaler
     dtype: torch.dtype
 
+    def forward(
+        self, images: torch.Tensor, targets: torch.Tensor, draws: Draws | None, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and the targets as mixing leaves them."""
+        x, targets = self.mixed(self.prepare(images, draws), targets, seed)
+        with models.autocast(x.device, self.dtype):
+            return self.net(x), targets
+
     def backward(
         self,
         images: torch.Tensor,
@@ -427,9 +532,7 @@ class Way:
     ) -> torch.Tensor:
         """The loss times `share`, whose gradients are added. A function, so that nothing of it is left in
         memory when memory runs out."""
-        x, targets = self.mixed(self.prepare(images, draws), targets, seed)
-        with models.autocast(x.device, self.dtype):
-            logits = self.net(x)
+        logits, targets = self.forward(images, targets, draws, seed)
         loss = self.criterion(logits, targets) * share
         self.scaler.scale(loss).backward()
         return loss.detach()

@@ -153,19 +153,30 @@ def test_a_cache_on_the_device_gives_the_batches_that_reading_gives(tmp_path: Pa
         assert torch.equal(a, c) and torch.equal(b, d)
 
 
-def trained(name: str, *more: str, n_ranks: int = 1) -> dict[str, np.ndarray]:
-    arguments = ["train", *EXACT, *more]
+def trained(name: str, *arguments: str) -> dict[str, np.ndarray]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMP_RUNS", name)
-        if n_ranks == 1:
-            assert main(arguments) == 0
-        else:
-            launcher = ["torch.distributed.run", "--nproc-per-node", str(n_ranks), "-m", "comp"]
-            answer = subprocess.run(
-                [sys.executable, "-m", *launcher, *arguments], capture_output=True, text=True, timeout=300
-            )
-            assert answer.returncode == 0, answer.stdout + answer.stderr
-            assert answer.stdout.count("fold 0  epoch") == 1  # one of them speaks
+        assert main(["train", *arguments]) == 0
+    return weights_of(name)
+
+
+def trained_by_two_ranks(runs: dict[str, list[str]]) -> list[dict[str, np.ndarray]]:
+    """The same for several runs, one after the other in the processes of one torchrun."""
+    script = (
+        "import json, os, sys\n"
+        "from comp.cli import main\n"
+        "for os.environ['COMP_RUNS'], arguments in json.loads(sys.argv[1]).items():\n"
+        "    assert main(['train', *arguments]) == 0\n"
+    )
+    Path("runs.py").write_text(script)
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "runs.py", json.dumps(runs)]
+    answer = subprocess.run([sys.executable, "-m", *launcher], capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.stdout.count("fold 0  epoch") == len(runs)  # one of them speaks
+    return [weights_of(name) for name in runs]
+
+
+def weights_of(name: str) -> dict[str, np.ndarray]:
     return load_file(Path(name) / "tiny" / "fold0" / "model.safetensors")
 
 
@@ -177,15 +188,23 @@ def ready(here: Path) -> Path:
 
 
 def test_parts_ranks_and_recomputed_activations_end_with_the_same_weights(ready: Path):
-    plain = trained("plain")
+    plain = trained("plain", *EXACT)
     parts = ["--set", "phases.0.accumulate=4", "--set", "phases.1.accumulate=3"]
+    # without a step, what batch norms see is all that there is: two ranks' parts are those of one rank in two
+    still = ["tiny.toml", "--folds", "0", "--set", "swa_epochs=1", "--set", "precision=fp32", "--set"]
+    phases = "phases=[{size = 32, epochs = 1, batch_size = 16, lr = 1e-30, accumulate = %d}]"
+    ranks, normed = trained_by_two_ranks({"ranks": [*EXACT, *parts], "normed": [*still, phases % 1]})
     others = {
-        "parts": trained("parts", *parts),
-        "recomputed": trained("recomputed", "--set", "gradient_checkpointing=true"),
-        "two ranks in parts": trained("ranks", *parts, n_ranks=2),
+        "parts": trained("parts", *EXACT, *parts),
+        "recomputed": trained("recomputed", *EXACT, "--set", "gradient_checkpointing=true"),
+        "two ranks in parts": ranks,
     }
     for name, weights in others.items():
         assert max(np.abs(weights[key] - plain[key]).max() for key in plain) < 2e-6, name
+    alone = trained("alone", *still, phases % 2)
+    assert alone["bn1.running_mean"].any()
+    floats = [key for key in alone if alone[key].dtype == np.float32]
+    assert all(np.allclose(alone[key], normed[key], rtol=1e-4, atol=1e-6) for key in floats)
 
 
 def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **changes) -> Trainer:
@@ -199,7 +218,7 @@ def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **cha
     rng = np.random.default_rng(0)
     labels = Labels(np.arange(n).astype(str), ("a", "b", "c"), (rng.random((n, 3)) < 0.4).astype(np.uint8))
     return Trainer(
-        recipe, 0, labels, np.arange(n) % 3, {size: folder / "cache.npy"}, {}, torch.device("cpu"), 0
+        recipe, 0, labels, np.arange(n) % 3, {size: (folder / "cache.npy",)}, {}, torch.device("cpu"), 0
     )
 
 

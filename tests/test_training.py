@@ -162,26 +162,29 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(here:
         "--set",
         "competition.drawn.n_train=400",
         "--set",
-        "phases.0.epochs=4",
+        "phases=[{size = 16, epochs = 2, batch_size = 16}, {size = 32, epochs = 4, batch_size = 16}]",
+        "--set",
+        "swa_epochs=3",
         "--set",
         "augment='satellite'",
     ]
     comp("download", "tiny.toml", *slow, "--force", cwd=here)
     comp("folds", "tiny.toml", *slow, "--force", cwd=here)
-    comp(*TRAIN, *slow, "--set", "drop_rate=0.2", cwd=here, COMP_RUNS="whole")
+    train = ["train", "tiny.toml", "--folds", "0", *slow, "--set", "drop_rate=0.2"]
+    comp(*train, cwd=here, COMP_RUNS="whole")
     log = here / "killed" / "tiny" / "fold0" / "log.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-m", "comp", *TRAIN, *slow, "--set", "drop_rate=0.2"],
+        [sys.executable, "-m", "comp", *train],
         cwd=here, env={**os.environ, "COMP_RUNS": "killed"}, stdout=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3) and time.monotonic() < deadline:
+    while not (log.exists() and len(log.read_text().splitlines()) >= 4) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.1)  # into the next epoch
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not log.with_name("model.safetensors").exists()
-    answer = comp(*TRAIN, *slow, "--set", "drop_rate=0.2", cwd=here, COMP_RUNS="killed")
+    answer = comp(*train, cwd=here, COMP_RUNS="killed")
     assert "goes on after epoch" in answer.stdout
     whole, killed = (
         load_file(here / name / "tiny" / "fold0" / "model.safetensors") for name in ("whole", "killed")
@@ -194,6 +197,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(here:
     ]
     assert [row["valid_loss"] for row in rows[0]] == [row["valid_loss"] for row in rows[1]]
     assert [row["epoch"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]
+    assert rows[0][-1]["swa"]["valid_loss"] == rows[1][-1]["swa"]["valid_loss"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(here: Path, fails):
