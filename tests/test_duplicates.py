@@ -142,6 +142,11 @@ def test_all_images_are_resized_on_the_way_for_training(planted: Path):
     assert main(["duplicates", "tiny.toml", "--set", "phases.1.size=64"]) == 0
     names = [path.name.rsplit("-", 1)[0] for path in (planted / "data" / "tiny" / "cache").glob("*.npy")]
     assert sorted(names) == ["test-32", "test-64", "train-16", "train-32", "train-64"]
+    shutil.rmtree(planted / "data" / "tiny" / "cache")
+    filtered = ["--set", 'filter="dehaze"', "--likeness", "0.91", "--force"]
+    assert main(["duplicates", "tiny.toml", "--set", "phases.1.size=64", *filtered]) == 0
+    assert len(list((planted / "data" / "tiny" / "cache").glob("*-32-*.npy"))) == 2
+    assert not list((planted / "data" / "tiny" / "cache").glob("*-64-*.npy"))
 
 
 def test_stopped_and_killed_it_goes_on_to_the_same(planted: Path):

@@ -104,7 +104,8 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
         "test": (data.images("test", test_ids, channels), [first.phases[-1].size], None),
         **{extra.images.name: (extra.images, sizes, extra.targets) for extra in extras},
     }
-    needed = {name: (images, [SIDE, *sizes]) for name, (images, sizes, _) in parts.items()}
+    plain = first.filter == "none"  # else what training sees is not what is compared
+    needed = {name: (images, [SIDE, *(sizes if plain else ())]) for name, (images, sizes, _) in parts.items()}
     caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, first.finest)
     thumbnails = [np.load(caches[name][SIDE], mmap_mode="r") for name in parts]
     found = find(thumbnails, joined=bool(channels), likeness=likeness)
