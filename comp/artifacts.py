@@ -131,6 +131,27 @@ def study_path(recipe: str) -> Path:
     return run_dir(recipe) / "study.log"
 
 
+def tune_study_path(recipe: str) -> Path:
+    return run_dir(recipe) / "tune.log"
+
+
+def tune_picture_path(recipe: str) -> Path:
+    return run_dir(recipe) / "tune.png"
+
+
+def tuned_path(recipe: str) -> Path:
+    return run_dir(recipe) / "tuned.toml"
+
+
+def trials_dir(recipe: str) -> Path:
+    return run_dir(recipe) / "tune"
+
+
+def trial_run(recipe: str, trial: str) -> str:
+    """The name under which a trial of `tune` is trained: its files come into trials_dir(recipe)."""
+    return f"{recipe}/tune/{trial}"
+
+
 def kernel_output_dir(recipe: str, kind: str, version: int) -> Path:
     return run_dir(recipe) / f"kernel-{kind}-v{version}"
 
@@ -214,6 +235,18 @@ def locked(path: Path, doing: str) -> Iterator[None]:
                     ) from error
                 time.sleep(0.2)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds `path` as `locked` does."""
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ STAGES = {
 }
 OTHERS = {
     "find-lr": "try rising learning rates for some steps, and suggest one",
+    "tune": "search values of a recipe's keys, on one machine or on several",
     "infer": "test images to a submission with finished models, without training data",
     "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
@@ -77,6 +78,12 @@ DETAILS = {
     "that training starts with, at rates that grow until the loss is lost (Smith 2017). Suggests the rate at "
     "which the smoothed loss falls fastest; writes runs/<recipe>/find-lr.png and find-lr.json. A run's "
     "weights are not touched.",
+    "tune": "Trains trials with what Optuna proposes for the keys of the recipe's [tune] table, such as "
+    '"phases.0.lr" = { low = 1e-4, high = 1e-2, log = true } or augment = ["dihedral", "satellite"], and the '
+    "recipe's own first; the score is the held-out mAP after the last epoch. What falls behind is pruned. "
+    "A trial is trained on one device: for several GPUs or machines start as many processes, each with its "
+    "CUDA_VISIBLE_DEVICES, on one --storage. Killed, it goes on where it was. Writes "
+    "runs/<recipe>/tune.png and tuned.toml, the recipe with the best values.",
     "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and the "
     "test images, which may be others than those that the models were made with. The folds' mean, decided "
     "and checked, becomes a CSV.",
@@ -179,7 +186,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--folds": (
-        ("train", "predict", "blend", "find-lr", "infer", "kernel"),
+        ("train", "predict", "blend", "find-lr", "infer", "kernel", "tune"),
         {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all; of find-lr, the first)"},
     ),
     "--force": (
@@ -199,7 +206,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"metavar": "N", "type": int, "default": 150, "help": "how many rates there are (default: 150)"},
     ),
     "--time-budget": (
-        ("duplicates", "train", "predict", "infer", "kernel"),
+        ("duplicates", "train", "predict", "infer", "kernel", "tune"),
         {
             "metavar": "TIME",
             "dest": "budget",
@@ -239,6 +246,23 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "--resume": (
         ("kernel",),
         {"action": "store_true", "help": "go on from the output of the version of this kernel that ran last"},
+    ),
+    "--trials": (
+        ("tune",),
+        {
+            "metavar": "N",
+            "type": int,
+            "default": 20,
+            "help": "how many trials of the whole study end, complete or pruned (default: 20)",
+        },
+    ),
+    "--storage": (
+        ("tune",),
+        {
+            "metavar": "FILE|URL",
+            "help": "where the study is kept, for all processes that share it: a file, also on a shared "
+            "disk, or a database as sqlite:///FILE or postgresql://… (default: runs/<recipe>/tune.log)",
+        },
     ),
     "--set": (
         (*STAGES, *OTHERS),

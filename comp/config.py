@@ -3,6 +3,7 @@ file that ships with the package, anything ending in .toml a file of the user's.
 
 import difflib
 import json
+import math
 import re
 import tomllib
 import types
@@ -260,6 +261,41 @@ class Augment(Strict):
         return not changes
 
 
+class Space(Strict):
+    """What `comp tune` tries for a key: values from low to high, or those of a list."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False  # whether each power of ten is tried as often
+    choices: tuple[Any, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list_is_one_too(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            if len(set(map(repr, value))) < max(2, len(value)):
+                raise ValueError(f"two or more values, each once, are expected, found {list(value)}")
+            if wrong := [item for item in value if not isinstance(item, bool | int | float | str)]:
+                raise ValueError(f"a list of numbers or texts is expected, found {wrong[0]!r} in it")
+            return {"choices": tuple(value)}
+        if not isinstance(value, dict) or not {"low", "high"} <= set(value):
+            raise ValueError(f"a list, or a table with low and high, is expected, found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Space":
+        if self.low is not None and self.high is not None:
+            if not (self.low < self.high and math.isfinite(self.low) and math.isfinite(self.high)):
+                raise ValueError(f"low = {self.low} is not below high = {self.high}")
+            if self.log and self.low <= 0:
+                raise ValueError(f"log goes with a low above 0, found low = {self.low}")
+        return self
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        return list(self.choices) or {"low": self.low, "high": self.high, "log": self.log}
+
+
 class Recipe(Strict):
     """One experiment. Only what differs from what it extends is written down."""
 
@@ -305,6 +341,7 @@ class Recipe(Strict):
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
+    tune: dict[str, Space] = {}  # by key, such as "phases.0.lr": what `comp tune` tries
 
     @model_validator(mode="after")
     def _filters_fit_the_channels(self) -> "Recipe":
@@ -391,6 +428,14 @@ def _members(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     return answer
 
 
+def with_values(recipe: Recipe, values: typing.Mapping[str, Any]) -> Recipe:
+    """The recipe with dotted keys set, as --set does it. Raises CompError for an unknown key or value."""
+    content = recipe.model_dump(mode="json")
+    for key, value in values.items():
+        _apply(f"{key}={_toml(value)}", content, "[tune]")
+    return _validated(Recipe, content, "[tune]")
+
+
 def toml_text(recipe: Recipe) -> str:
     """A recipe that extends nothing, with its competition inside, as `load_recipe` reads it back."""
     content = recipe.model_dump(mode="json", exclude_none=True)
@@ -399,7 +444,8 @@ def toml_text(recipe: Recipe) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+        keys = {key: key if re.fullmatch(r"[\w-]+", key, re.ASCII) else _toml(key) for key in value}
+        return "{ " + ", ".join(f"{keys[key]} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         rows = [_toml(item) for item in value]
         tables = any(isinstance(item, dict) for item in value)
@@ -464,11 +510,11 @@ def _as_table(augment: Any) -> Any:
     return {"extends": augment} if isinstance(augment, str) else augment
 
 
-def _apply(override: str, content: dict[str, Any]) -> None:
-    """Set `a.0.b=value` in `content`; the value is TOML, or else text."""
+def _apply(override: str, content: dict[str, Any], option: str = "--set") -> None:
+    """Set `a.0.b=value` in `content`; the value is TOML, or else text. `option` is where it stands."""
     dotted, equals, text = override.partition("=")
     if not equals:
-        raise CompError(f"--set {override}: expected KEY=VALUE, for example phases.0.epochs=2")
+        raise CompError(f"{option} {override}: expected KEY=VALUE, for example phases.0.epochs=2")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -485,24 +531,24 @@ def _apply(override: str, content: dict[str, Any]) -> None:
         if isinstance(place, list | tuple):
             if not key.isdigit() or int(key) >= len(place):
                 raise CompError(
-                    f"--set {override}: there is no {dotted!r} (a list of {len(place)}, counted from 0)"
+                    f"{option} {override}: there is no {dotted!r} (a list of {len(place)}, counted from 0)"
                 )
             place = place[int(key)]
         else:
             place = place.setdefault(key, {})
         if not isinstance(place, dict | list | tuple):
-            raise CompError(f"--set {override}: {key!r} is a value and holds no keys")
+            raise CompError(f"{option} {override}: {key!r} is a value and holds no keys")
     if isinstance(place, list):
         if not last.isdigit() or int(last) >= len(place):
             raise CompError(
-                f"--set {override}: there is no {dotted!r} (a list of {len(place)}, counted from 0)"
+                f"{option} {override}: there is no {dotted!r} (a list of {len(place)}, counted from 0)"
             )
         place[int(last)] = value
     else:
         place[last] = value
 
 
-def _validated(model: type[BaseModel], content: dict[str, Any], path: Path) -> Any:
+def _validated(model: type[BaseModel], content: dict[str, Any], path: Path | str) -> Any:
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -7,6 +7,10 @@ class CompError(Exception):
     """What was found, what was expected and what to do, in one line. `comp` prints it and exits with 1."""
 
 
+class Diverged(CompError):
+    """The loss or the network's answers are no longer finite."""
+
+
 class TimeIsUp(Exception):
     """The time budget is used up. Says what is done, which is kept; `comp` prints it and exits with 3."""
 

@@ -42,9 +42,14 @@ def prepared(
     n_ranks: int = 1,
     test: bool = True,
 ) -> dict[int, tuple[Path, ...]]:
-    """By size, the resized images that `train_fold` takes, those of training first, built where they aren't
-    there; with `test` the test images are resized as well, for predict. `extras` are those of any fold.
-    Raises CompError, before anything is resized, where the recipe can't be trained."""
+    """What `resized` gives, once it is known that the recipe can be trained."""
+    check_steps(recipe, labels, n_ranks)
+    check_network(recipe)
+    return resized(recipe, data, labels, extras, deadline, test=test)
+
+
+def check_steps(recipe: Recipe, labels: Labels, n_ranks: int = 1) -> None:
+    """Raise CompError where a phase's batches or losses don't suit the images."""
     n_train = len(labels.ids) * (recipe.n_folds - 1) // recipe.n_folds
     for phase in recipe.phases:
         if (n := min(phase.batch_size, n_train)) < 2 * n_ranks * phase.accumulate:
@@ -53,10 +58,13 @@ def prepared(
                 "images or more"
             )
         loss_of(phase.loss or recipe.loss, groups=groups_of(recipe, labels.classes))
+
+
+def check_network(recipe: Recipe) -> None:
+    """Raise CompError where the network can't be had or doesn't take images of the phases' sizes."""
     if recipe.pretrained:
         say(f"looking for the weights of {recipe.backbone}")
-    competition, sizes = recipe.competition, sorted({phase.size for phase in recipe.phases})
-    channels, n_channels = competition.images.channels, competition.images.n_channels
+    n_channels, sizes = recipe.competition.images.n_channels, sorted({phase.size for phase in recipe.phases})
     models.check(
         recipe.backbone,
         sizes,
@@ -65,6 +73,21 @@ def prepared(
         weights=recipe.weights,
         layers=recipe.layer_decay < 1,
     )
+
+
+def resized(
+    recipe: Recipe,
+    data: Data,
+    labels: Labels,
+    extras: Sequence[Extra],
+    deadline: float,
+    *,
+    test: bool = True,
+) -> dict[int, tuple[Path, ...]]:
+    """By size, the resized images that `train_fold` takes, those of training first, built where they aren't
+    there; with `test` the test images are resized as well, for predict. `extras` are those of any fold."""
+    competition, channels = recipe.competition, recipe.competition.images.channels
+    sizes = sorted({phase.size for phase in recipe.phases})
     needed = {"train": (data.images("train", labels.ids, channels), sizes)}
     if test:
         test_images = data.images("test", data.sample_ids(competition), channels)

@@ -39,6 +39,12 @@ class Device:
             torch.set_float32_matmul_precision("high")
         return device
 
+    def release(self) -> None:
+        """Give back the memory that no tensor is in any more."""
+        gc.collect()
+        if self.name != "cpu":
+            torch.cuda.empty_cache()
+
     @property
     def n_loaders(self) -> int:
         """Processes that load batches beside a GPU; on a CPU the step itself wants the cores."""
@@ -224,9 +230,7 @@ def _work(job: Job, place: Device, tasks: Any, events: multiprocessing.Queue, de
             _work_on(name, job, args, place, events, deadline)
             events.put((name, {"ended": True}))
             del args
-            gc.collect()
-            if place.name != "cpu":
-                torch.cuda.empty_cache()
+            place.release()
 
 
 def _work_on(

@@ -1,11 +1,23 @@
-"""Searches by Optuna: few dimensions, no gradient, a study that can be kept in a file."""
+"""Searches by Optuna: few dimensions, no gradient, a study that can be kept in a file or a database and that
+several processes can work on."""
 
+import contextlib
+import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from comp.artifacts import is_held, locked
+from comp.budget import check_time
+from comp.console import say
+from comp.errors import CompError
+
 GRACE = 10.0  # seconds after which the lock of a process that was killed is taken over
+BEAT = 20.0  # seconds between two signs of life of a trial
+LOST = 150.0  # seconds without one after which a trial of another machine is taken for lost
+MAX_LOSSES = 3  # of a trial in a row that got no further: it may be what kills its process
 
 
 def search(
@@ -64,6 +76,215 @@ def forget(storage: Path, prefix: str) -> None:
                 optuna.delete_study(study_name=name, storage=journal)
 
 
+class Shared:
+    """A study that processes on one machine or on several work on, each trial in a folder of its own.
+
+    A trial of a process that is gone is tried again with the same values and folder, so that it goes on from
+    the files there. On the same machine and folder that is known at once, by the trial's lock; on others once
+    its sign of life has stood still for LOST seconds of our own clock. Optuna's own heartbeat knows databases
+    alone and needs its own loop."""
+
+    def __init__(
+        self, storage: str, name: str, space: Mapping[str, Any], *, seed: int, pruner: Any, folder: Path
+    ):
+        """`space`: an Optuna distribution a key. The folder of a trial is made in `folder`, with a name that
+        begins as what follows the last dash of the study's."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space, self.folder, self.name = dict(space), folder, name
+        self.here = f"{socket.gethostname()}:{folder.resolve()}"
+        self.states = optuna.trial.TrialState
+        self.beats: dict[int, tuple[Any, float]] = {}  # by trial: the last sign, and when it was first seen
+        with readable(storage):
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=storage_at(storage),
+                load_if_exists=True,
+                direction="maximize",
+                sampler=_by_number(seed),
+                pruner=pruner,
+            )
+
+    def trials(self, *states: str) -> list[Any]:
+        """Optuna's frozen trials in these states, such as "COMPLETE", by number."""
+        return self.study.get_trials(deepcopy=False, states=[self.states[state] for state in states])
+
+    def start(self, values: dict[str, Any]) -> None:
+        """See to it that a trial with these values is there."""
+
+        def there() -> bool:
+            trials = self.trials("COMPLETE", "PRUNED", "RUNNING", "WAITING")
+            return any(_values(trial) == values for trial in trials)
+
+        if self.study.get_trials(deepcopy=False) and not there():
+            time.sleep(1)  # another process may be about to add it
+        if not there():
+            self.study.enqueue_trial(values)
+
+    def next(self, n_trials: int, deadline: float) -> Any:
+        """The next trial; None once `n_trials` of the study are complete or pruned. Waits for trials of other
+        processes where they may be the last ones. Raises TimeIsUp at the deadline."""
+        waited = False
+        while True:
+            for trial in self.trials("RUNNING"):
+                if self._is_lost(trial):
+                    self.again(trial.number, lost=True)
+            n_done, n_running = len(self.trials("COMPLETE", "PRUNED")), len(self.trials("RUNNING"))
+            if n_done >= n_trials:
+                return None
+            check_time(deadline, f"{n_done} of {n_trials} trials")
+            if n_done + n_running < n_trials:
+                trial = self.study.ask(self.space)
+                before = [t for t in self.trials("COMPLETE", "PRUNED", "RUNNING") if t.number < trial.number]
+                if len(before) < n_trials:
+                    return trial
+                self.again(trial.number)  # another process was faster
+            if not waited:
+                say(f"waiting for {n_running} trials of other processes, which are the last ones")
+            waited = True
+            time.sleep(1)
+
+    def _is_lost(self, trial: Any) -> bool:
+        if trial.user_attrs.get("at") == self.here:
+            return not is_held(self._lock(trial.user_attrs["folder"]))
+        beat, now = trial.user_attrs.get("beat"), time.monotonic()
+        last, since = self.beats.get(trial.number, (None, now))
+        if trial.number not in self.beats or last != beat:
+            self.beats[trial.number] = beat, now
+            return False
+        return now - since > LOST
+
+    def _lock(self, folder: str) -> Path:
+        return self.folder / folder / ".lock"
+
+    def again(self, number: int, *, lost: bool = False) -> None:
+        """End a trial, which is tried again by the next process that is free."""
+        try:
+            self.study.tell(number, state=self.states.FAIL)
+        except (ValueError, RuntimeError):  # it has ended by now
+            return
+        trial = self.study.get_trials(deepcopy=False)[number]
+        kept = {key: value for key, value in trial.user_attrs.items() if key in ("folder", "step", "losses")}
+        if lost:
+            step = max(trial.intermediate_values, default=0)
+            losses = 1 if step > kept.get("step", 0) else kept.get("losses", 0) + 1
+            if losses == MAX_LOSSES:
+                say(f"trial {number} was lost {losses} times at the same place and is left out")
+                return
+            kept |= {"step": step, "losses": losses}
+        self.study.enqueue_trial(_values(trial), user_attrs=kept)
+
+    @contextlib.contextmanager
+    def working_on(self, trial: Any) -> Iterator[str]:
+        """Yield the name of the trial's folder, and tell the other processes meanwhile that it isn't lost."""
+        folder = trial.user_attrs.get("folder", f"{self.name.rpartition('-')[2]}-{trial.number}")
+        ended = threading.Event()
+
+        def beat() -> None:
+            n = 0
+            while not ended.wait(BEAT):
+                n += 1
+                with contextlib.suppress(Exception):  # the next one makes up for it
+                    trial.set_user_attr("beat", n)
+
+        with locked(self._lock(folder), f"at work on trial {trial.number}"):
+            trial.set_user_attr("folder", folder)
+            trial.set_user_attr("at", self.here)
+            thread = threading.Thread(target=beat, daemon=True)
+            thread.start()
+            try:
+                yield folder
+            finally:
+                ended.set()
+                thread.join()
+
+    def twin(self, trial: Any) -> Any:
+        """A trial that had the same values and has ended; None where there is none."""
+        ended = self.trials("COMPLETE", "PRUNED")
+        return next((other for other in ended if other.params == trial.params), None)
+
+    def ended_folders(self) -> set[str]:
+        """Folders of trials that won't go on."""
+        live = {trial.user_attrs.get("folder") for trial in self.trials("RUNNING", "WAITING")}
+        ended = {trial.user_attrs.get("folder") for trial in self.trials("COMPLETE", "PRUNED", "FAIL")}
+        return ended - live - {None}
+
+
+def _values(trial: Any) -> dict[str, Any]:
+    """What a trial has been or will be given."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _by_number(seed: int) -> Any:
+    """TPE that draws each trial by its number in the study: two processes never draw the same, and a study
+    that was stopped goes on as it would have."""
+    from optuna.samplers import BaseSampler, TPESampler
+
+    class ByNumber(BaseSampler):
+        def before_trial(self, study: Any, trial: Any) -> None:
+            self.tpe = TPESampler(seed=seed + trial.number)
+
+        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+            return self.tpe.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
+            return self.tpe.sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            return self.tpe.sample_independent(study, trial, name, distribution)
+
+    return ByNumber()
+
+
+def storage_at(place: str) -> Any:
+    """Optuna's storage in a journal file, or in the database of a URL. Raises CompError."""
+    if "://" not in place:
+        return _journal(Path(place))
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    waiting = {"connect_args": {"timeout": 60}} if place.startswith("sqlite") else {}
+    for attempt in range(3):
+        try:
+            # an epoch may last longer than a server keeps a connection
+            return RDBStorage(place, engine_kwargs={"pool_pre_ping": True, **waiting})
+        except ImportError as error:
+            raise CompError(
+                f"{shown(place)}: its driver is not installed ({error.__cause__ or error}); "
+                "pip install psycopg2-binary for postgresql://, pymysql for mysql+pymysql://"
+            ) from error
+        except ArgumentError as error:
+            raise CompError(
+                f"{shown(place)} is no database; sqlite:///FILE, postgresql://… or mysql+pymysql://… is "
+                "expected, or the path of a file"
+            ) from error
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if attempt == 2:  # tables that two processes make at once are an error for one of them
+                raise CompError(f"{shown(place)}: {str(error).splitlines()[0]}") from error
+            time.sleep(1)
+    raise AssertionError
+
+
+def shown(place: str) -> str:
+    """A storage's name without the password in it."""
+    scheme, sign, rest = place.rpartition("://")
+    return f"{scheme}{sign}{rest.rpartition('@')[2]}" if sign else place
+
+
+@contextlib.contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Make errors of a study's storage those that users can mend."""
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise CompError(f"{shown(place)}: {reason}; run it again to go on") from error
+
+
 def _journal(path: Path) -> Any:
     """The journal file as storage. The end of a line that a killed process left half-written is cut off."""
     from optuna.storages import JournalStorage
@@ -71,6 +292,8 @@ def _journal(path: Path) -> Any:
 
     path = path.resolve()  # Optuna's lock is a link, which from another folder would lead nowhere
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_bytes()[:1] not in (b"", b"{"):
+        raise CompError(f"{path} is no journal of Optuna; name another file, or a database as sqlite:///FILE")
     if (size := _cut_at(path)) is not None:
         time.sleep(0.2)
         if _cut_at(path) == size:  # nobody is writing it on

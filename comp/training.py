@@ -26,7 +26,7 @@ from comp.batches import Batch, CacheBatches, Loader, Step, epoch_steps, in_orde
 from comp.budget import check_time
 from comp.config import Phase, Recipe
 from comp.console import clock
-from comp.errors import CompError
+from comp.errors import CompError, Diverged
 from comp.folds import UNUSED
 from comp.labels import Labels
 from comp.losses import Loss, bce, class_weights, loss_of
@@ -390,7 +390,7 @@ class Trainer:
 
     def _check(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
-            raise CompError(
+            raise Diverged(
                 f"the loss is not finite ({where}); "
                 'lower lr, or set precision = "fp32". Epochs before it are kept'
             )
@@ -421,7 +421,7 @@ class Trainer:
         valid_loss = float(bce(odds, torch.from_numpy(targets)))
         probs = probabilities.numpy()
         if not np.isfinite(probs).all():
-            raise CompError(
+            raise Diverged(
                 'the network gives numbers that are not finite; lower lr, or set precision = "fp32"'
             )
         present = targets.any(0)
