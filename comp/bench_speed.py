@@ -93,7 +93,7 @@ def _images(recipe: Recipe, folder: Path) -> ImageSet:
     competition = recipe.competition
     if manifest_path(competition.name).exists():
         data = read_manifest(competition)
-        found = data.images("train", data.labels(competition).ids, competition.images.channels)
+        found = data.images("train", data.labels(competition).ids, recipe.channels)
         say(f"bench: images of {competition.name}")
     else:
         (folder / "drawn").mkdir()

@@ -41,12 +41,12 @@ The stages, in order (each can be stopped at any moment and run again):
 BESIDES = "\nAnd besides them:\n"
 
 EPILOG = """\
-RECIPE is a name that ships (demo, planet, planet32, hpa), or the path of a TOML file: a recipe, or a
-competition of your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE --help`
-for a stage's options.
+RECIPE is a name that ships (demo, planet, planet32, hpa, hpa-drawn), or the path of a TOML file: a recipe,
+or a competition of your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE
+--help` for a stage's options.
 
 Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 the time budget is used up (what is done
-is kept; run it again to go on).
+is kept; run it again to go on), 4 no images here and no Kaggle credentials to download them with.
 """
 
 DETAILS = {
@@ -337,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(given)
     except CompError as error:
         print(f"comp {given.stage}: {error}", file=sys.stderr)
-        return 1
+        return error.code
     except TimeIsUp as stop:
         print(f"comp {given.stage}: the time is up ({stop}); run it again to go on", file=sys.stderr)
         return 3

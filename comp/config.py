@@ -19,6 +19,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -70,10 +72,6 @@ class Images(Strict):
     test: Texts  # several: an id is looked for in each
     channels: Texts = ()  # empty: one RGB file an image
 
-    @property
-    def n_channels(self) -> int:
-        return len(self.channels) or 3
-
     @model_validator(mode="after")
     def _templates_hold_what_they_must(self) -> "Images":
         for template in (*self.train, *self.test):
@@ -112,10 +110,12 @@ class Metric(Strict):
 class Drawn(Strict):
     """A competition that is drawn from a seed instead of downloaded."""
 
+    kind: Literal["scenes", "cells"] = "scenes"  # comp/demo.py, comp/cells.py
     n_train: int = Field(2000, ge=50)
     n_test: int = Field(1200, ge=50)
     size: int = Field(64, ge=32)
     seed: int = Field(0, ge=0)
+    in_yellow: Texts = ()  # labels of cells that show in the yellow channel and not in the green one
 
 
 class Competition(Strict):
@@ -309,6 +309,10 @@ class Recipe(Strict):
         None  # a safetensors file, or a folder of <backbone>.safetensors; None: $COMP_WEIGHTS, timm
     )
     drop_rate: float = Field(0.0, ge=0, lt=1)
+    channels: Texts = Field((), validate_default=True)  # some of images.channels, in this order; empty: all
+    # by whose mean and deviation: imagenet: what the backbone was trained with; dataset: the fold's training
+    # images; image: each image's own; auto: imagenet for RGB files, dataset where channels are joined
+    normalize: Literal["auto", "imagenet", "dataset", "image"] = "auto"
     phases: tuple[Phase, ...] = Field(
         (
             Phase(size=128, epochs=4, body_lr=3e-4, head_epochs=1),
@@ -345,7 +349,7 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _filters_fit_the_channels(self) -> "Recipe":
-        if self.filter != "none" and self.competition.images.channels:
+        if self.filter != "none" and self.channels:
             raise ValueError(
                 f"filter = {self.filter!r} is for RGB images; those of {self.competition.name} have the "
                 f"channels {', '.join(self.competition.images.channels)}"
@@ -360,6 +364,32 @@ class Recipe(Strict):
                 "weights of another phase don't belong in the mean"
             )
         return self
+
+    @field_validator("channels")
+    @classmethod
+    def _those_of_the_competition(cls, channels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "competition" not in info.data:  # it is an error of its own
+            return channels
+        known = info.data["competition"].images.channels
+        if channels and not known:
+            raise ValueError("its images are RGB files, of which all channels are used; leave it out")
+        if unknown := [channel for channel in channels if channel not in known]:
+            raise ValueError(f"the images have no {unknown[0]!r}; they have {', '.join(known)}")
+        if len(set(channels)) < len(channels):
+            raise ValueError(f"a channel is named twice in {', '.join(channels)}")
+        return channels or known
+
+    @model_validator(mode="after")
+    def _backbones_know_three_channels(self) -> "Recipe":
+        if self.normalize == "imagenet" and self.n_channels != 3:
+            raise ValueError(
+                f'normalize = "imagenet" knows 3 channels, not {self.n_channels}; use "dataset" or "image"'
+            )
+        return self
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.channels) or 3
 
     @property
     def n_networks(self) -> int:

@@ -1,8 +1,9 @@
-"""The demo competition, drawn from a seed: satellite-like scenes under four kinds of weather, with land
-labels that overlap, a rare one, and a hidden test set. Synthetic, and good for trying out the flow, not for
-judging a method."""
+"""Competitions that are drawn from a seed, with a hidden test set. The demo's are satellite-like scenes under
+four kinds of weather, with land labels that overlap and a rare one. Synthetic, and good for trying out the
+flow, not for judging a method."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from comp.artifacts import write_text
-from comp.config import Drawn
+from comp.cells import LABELS, cells
+from comp.config import Competition
 from comp.console import progress
-from comp.errors import CompError
+from comp.errors import CompError, some
+from comp.submissions import columns
 
 WEATHER = {"clear": 0.62, "partly_cloudy": 0.2, "haze": 0.11, "cloudy": 0.07}
 RARE = 0.025  # share of the images with a mine
@@ -22,33 +25,43 @@ LABEL_NOISE = 0.02  # people miss small things, and so does the drawn truth
 Rng = np.random.Generator
 
 
-def draw(drawn: Drawn, folder: Path) -> None:
-    """Write drawn/ into `folder`: train-jpg/, test-jpg/, train.csv, sample_submission.csv and
-    solution.csv."""
+def draw(competition: Competition, folder: Path) -> None:
+    """Write drawn/ into `folder`: the images and tables of a competition that says how it is drawn, under
+    the names that it has for them."""
+    drawn, labelled = competition.drawn, competition.labels
+    id_column, column, _ = columns(competition)
+    assert drawn
+    if drawn.kind == "cells" and (unknown := {*labelled.classes, *drawn.in_yellow} - LABELS.keys()):
+        raise CompError(
+            f"cells can't be drawn with {some(sorted(unknown))}; they can with {some(LABELS, 28)}"
+        )
     target, partial = folder / "drawn", folder / ".drawn.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         with progress("drawing", drawn.n_train + drawn.n_test) as advance:
             for split, count in (("train", drawn.n_train), ("test", drawn.n_test)):
-                (partial / f"{split}-jpg").mkdir(parents=True)
-                tags = []
-                for i in range(count):
+                template = getattr(competition.images, split)[0]
+                (partial / template).parent.mkdir(parents=True)
+                names, tags = [f"{split}_{i}" for i in range(count)], []
+                for i, name in enumerate(names):
                     rng = np.random.default_rng([drawn.seed, split == "test", i])
-                    image, labels = scene(rng, drawn.size)
-                    image.save(partial / f"{split}-jpg" / f"{split}_{i}.jpg", quality=90)
-                    tags.append(" ".join(labels))
+                    pictures, labels = picture(rng, competition)
+                    for channel, image in pictures.items():
+                        image.save(partial / template.format(id=name, channel=channel), quality=90)
+                    if labelled.indices:
+                        labels = [str(labelled.classes.index(label)) for label in labels]
+                    tags.append(labelled.separator.join(labels))
                     advance(1)
-                names = [f"{split}_{i}" for i in range(count)]
-                table = pd.DataFrame({"image_name": names, "tags": tags})
+                rows = pd.DataFrame({labelled.id: names, labelled.column: tags})
                 if split == "train":
-                    write_text(partial / "train.csv", table.to_csv(index=False))
+                    example = tags[0]
+                    write_text(partial / labelled.csv[0], rows.to_csv(index=False))
                     continue
-                write_text(
-                    partial / "sample_submission.csv", table.assign(tags="clear primary").to_csv(index=False)
-                )
+                sample = pd.DataFrame({id_column: names, column: example})
+                write_text(partial / competition.submission.sample[0], sample.to_csv(index=False))
                 public = np.random.default_rng(drawn.seed).random(count) < PUBLIC
-                table["Usage"] = np.where(public, "Public", "Private")
-                write_text(partial / "solution.csv", table.to_csv(index=False))
+                rows["Usage"] = np.where(public, "Public", "Private")
+                write_text(partial / "solution.csv", rows.to_csv(index=False))
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
     except OSError as error:
@@ -57,6 +70,16 @@ def draw(drawn: Drawn, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def picture(rng: Rng, competition: Competition) -> tuple[Mapping[str, Image.Image], list[str]]:
+    """({channel: image}, labels), of an RGB image with the one channel ""."""
+    drawn = competition.drawn
+    assert drawn
+    if drawn.kind == "cells":
+        return cells(rng, drawn.size, competition.labels.classes or tuple(LABELS), drawn.in_yellow)
+    image, labels = scene(rng, drawn.size)
+    return {"": image}, labels
 
 
 def scene(rng: Rng, size: int) -> tuple[Image.Image, list[str]]:

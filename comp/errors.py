@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 
 class CompError(Exception):
-    """What was found, what was expected and what to do, in one line. `comp` prints it and exits with 1."""
+    """What was found, what was expected and what to do, in one line. `comp` prints it and exits with
+    `code`."""
+
+    code = 1
+
+
+class NoImages(CompError):
+    """A competition without any image here, and no credentials by which Kaggle would give them."""
+
+    code = 4
 
 
 class Diverged(CompError):

@@ -43,7 +43,7 @@ def extras_of(
     """By fold, what its network learns besides the training images of other folds: external images but for
     duplicates of those held out, and pseudo-labelled ones. `fold_of` (N,) are the folds of the labels. Raises
     CompError where it isn't there."""
-    external, pseudo = externals_of(recipe, labels.classes), recipe.pseudo
+    external, pseudo = externals_of(recipe, labels.classes, recipe.channels), recipe.pseudo
     groups = groups_about(recipe.competition.name, {extra.images.name: extra.stamp for extra in external})
     return {
         fold: [
@@ -54,10 +54,10 @@ def extras_of(
     }
 
 
-def externals_of(recipe: Recipe, classes: tuple[str, ...]) -> list[Extra]:
-    """All labelled images from elsewhere."""
+def externals_of(recipe: Recipe, classes: tuple[str, ...], channels: Sequence[str]) -> list[Extra]:
+    """All labelled images from elsewhere, in these channels."""
     return [
-        _external(external, number, recipe.competition, classes)
+        _external(external, number, recipe.competition, classes, channels)
         for number, external in enumerate(recipe.external)
     ]
 
@@ -75,7 +75,13 @@ def _without_copies(extra: Extra, held_out: np.ndarray, groups: Groups) -> Extra
     return replace(extra, used=~copies, stamp=digest(extra.stamp, copies)) if copies.any() else extra
 
 
-def _external(external: External, number: int, competition: Competition, classes: tuple[str, ...]) -> Extra:
+def _external(
+    external: External,
+    number: int,
+    competition: Competition,
+    classes: tuple[str, ...],
+    channels: Sequence[str],
+) -> Extra:
     places = [Path(), data_dir(competition.name)]
     if source := (read_stamp(manifest_path(competition.name)) or {}).get("from"):
         places.append(Path(source))
@@ -96,7 +102,7 @@ def _external(external: External, number: int, competition: Competition, classes
     if not folders:
         raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
     name = f"external{number}" if number else "external"
-    images = find_images(name, labels.ids, folders, competition.images.channels)
+    images = find_images(name, labels.ids, folders, channels)
     found = [(pattern, contents(folder)["digest"]) for folder, pattern in folders]
     stamp = digest(found, labels.ids, labels.targets)
     return Extra(images, labels.targets, np.ones(len(labels.ids), bool), stamp)
@@ -131,5 +137,5 @@ def _pseudo(
     doubt = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)  # entropy
     used = np.zeros(len(ids), bool)
     used[np.argsort(doubt, kind="stable")[: max(1, round(pseudo.share * len(ids)))]] = True
-    images = data.images("test", ids, competition.images.channels)
+    images = data.images("test", ids, recipe.channels)
     return Extra(images, targets, used, digest(ids, targets, used))

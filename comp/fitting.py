@@ -64,11 +64,11 @@ def check_network(recipe: Recipe) -> None:
     """Raise CompError where the network can't be had or doesn't take images of the phases' sizes."""
     if recipe.pretrained:
         say(f"looking for the weights of {recipe.backbone}")
-    n_channels, sizes = recipe.competition.images.n_channels, sorted({phase.size for phase in recipe.phases})
+    sizes = sorted({phase.size for phase in recipe.phases})
     models.check(
         recipe.backbone,
         sizes,
-        n_channels,
+        recipe.n_channels,
         pretrained=recipe.pretrained,
         weights=recipe.weights,
         layers=recipe.layer_decay < 1,
@@ -86,7 +86,7 @@ def resized(
 ) -> dict[int, tuple[Path, ...]]:
     """By size, the resized images that `train_fold` takes, those of training first, built where they aren't
     there; with `test` the test images are resized as well, for predict. `extras` are those of any fold."""
-    competition, channels = recipe.competition, recipe.competition.images.channels
+    competition, channels = recipe.competition, recipe.channels
     sizes = sorted({phase.size for phase in recipe.phases})
     needed = {"train": (data.images("train", labels.ids, channels), sizes)}
     if test:

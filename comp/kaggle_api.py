@@ -274,6 +274,10 @@ class Kaggle:
         raise AssertionError
 
 
+class NoCredentials(CompError):
+    """There are none on this machine."""
+
+
 class Absent(CompError):
     """There is nothing of this name, or not for this user."""
 
@@ -295,7 +299,7 @@ def _client() -> Any:
             kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = endpoint
         from kaggle.api.kaggle_api_extended import KaggleApi, ResumableUploadResult
     except SystemExit as error:
-        raise CompError(HOW_TO_LOG_IN) from error
+        raise NoCredentials(HOW_TO_LOG_IN) from error
 
     class Client(KaggleApi):
         sent = False  # whether a submission may have been created
@@ -339,7 +343,7 @@ def _client() -> Any:
     try:
         api.authenticate()
     except SystemExit as error:
-        raise CompError(HOW_TO_LOG_IN) from error
+        raise NoCredentials(HOW_TO_LOG_IN) from error
     except requests.RequestException as error:
         raise _in_words(error, "the account") from error
     return api

@@ -25,6 +25,8 @@ from comp.errors import CompError
 from comp.parallel import is_out_of_memory
 from comp.weights import weights_file
 
+FLAT = 0.02  # of the range: no image is stretched as if it deviated less, which would show noise alone
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -34,7 +36,7 @@ class ModelSpec:
     classes: tuple[str, ...]
     n_channels: int
     size: int  # pixels, of the last phase
-    mean: tuple[float, ...]  # a channel, of images scaled to 0 … 1
+    mean: tuple[float, ...]  # a channel, of images scaled to 0 … 1; empty: each image has its own
     std: tuple[float, ...]
     drop_rate: float = 0.0
     groups: tuple[tuple[int, ...], ...] = ()  # classes whose logits are those of one softmax
@@ -213,7 +215,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 class Input(nn.Module):
     """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in
-    memory, enlarged or reduced bilinearly where the size differs. In between they may be augmented."""
+    memory, enlarged or reduced bilinearly where the size differs. In between they may be augmented.
+
+    Without a mean and deviation each image has its own, as they are before its light is augmented."""
 
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], size: int, augment: Batched | None = None
@@ -227,14 +231,19 @@ class Input(nn.Module):
 
     def forward(self, batch: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         n, height, width, channels = batch.shape
-        scale, shift = self.scale, self.shift
         if draws and self.augment:
             batch = self.augment.turned(batch, draws)
-            contrast, brightness = (sent(part, batch.device) for part in (draws.contrast, draws.brightness))
-            scale = scale * contrast.view(n, 1, -1)
-            shift = shift - brightness.view(n, 1, -1) * 255 * self.scale
         # whole rows at once, since a pixel's channels are too few for the processor's vectors
         rows = batch.reshape(n, height, width * channels).float()
+        scale, shift = self.scale, self.shift
+        if not len(scale):
+            std, mean = torch.std_mean(rows.view(n, 1, -1, channels), 2, correction=0)  # (B, 1, channels)
+            scale = 1 / std.clamp(min=FLAT * 255)
+            shift = mean * scale
+        if draws and self.augment:
+            contrast, brightness = (sent(part, batch.device) for part in (draws.contrast, draws.brightness))
+            shift = shift - brightness.view(n, 1, -1) * 255 * scale
+            scale = scale * contrast.view(n, 1, -1)
         rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
             shift.repeat(*[1] * (shift.ndim - 1), width)
         )

@@ -17,6 +17,7 @@ from comp.weights import weights_digest
 
 READ_BY_TRAINING = {
     *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment", "augment_on"),
+    *("channels", "normalize"),
     *("mixup", "cutmix", "loss", "class_weights", "oversample", "label_smoothing"),
     *("layer_decay", "weight_decay", "clip_norm", "ema_decay", "swa_epochs", "precision"),
     "filter",
@@ -24,6 +25,7 @@ READ_BY_TRAINING = {
 LATER = {
     "filter",
     "layer_decay",
+    "normalize",
     "swa_epochs",
 }  # keys that older runs lack: in stamps only where they are not at their default
 
@@ -43,7 +45,6 @@ def train_stamp(
         **read_by_training(recipe),
         "weights": weights_digest(recipe.backbone, recipe.weights) if recipe.pretrained else None,
         "fold": fold,
-        "channels": recipe.competition.images.channels,
         "labels": digest(labels.ids, labels.classes, labels.targets),
         "folds": digest(labels.ids, fold_of),
         "images": images,
@@ -87,7 +88,6 @@ def check_models(
             {
                 **dict.fromkeys(READ_BY_TRAINING),
                 **read_by_training(recipe),
-                "channels": competition.images.channels,
                 "fold": fold,
                 "labels": made.get("labels"),
                 "folds": made.get("folds"),

@@ -62,13 +62,19 @@ class Trainer:
         self.valid_rows = np.flatnonzero(fold_of == fold)
         self.n_epochs = sum(phase.epochs for phase in recipe.phases)
         self.history: list[dict[str, Any]] = []
-        n_channels = recipe.competition.images.n_channels
-        mean, std = models.pretrained_statistics(recipe.backbone) if n_channels == 3 else self._statistics()
+        mean, std = self._statistics()
         last = recipe.phases[-1]
         self.groups = groups_of(recipe, labels.classes)
         in_softmax = self.groups if "groups" in (last.loss or recipe.loss).split("+") else ()
         self.spec = models.ModelSpec(
-            recipe.backbone, labels.classes, n_channels, last.size, mean, std, recipe.drop_rate, in_softmax
+            recipe.backbone,
+            labels.classes,
+            recipe.n_channels,
+            last.size,
+            mean,
+            std,
+            recipe.drop_rate,
+            in_softmax,
         )
         seen = labels.targets[self.train_rows]
         self.repeats = repeats_of(seen, recipe.oversample)
@@ -120,7 +126,13 @@ class Trainer:
         return len(self.history)
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation a channel of this fold's training images (of 2,000 at most), scaled to 0 … 1."""
+        """Mean and deviation a channel, scaled to 0 … 1, as `normalize` asks for: of this fold's training
+        images (of 2,000 at most), of the backbone's, or none where each image has its own."""
+        kind = self.recipe.normalize
+        if kind == "image":
+            return (), ()
+        if kind == "imagenet" or (kind == "auto" and not self.recipe.channels):
+            return models.pretrained_statistics(self.recipe.backbone)
         images = open_caches(self.caches[min(self.caches)])
         rows = self.train_rows[:: -(-len(self.train_rows) // 2000)]
         counts = np.zeros((images.shape[-1], 256))  # of each value in each channel

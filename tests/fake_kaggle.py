@@ -1490,19 +1490,20 @@ def _planet_parts(
 
 def _drawn_planet(folder: Path, n_images: int) -> tuple[bytes, bytes, str | None, dict[str, list[Path]]]:
     """The demo's drawn images under Planet's names; its mines are artisinal_mine here."""
-    from comp.config import Drawn
+    from comp.config import Drawn, load_competition
     from comp.demo import draw
 
     n_first, n_second = n_images // 2, n_images // 4
-    draw(Drawn(n_train=max(50, n_images), n_test=max(50, n_first + n_second), size=32), folder)
-    drawn = folder / "drawn"
+    drawn = Drawn(n_train=max(50, n_images), n_test=max(50, n_first + n_second), size=32)
+    draw(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
+    place = folder / "drawn"
     train, sample, solution = (
-        _table(drawn / f"{name}.csv") for name in ("train", "sample_submission", "solution")
+        _table(place / f"{name}.csv") for name in ("train", "sample_submission", "solution")
     )
     names = [f"test_{i}" for i in range(n_first)] + [f"file_{i}" for i in range(n_second)]
-    images = {"train-jpg": [drawn / "train-jpg" / f"train_{i}.jpg" for i in range(n_images)]}
-    images["test-jpg"] = [drawn / "test-jpg" / f"test_{i}.jpg" for i in range(n_first)]
-    images["test-jpg-additional"] = [drawn / "test-jpg" / f"file_{i}.jpg" for i in range(n_second)]
+    images = {"train-jpg": [place / "train-jpg" / f"train_{i}.jpg" for i in range(n_images)]}
+    images["test-jpg"] = [place / "test-jpg" / f"test_{i}.jpg" for i in range(n_first)]
+    images["test-jpg-additional"] = [place / "test-jpg" / f"file_{i}.jpg" for i in range(n_second)]
     for i, path in enumerate(images["test-jpg-additional"]):
         path.with_name(f"test_{n_first + i}.jpg").replace(path)
     sample, solution = (t.head(len(names)).assign(image_name=names) for t in (sample, solution))

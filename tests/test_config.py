@@ -26,7 +26,7 @@ def test_shipped_recipes_are_valid(name: str):
 def test_planet_and_hpa_are_as_on_kaggle():
     planet, hpa = load_competition("planet"), load_competition("hpa")
     assert (len(planet.labels.classes), planet.metric.beta, planet.metric.average) == (17, 2, "samples")
-    assert (len(hpa.labels.classes), hpa.metric.average, hpa.images.n_channels) == (28, "macro", 4)
+    assert (len(hpa.labels.classes), hpa.metric.average, len(hpa.images.channels)) == (28, "macro", 4)
 
 
 def test_a_recipe_holds_only_what_differs_and_set_overrides_it(here: Path):

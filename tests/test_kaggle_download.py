@@ -88,10 +88,15 @@ def test_what_is_there_is_not_fetched(here: Path, kaggle: FakeKaggle):
 # --- errors in words ----------------------------------------------------------------------------------------
 
 
-def test_no_credentials(here: Path, kaggle: FakeKaggle, fails, monkeypatch):
+def test_no_credentials(here: Path, kaggle: FakeKaggle, fails, monkeypatch, capsys):
     monkeypatch.delenv("KAGGLE_KEY")
-    line = fails("download", "planet")
-    assert "no Kaggle credentials" in line and "kaggle.com/settings" in line and "access_token" in line
+    assert main(["download", "planet"]) == 4
+    line = capsys.readouterr().err
+    assert "no images in data/planet, and no Kaggle credentials" in line
+    assert "kaggle.com/settings" in line and "access_token" in line
+    (here / "data/planet/train-jpg").mkdir(parents=True)
+    (here / "data/planet/train-jpg/train_0.jpg").touch()
+    assert "download: no Kaggle credentials" in fails("download", "planet")
 
 
 def test_wrong_credentials(here: Path, kaggle: FakeKaggle, fails, monkeypatch):

@@ -27,9 +27,9 @@ from comp.artifacts import (
 )
 from comp.config import Competition, Recipe
 from comp.console import say, size_text
-from comp.errors import CompError, some
+from comp.errors import CompError, NoImages, some
 from comp.finder import Finder, Need, contents
-from comp.kaggle_api import Kaggle, RemoteFile
+from comp.kaggle_api import Kaggle, NoCredentials, RemoteFile
 from comp.manifest import data_of, read_manifest
 from comp.transfer import is_as_noted, note_of, read_notes, sha256_of
 
@@ -47,13 +47,18 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
             say(f"download: {competition.name} done already")
             return
         if competition.drawn:
-            demo.draw(competition.drawn, folder)
+            demo.draw(competition, folder)
         in_kernel = [place for name in competition.all_sources if (place := mounted(name))]
         places = [folder, *([Path(source)] if source else []), *in_kernel]
         finder, found, missing = _find(competition, places)
         from_kaggle = competition.all_sources and not source and not in_kernel
         if from_kaggle and not _is_enough(found, missing, competition):
-            fetch(competition, missing)
+            try:
+                fetch(competition, missing)
+            except NoCredentials as error:
+                if any(found["images"].values()):
+                    raise
+                raise NoImages(f"{competition.name}: no images in {folder}, and {error}") from error
             finder, found, missing = _find(competition, places)
         if not _is_enough(found, missing, competition):
             raise CompError(

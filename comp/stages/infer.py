@@ -51,7 +51,7 @@ def run(
     competition, target = recipe.competition, Path(to)
     decision = read_decision(recipe, folds)
     classes = tuple(decision["thresholds"])
-    sample, images, images_stamp = find_test(competition, source)
+    sample, images, images_stamp = find_test(competition, recipe.channels, source)
     views, size = view_names(recipe.views), recipe.phases[-1].size
     stamps = {
         fold: {
@@ -109,7 +109,9 @@ def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
     return decision
 
 
-def find_test(competition: Competition, source: str | None) -> tuple[Path, ImageSet, str]:
+def find_test(
+    competition: Competition, channels: Sequence[str], source: str | None
+) -> tuple[Path, ImageSet, str]:
     """(sample submission, the images of its ids in its order, a digest of what the image folders hold)."""
     if source is not None and not Path(source).is_dir():
         raise CompError(f"--from {source}: no such folder")
@@ -129,6 +131,6 @@ def find_test(competition: Competition, source: str | None) -> tuple[Path, Image
     sample = folder / found["files"]["sample"]
     ids = read_sample_ids(sample, competition)
     folders = [(folder / place["folder"], place["pattern"]) for place in test]
-    images = find_images("test", ids, folders, competition.images.channels)
+    images = find_images("test", ids, folders, channels)
     contents = [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in test]
-    return sample, images, digest(contents, competition.images.channels)
+    return sample, images, digest(contents, channels)

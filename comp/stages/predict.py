@@ -62,7 +62,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     if not jobs:
         say(f"predict: {recipe.name} fold {', '.join(map(str, folds))} done already")
         return
-    size, channels = recipe.phases[-1].size, competition.images.channels
+    size, channels = recipe.phases[-1].size, recipe.channels
     splits = {split for split, *_ in jobs.values()}
     all_ids = {split: ids for split, ids in (("train", labels.ids), ("test", test_ids)) if split in splits}
     needed = {split: (data.images(split, ids, channels), [size]) for split, ids in all_ids.items()}
