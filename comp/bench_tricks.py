@@ -15,13 +15,13 @@ from comp.artifacts import digest, model_path, oof_path, run_dir, tricks_dir, wr
 from comp.budget import NEVER
 from comp.config import Recipe, load_recipe
 from comp.console import say, table
-from comp.decisions import STEADY, decide
+from comp.decisions import STEADY, STEADY_OF_ONE, decide
 from comp.errors import CompError
 from comp.extras import extras_of, joined
 from comp.fitting import prepared, train_fold
 from comp.folds import UNUSED
 from comp.inference import predict_set
-from comp.labels import Labels
+from comp.labels import Labels, groups_of
 from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.predictions import load
@@ -100,8 +100,9 @@ def measure(
     cache = caches[recipe.phases[-1].size][0]
     predict_set(recipe, model, path, labels.ids[rows], rows, cache, stamp, **settings)
     probs, targets = load(path, labels.classes).probs.astype(float), labels.targets[rows]
-    metric = recipe.competition.metric
-    decided = decide(probs, targets, beta=metric.beta, average=metric.average, rule=STEADY)
+    competition, rule = recipe.competition, STEADY_OF_ONE if recipe.competition.labels.single else STEADY
+    groups = groups_of(competition.labels, labels.classes)
+    decided = decide(probs, targets, **competition.metric.settings, rule=rule, exclusive=groups)
     p, present = np.clip(probs, 1e-6, 1 - 1e-6), targets.any(0)
     scores = {
         "score": decided.scores["cross_fitted"],

@@ -68,9 +68,10 @@ DETAILS = {
     "labels, cross-fitted on their common folds, and writes runs/<name>/ with a recipe.toml.",
     "decide": "Weighs rules: 0.5, 0.2, global (one threshold for all labels), per-class (exact ones), drawn "
     "(those, drawn towards the global one), expected (best expected F-beta of each image), prevalence, and "
-    "with --rule also optuna, and each with +exclusive, +limits or +temperature. Each is scored in-sample "
-    "and cross-fitted (every fold decided by the rule as fitted to the others). Optuna's studies stay in "
-    "runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows the thresholds.",
+    "with --rule also optuna, and each with +exclusive, +limits or +temperature. Where each image has "
+    "exactly one label: most-probable, and drawn and per-class, which add to each label's logit. Rules are "
+    "scored in-sample and cross-fitted (every fold decided by the rule as fitted to the others). Optuna's "
+    "studies stay in runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows thresholds.",
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
     "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
     "the way, it is looked for there first.",
@@ -105,13 +106,20 @@ TABLES: dict[str, dict[str, Any]] = {
         "default": "samples",
         "help": "with --probs (default: samples)",
     },
+    "--empty": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "SCORE",
+        "help": "with --probs: of samples, the score of no label where none is there (default: 0)",
+    },
     "--fold-file": {"metavar": "FILE", "help": "with --probs: a table of id and fold (default: at random)"},
     "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities to decide, into decision.csv"},
     "--exclusive": {
         "metavar": "CLASS,CLASS",
         "action": "append",
         "default": [],
-        "help": "with --probs: classes of which exactly one holds; may be given several times",
+        "help": "with --probs: classes of which exactly one holds; may be given several times. All classes: "
+        "exactly one label an image",
     },
 }
 
@@ -364,7 +372,18 @@ def _run(given: argparse.Namespace) -> None:
     if given.stage == "decide" and given.recipe is None:
         if not (given.probs and given.labels):
             raise CompError("a RECIPE is expected, or --probs FILE with --labels FILE")
-        names = ("probs", "labels", "beta", "average", "rule", "fold_file", "apply", "exclusive", "force")
+        names = (
+            "probs",
+            "labels",
+            "beta",
+            "average",
+            "empty",
+            "rule",
+            "fold_file",
+            "apply",
+            "exclusive",
+            "force",
+        )
         importlib.import_module("comp.stages.decide").run_on_files(
             **{name: getattr(given, name) for name in names}, to=given.to or "decision.json"
         )

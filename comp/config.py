@@ -61,8 +61,26 @@ class LabelTable(Strict):
     classes: Texts = ()  # empty: the labels that occur in the CSV, sorted
     indices: bool = False  # the column holds positions in `classes` and not names
     exclusive: tuple[tuple[str, ...], ...] = ()  # groups in which exactly one label holds
+    single: bool = False  # exactly one label an image: all are one group, and `column` holds one, not split
     group: str | None = None  # a column: rows with the same value stay in one fold
-    empty: bool = False  # whether an image may have no label at all
+    none: str | None = Field(None, min_length=1)  # the text of no label, or without `column` its 0/1 column
+    empty: bool = Field(  # whether an image may have no label at all; that is then an answer of its own
+        default_factory=lambda data: data.get("none") is not None
+    )
+
+    def groups(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """Those of the classes of which exactly one holds."""
+        return (classes,) if self.single else self.exclusive
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "LabelTable":
+        if self.single and (self.exclusive or self.empty):
+            raise ValueError("labels.single is one group of all classes; leave out exclusive, empty and none")
+        if self.none is not None and not self.empty:
+            raise ValueError("labels.none stands for no label; set labels.empty = true")
+        if self.none in self.classes:
+            raise ValueError(f"labels.none is {self.none!r}, which is in labels.classes; leave it out there")
+        return self
 
 
 class Images(Strict):
@@ -98,13 +116,31 @@ class SubmissionTable(Strict):
 
 
 class Metric(Strict):
-    """Mean F-beta as scikit-learn defines it (`fbeta_score`)."""
+    """Mean F-beta as scikit-learn defines it (`fbeta_score`), or accuracy, where labels.single is true."""
 
     beta: float = Field(2.0, gt=0)
-    average: Literal["samples", "macro", "micro"] = "samples"
+    average: Literal["samples", "macro", "micro", "accuracy"] = "samples"
+    # what an image of no label scores where none is answered (scikit-learn's zero_division), for samples
+    empty: float = Field(0.0, ge=0, le=1)
 
     def __str__(self) -> str:
-        return f"{self.average} F{self.beta:g}"
+        return "accuracy" if self.average == "accuracy" else f"{self.average} F{self.beta:g}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What functions of F-beta are called with. With one label and one answer an image, F-beta of any
+        beta is 1 where they are the same and 0 where not: its mean over images is the accuracy."""
+        if self.average == "accuracy":
+            return {"beta": 1.0, "average": "samples"}
+        return {"beta": self.beta, "average": self.average} | ({"empty": self.empty} if self.empty else {})
+
+    @model_validator(mode="after")
+    def _counts_images(self) -> "Metric":
+        if self.empty and self.average != "samples":
+            raise ValueError(
+                f'metric.empty is of images: average = "samples" goes with it, not {self.average}'
+            )
+        return self
 
 
 class Drawn(Strict):
@@ -126,7 +162,9 @@ class Competition(Strict):
     labels: LabelTable
     images: Images
     submission: SubmissionTable
-    metric: Metric = Metric()
+    metric: Metric = Field(  # of one label an image: accuracy
+        default_factory=lambda data: Metric(average="accuracy" if data["labels"].single else "samples")
+    )
     drawn: Drawn | None = None
 
     @property
@@ -151,6 +189,16 @@ class Competition(Strict):
                     raise ValueError(f"labels.exclusive names {label!r}, which is not in labels.classes")
         if len(set(self.labels.classes)) < len(self.labels.classes):
             raise ValueError("labels.classes names a label twice")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_fits(self) -> "Competition":
+        if self.metric.average == "accuracy" and not self.labels.single:
+            raise ValueError(
+                'metric.average = "accuracy" needs exactly one label an image: labels.single = true'
+            )
+        if self.metric.empty and not self.labels.empty:
+            raise ValueError("metric.empty scores images without any label: set labels.empty = true")
         return self
 
 
@@ -325,7 +373,9 @@ class Recipe(Strict):
     augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
     mixup: float = Field(0.0, ge=0)  # the alpha of its beta distribution; 0: none
     cutmix: float = Field(0.0, ge=0)
-    loss: str = "bce"  # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"
+    # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"; of one label an image,
+    # groups by default: the softmax cross-entropy
+    loss: str = Field(default_factory=lambda data: "groups" if data["competition"].labels.single else "bce")
     class_weights: Literal["none", "inverse", "effective"] = "none"  # rare labels count more in the loss
     oversample: float = Field(0.0, ge=0, le=1)  # labels rarer than this share of images are shown more often
     label_smoothing: float = Field(0.0, ge=0, lt=1)

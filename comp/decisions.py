@@ -13,6 +13,7 @@ import pandas as pd
 from comp.artifacts import digest
 from comp.errors import CompError
 from comp.metrics import fbeta, score
+from comp.offsets import offset_thresholds
 from comp.rules import Fitted, Groups, calibration, drawn_thresholds, prevalence_thresholds
 from comp.studies import search
 from comp.thresholds import class_thresholds, global_threshold
@@ -27,6 +28,11 @@ RULES = {  # simple ones first
     "prevalence": "a threshold a label that gives it as often as it is there",
     "optuna": "a threshold a label, searched by Optuna from the exact ones on",
 }
+OF_ONE = {  # where each image has exactly one label
+    "most-probable": "the most probable label",
+    "drawn": "the same after an offset a label, drawn towards none as far as held-out folds like it",
+    "per-class": "the same after an offset a label, the best on the rows that it is fitted on",
+}
 AUTO = ("0.5", "0.2", "global", "drawn", "expected", "per-class", "prevalence")
 AUTO_LARGE = ("0.5", "0.2", "global", "per-class")
 LARGE = 20_000_000  # numbers in a matrix, beyond which the costly rules are left out of auto
@@ -36,6 +42,7 @@ EXTRAS = {
     "temperature": "of expected: probabilities as bold or timid as held-out folds like them",
 }
 STEADY = "drawn"  # on real matrices of every size the best or near it; kept unless another is surely better
+STEADY_OF_ONE = "most-probable"
 HALF = 0.5  # the share by which it draws, unless another is surely better
 SURE = 0.8  # the share of resamples in which that has to be so
 N_RESAMPLES = 400
@@ -68,6 +75,7 @@ class Fitter:
         *,
         beta: float,
         average: str,
+        empty: float = 0.0,
         groups: Groups = (),
         least: int | None = 0,
         seed: int = 0,
@@ -76,17 +84,23 @@ class Fitter:
         name: str = "",
     ):
         self.probs, self.targets, self.folds = probs, targets, folds
-        self.beta, self.average, self.groups = beta, average, tuple(tuple(group) for group in groups)
+        self.metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
+        self.groups = tuple(tuple(group) for group in groups)
+        self.single = is_single(targets, self.groups)
         self.least, self.seed, self.n_trials = least, seed, n_trials
         self.storage = storage
         if storage:  # a study goes on with the same numbers only
-            name = f"{name} {digest(probs, targets, folds, beta, average, self.groups, least)}".strip()
+            more = [empty] if empty else []
+            name = f"{name} {digest(probs, targets, folds, beta, average, self.groups, least, *more)}".strip()
         self.name = name
         self.names = tuple(np.unique(folds).tolist())
         self.known: dict[tuple[str, frozenset], Any] = {}
 
     def score(self, decisions: np.ndarray, rows: np.ndarray | slice = slice(None)) -> float:
-        return fbeta(self.targets[rows], decisions, beta=self.beta, average=self.average)
+        return fbeta(self.targets[rows], decisions, **self.metric)
+
+    def decided(self, fitted: Fitted, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        return fitted.decide(self.probs[rows], beta=self.metric["beta"], empty=self.metric["empty"])
 
     def weigh(self, rule: str) -> Weighed:
         """The rule fitted to all rows, and the decisions of each fold by the rule as fitted to the others."""
@@ -96,14 +110,18 @@ class Fitter:
         for name in self.names:
             part = self.folds == name
             by_fold.append(self.fit(rule, frozenset({name})))
-            decisions[part] = by_fold[-1].decide(self.probs[part], beta=self.beta)
-        in_sample = self.score(fitted.decide(self.probs, beta=self.beta))
+            decisions[part] = self.decided(by_fold[-1], part)
+        in_sample = self.score(self.decided(fitted))
         return Weighed(rule, fitted, in_sample, self.score(decisions), decisions, tuple(by_fold))
 
     def fit(self, rule: str, held: frozenset = frozenset()) -> Fitted:
         """The rule, fitted to all rows but those of the folds `held`."""
         base, *extras = rule.split("+")
-        if base not in RULES or not set(extras) <= set(EXTRAS):
+        if self.single and rule not in OF_ONE:
+            raise CompError(
+                f"no rule {rule!r} where each image has exactly one label; there are {', '.join(OF_ONE)}"
+            )
+        if not self.single and (base not in RULES or not set(extras) <= set(EXTRAS)):
             raise CompError(
                 f"no rule {rule!r}; there are {', '.join(RULES)}, each with +{' or +'.join(EXTRAS)} if wanted"
             )
@@ -140,7 +158,7 @@ class Fitter:
             changes = asked(trial)
             decided = np.zeros((rows.sum(), self.probs.shape[1]), np.uint8)
             for name, part in parts.items():
-                decided[part] = inner[name].over(**changes).decide(self.probs[rows][part], beta=self.beta)
+                decided[part] = self.decided(inner[name].over(**changes), np.flatnonzero(rows)[part])
             return self.score(decided, rows)
 
         start = {"temperature": 1.0} if extra == "temperature" else {"least": least, "most": largest}
@@ -158,8 +176,8 @@ class Fitter:
             slopes, offsets = self._once("calibration", held, calibration)
             half = np.full(n_classes, 0.5)
             return Fitted(half, expected=True, slopes=slopes, offsets=offsets, least=least)
-        if rule in ("0.5", "0.2"):
-            thresholds = np.full(n_classes, float(rule))
+        if rule in ("0.5", "0.2", STEADY_OF_ONE):
+            thresholds = np.full(n_classes, 0.5 if self.single else float(rule))
         elif rule == "global":
             thresholds = np.full(n_classes, self.common(held))
         elif rule == "per-class":
@@ -170,7 +188,10 @@ class Fitter:
             thresholds = self._drawn(held, self._share(held))
         else:
             thresholds = self._searched(held)
-        return Fitted(thresholds, least=least)
+        return self._with(thresholds, least)
+
+    def _with(self, thresholds: np.ndarray, least: int = 0) -> Fitted:
+        return Fitted(thresholds, groups=self.groups if self.single else (), least=least)
 
     # --- what rules are made of, by the folds that are not seen
 
@@ -181,12 +202,16 @@ class Fitter:
         return self.known[what, held]
 
     def common(self, held: frozenset) -> float:
-        settings: dict[str, Any] = {"beta": self.beta, "average": self.average}
-        return self._once("common", held, lambda p, y: global_threshold(p, y, **settings))
+        if self.single:
+            return 0.5
+        return self._once("common", held, lambda p, y: global_threshold(p, y, **self.metric))
 
     def exact(self, held: frozenset) -> np.ndarray:
-        settings: dict[str, Any] = {"beta": self.beta, "average": self.average, "start": self.common(held)}
-        return self._once("exact", held, lambda p, y: class_thresholds(p, y, **settings))
+        if self.single:
+            settings = {name: self.metric[name] for name in ("beta", "average")}
+            return self._once("exact", held, lambda p, y: offset_thresholds(p, y, **settings))
+        start = self.common(held)
+        return self._once("exact", held, lambda p, y: class_thresholds(p, y, **self.metric, start=start))
 
     def _drawn(self, held: frozenset, share: float) -> np.ndarray:
         return drawn_thresholds(self.exact(held), self.common(held), share)
@@ -207,7 +232,8 @@ class Fitter:
         def decisions(share: float) -> np.ndarray:
             decided = np.zeros(probs.shape, np.uint8)
             for name, part in parts.items():
-                decided[part] = probs[part] > self._drawn(held | {name}, share)
+                fitted = self._with(self._drawn(held | {name}, share))
+                decided[part] = fitted.decide(probs[part], beta=self.metric["beta"])
             return decided
 
         best = self._search(
@@ -215,9 +241,7 @@ class Fitter:
             lambda trial: self.score(decisions(trial.suggest_float("share", 0, 1)), rows),
             [{"share": share} for share in (HALF, 1.0, 0.75, 0.25, 0.0)],
         )["share"]
-        sure = sureness(
-            decisions(best), decisions(HALF), targets, beta=self.beta, average=self.average, seed=self.seed
-        )
+        sure = sureness(decisions(best), decisions(HALF), targets, **self.metric, seed=self.seed)
         return best if sure > SURE else HALF
 
     def _searched(self, held: frozenset) -> np.ndarray:
@@ -228,7 +252,7 @@ class Fitter:
 
         def value(trial: Any) -> float:
             thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in classes])
-            return score_by_class(columns, true, thresholds, beta=self.beta, average=self.average)
+            return score_by_class(columns, true, thresholds, **self.metric)
 
         starts = [np.full(len(columns), self.common(held)), self.exact(held)]
         named = [{f"t{c}": float(start[c]) for c in classes} for start in starts]
@@ -244,8 +268,19 @@ class Fitter:
         )  # fmt: skip
 
 
+def is_single(targets: np.ndarray, groups: Groups) -> bool:
+    """Whether each image has exactly one label: one group holds all classes, and the targets (N, C) agree."""
+    return [len(group) for group in groups] == [targets.shape[1]] and bool((targets.sum(1) == 1).all())
+
+
 def score_by_class(
-    columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, *, beta: float, average: str
+    columns: np.ndarray,
+    true: np.ndarray,
+    thresholds: np.ndarray,
+    *,
+    beta: float,
+    average: str,
+    empty: float = 0.0,
 ) -> float:
     """F-beta of contiguous (C, N) arrays: class after class in small integers, several times as fast as by
     row."""
@@ -254,11 +289,18 @@ def score_by_class(
     hits, n_chosen, n_true = (m.sum(axis, dtype=kind) for m in (chosen & true, chosen, true))
     if average == "micro":
         hits, n_chosen, n_true = hits.sum(), n_chosen.sum(), n_true.sum()
-    return float(np.mean(score(hits, n_chosen, n_true, beta)))
+    return float(np.mean(score(hits, n_chosen, n_true, beta, empty)))
 
 
 def sureness(
-    better: np.ndarray, worse: np.ndarray, targets: np.ndarray, *, beta: float, average: str, seed: int = 0
+    better: np.ndarray,
+    worse: np.ndarray,
+    targets: np.ndarray,
+    *,
+    beta: float,
+    average: str,
+    empty: float = 0.0,
+    seed: int = 0,
 ) -> float:
     """How sure it is that decisions `better` (N, C) beat `worse`: the share of paired bootstrap resamples of
     the rows in which they do, ties counted half."""
@@ -271,7 +313,8 @@ def sureness(
         values = []
         for decisions in (better[used], worse[used]):
             chosen = decisions.astype(bool)
-            values.append(score((chosen & true[used]).sum(1), chosen.sum(1), true[used].sum(1), beta))
+            hits = (chosen & true[used]).sum(1)
+            values.append(score(hits, chosen.sum(1), true[used].sum(1), beta, empty))
         # rows that gain the same are drawn together: a sum of Poisson numbers is one
         steps, n_rows = np.unique(np.round(values[0] - values[1], 12), return_counts=True)
         gains = rng.poisson(n_rows, (N_RESAMPLES, len(steps))) @ steps
@@ -289,14 +332,25 @@ def sureness(
     return float(np.mean(gains > 1e-12) + np.mean(np.abs(gains) <= 1e-12) / 2)
 
 
+def steady_of(weighed: Sequence[Weighed]) -> Weighed | None:
+    """The steady one among rules, if it is among them."""
+    return next((w for name in (STEADY_OF_ONE, STEADY) for w in weighed if w.rule == name), None)
+
+
 def choose(
-    weighed: Sequence[Weighed], targets: np.ndarray, *, beta: float, average: str, seed: int = 0
+    weighed: Sequence[Weighed],
+    targets: np.ndarray,
+    *,
+    beta: float,
+    average: str,
+    empty: float = 0.0,
+    seed: int = 0,
 ) -> tuple[Weighed, dict[str, float]]:
     """(the rule to take, how sure it is that each rule beats the steady one). Without the steady one, the
     first rule that the best doesn't surely beat."""
     best = max(weighed, key=lambda w: w.cross_fitted)
-    settings: dict[str, Any] = {"beta": beta, "average": average, "seed": seed}
-    steady = next((w for w in weighed if w.rule == STEADY), None)
+    settings: dict[str, Any] = {"beta": beta, "average": average, "empty": empty, "seed": seed}
+    steady = steady_of(weighed)
     if steady is None:
         sure = {w.rule: sureness(best.decisions, w.decisions, targets, **settings) for w in weighed}
         return next(w for w in weighed if w is best or sure[w.rule] < SURE), sure
@@ -312,11 +366,13 @@ def honest_score(
     *,
     beta: float,
     average: str,
+    empty: float = 0.0,
 ) -> tuple[float, tuple[Fitted, ...]]:
     """(the score of choosing among candidates by `take(candidates, targets)`, what decided each fold): a fold
     has the decisions of the one that is chosen by what they score on the others."""
     if len(weighed) == 1:
         return weighed[0].cross_fitted, weighed[0].by_fold
+    metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
     decisions, by_fold = np.zeros_like(weighed[0].decisions), []
     for k, fold in enumerate(np.unique(folds)):
         others = folds != fold
@@ -324,7 +380,7 @@ def honest_score(
             replace(
                 w,
                 decisions=w.decisions[others],
-                cross_fitted=fbeta(targets[others], w.decisions[others], beta=beta, average=average),
+                cross_fitted=fbeta(targets[others], w.decisions[others], **metric),
             )
             for w in weighed
         ]
@@ -332,7 +388,7 @@ def honest_score(
         at = next(i for i, w in enumerate(seen) if w is chosen)
         decisions[~others] = weighed[at].decisions[~others]
         by_fold.append(weighed[at].by_fold[k])
-    return fbeta(targets, decisions, beta=beta, average=average), tuple(by_fold)
+    return fbeta(targets, decisions, **metric), tuple(by_fold)
 
 
 @dataclass(frozen=True)
@@ -343,7 +399,9 @@ class Decision:
     fitted: Fitted
     beta: float
     average: str
-    scores: dict[str, float]  # default (0.5 for all), in_sample, cross_fitted: of the choice of rule as well
+    empty: float
+    # default (0.5 for all, or the most probable), in_sample, cross_fitted: of the choice of rule as well
+    scores: dict[str, float]
     by_fold: tuple[Fitted, ...] = field(repr=False)  # what decided each fold, chosen and fitted without it
     weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
     sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
@@ -358,7 +416,7 @@ class Decision:
         probs, n_classes = _matrix(probs, "probs"), len(self.fitted.thresholds)
         if probs.shape[1] != n_classes:
             raise CompError(f"probs have {probs.shape[1]} classes; the rule was fitted to {n_classes}")
-        return self.fitted.decide(probs, beta=self.beta)
+        return self.fitted.decide(probs, beta=self.beta, empty=self.empty)
 
 
 def decide(
@@ -367,6 +425,7 @@ def decide(
     *,
     beta: float = 2.0,
     average: str = "samples",
+    empty: float = 0.0,
     rule: str = "auto",
     folds: np.ndarray | None = None,
     exclusive: Groups = (),
@@ -378,11 +437,13 @@ def decide(
 ) -> Decision:
     """The best way to turn probabilities into labels for F-beta, with a score that can be believed.
 
-    probs (N, C) are out-of-fold probabilities, targets (N, C) 0/1. average is "samples", "macro" or "micro".
-    rule is "auto", or one of `RULES`, with "+exclusive", "+limits" or "+temperature" if wanted. folds (N,)
-    are the folds of the networks; without them, or with one alone, five are drawn at random. exclusive are
-    groups of columns of which exactly one label holds. An image gets at least `least` labels: by default one,
-    if every image has one.
+    probs (N, C) are out-of-fold probabilities, targets (N, C) 0/1. average is "samples", "macro" or "micro";
+    of samples, `empty` is the score of no label where none is there (scikit-learn's zero_division). rule is
+    "auto", or one of `RULES`, with "+exclusive", "+limits" or "+temperature" if wanted. folds (N,) are the
+    folds of the networks; without them, or with one alone, five are drawn at random. exclusive are groups of
+    columns of which exactly one label holds; one group of all columns, with targets that agree, means one
+    label an image: rules are those of `OF_ONE`, and F-beta of samples is the accuracy. An image gets at least
+    `least` labels: by default one, if every image has one.
 
     Raises CompError for shapes or values that don't fit."""
     probs, targets = _matrix(probs, "probs"), np.asarray(targets)
@@ -394,19 +455,24 @@ def decide(
         raise CompError(f"average is {average!r}; samples, macro or micro is expected")
     if not isinstance(beta, Real) or not 0 < beta <= 1000:
         raise CompError(f"beta is {beta!r}; a number above 0 and up to 1000 is expected")
+    if not isinstance(empty, Real) or not 0 <= empty <= 1 or (empty and average != "samples"):
+        raise CompError(f"empty is {empty!r}; a number from 0 to 1 is expected, for the average samples")
     if not isinstance(rule, str):
         raise CompError(f"rule is {rule!r}; auto, or a rule's name is expected")
     _check_groups(exclusive, probs.shape[1])
     targets, folds = targets.astype(np.uint8), _folds(folds, len(probs), seed)
     fitter = Fitter(
-        probs, targets, folds, beta=beta, average=average, groups=exclusive, least=least, seed=seed,
-        n_trials=n_trials, storage=storage, name=name,
+        probs, targets, folds, beta=beta, average=average, empty=empty, groups=exclusive, least=least,
+        seed=seed, n_trials=n_trials, storage=storage, name=name,
     )  # fmt: skip
-    names = candidates(rule, probs.shape, average, bool(exclusive)) if len(probs) > 1 else ["global"]
+    if len(probs) == 1:
+        names = [STEADY_OF_ONE if fitter.single else "global"]
+    else:
+        names = candidates(rule, probs.shape, average, bool(exclusive), fitter.single)
     weighed = tuple(fitter.weigh(name) for name in names)
-    chosen, sure = choose(weighed, targets, beta=beta, average=average, seed=seed)
-    metric: dict[str, Any] = {"beta": beta, "average": average}
-    default = fitter.fit("0.5").decide(probs, beta=beta)
+    metric = fitter.metric
+    chosen, sure = choose(weighed, targets, **metric, seed=seed)
+    default = fitter.decided(fitter.fit(STEADY_OF_ONE if fitter.single else "0.5"))
     honest, by_fold = honest_score(
         weighed, targets, folds, lambda seen, true: choose(seen, true, **metric, seed=seed)[0], **metric
     )
@@ -415,13 +481,17 @@ def decide(
         "in_sample": chosen.in_sample,
         "default": fitter.score(default),
     }
-    return Decision(chosen.rule, chosen.fitted, beta, average, scores, by_fold, weighed, sure)
+    return Decision(chosen.rule, chosen.fitted, beta, average, empty, scores, by_fold, weighed, sure)
 
 
-def candidates(rule: str, shape: tuple[int, int], average: str, with_groups: bool) -> list[str]:
+def candidates(
+    rule: str, shape: tuple[int, int], average: str, with_groups: bool, single: bool = False
+) -> list[str]:
     """The rules to weigh for `rule`, by simplicity."""
     if rule != "auto":
         return [rule]
+    if single:
+        return [STEADY_OF_ONE] if shape[0] * shape[1] > LARGE else list(OF_ONE)
     names = [
         name
         for name in (AUTO_LARGE if shape[0] * shape[1] > LARGE else AUTO)

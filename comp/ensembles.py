@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from comp.decisions import SURE, Fitter, Weighed, sureness
-from comp.metrics import fbeta
+from comp.decisions import STEADY, STEADY_OF_ONE, SURE, Fitter, Weighed, sureness
+from comp.metrics import fbeta, most_probable
 from comp.rules import logit, sigmoid
 from comp.studies import search
 from comp.thresholds import global_threshold
@@ -28,7 +28,6 @@ METHODS = {
 }
 MOST_PICKS = 20  # of the greedy choice
 N_TRIALS = 60  # of the search for weights
-RULE = "drawn"  # by which blends are scored
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,16 @@ def fit_blend(
     *,
     beta: float,
     average: str,
+    empty: float = 0.0,
+    single: bool = False,
     seed: int,
     storage: Path | None = None,
     name: str = "weights",
 ) -> tuple[Apply, np.ndarray | None]:
-    """(the blend as fitted on these rows, its weights (M,)). Members are (M, N, C). Optuna's study is kept as
-    `name` in the journal file `storage`, if there is one."""
+    """(the blend as fitted on these rows, its weights (M,)). Members are (M, N, C); `single`: with one label
+    an image. Optuna's study is kept as `name` in the journal file `storage`, if there is one."""
     n_members = len(members)
+    metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
     if method == "mean":
         return lambda m: m.mean(0), np.full(n_members, 1 / n_members)
     if method == "logits":
@@ -70,8 +72,9 @@ def fit_blend(
 
         def value(weights: np.ndarray) -> float:
             probs = sigmoid(np.tensordot(weights, logits, 1)).astype(np.float32)
-            threshold = global_threshold(probs, targets, beta=beta, average=average)
-            return fbeta(targets, probs > threshold, beta=beta, average=average)
+            if single:
+                return fbeta(targets, most_probable(probs), **metric)
+            return fbeta(targets, probs > global_threshold(probs, targets, **metric), **metric)
 
         if method == "greedy":
             weights = _greedy(value, n_members)
@@ -136,13 +139,16 @@ def blend(
     *,
     beta: float,
     average: str,
+    empty: float = 0.0,
+    single: bool = False,
     least: int = 0,
     seed: int = 0,
     storage: Path | None = None,
     name: str = "weights",
 ) -> Blend:
     """A method's cross-fitted probabilities, and what they are worth by the steady rule."""
-    settings: dict[str, Any] = {"beta": beta, "average": average, "seed": seed, "storage": storage}
+    metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty, "single": single}
+    settings = {**metric, "seed": seed, "storage": storage}
     oof = np.zeros(targets.shape)
     for fold in np.unique(folds):
         part = folds == fold
@@ -150,33 +156,42 @@ def blend(
         apply, _ = fit_blend(method, members[:, ~part], targets[~part], **settings, name=without)
         oof[part] = apply(members[:, part])
     apply, weights = fit_blend(method, members, targets, **settings, name=name)
-    return Blend(method, oof, apply, weigh(oof, targets, folds, beta, average, least, seed), weights)
+    return Blend(method, oof, apply, weigh(oof, targets, folds, **metric, least=least, seed=seed), weights)
 
 
 def weigh(
     probs: np.ndarray,
     targets: np.ndarray,
     folds: np.ndarray,
+    *,
     beta: float,
     average: str,
+    empty: float = 0.0,
+    single: bool = False,
     least: int,
     seed: int,
 ) -> Weighed:
+    """What probabilities (N, C) are worth by the steady rule."""
     fitter = Fitter(
         probs.astype(np.float32),
         targets,
         folds,
         beta=beta,
         average=average,
+        empty=empty,
+        groups=[range(targets.shape[1])] if single else [],
         least=least,
         seed=seed,
         n_trials=5,
     )
-    return fitter.weigh(RULE)
+    return fitter.weigh(STEADY_OF_ONE if single else STEADY)
 
 
-def best_blend(blends: Sequence[Blend], targets: np.ndarray, *, beta: float, average: str) -> Blend:
+def best_blend(
+    blends: Sequence[Blend], targets: np.ndarray, *, beta: float, average: str, empty: float = 0.0
+) -> Blend:
     """The best by its cross-fitted score, unless the first, the plain mean, is within noise of it."""
     best = max(blends, key=lambda b: b.weighed.cross_fitted)
-    sure = sureness(best.weighed.decisions, blends[0].weighed.decisions, targets, beta=beta, average=average)
+    decisions = best.weighed.decisions, blends[0].weighed.decisions
+    sure = sureness(*decisions, targets, beta=beta, average=average, empty=empty)
     return best if sure > SURE else blends[0]

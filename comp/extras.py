@@ -132,7 +132,9 @@ def _pseudo(
         raise CompError(f"pseudo: {decided} knows nothing of fold {fold}; run all folds of {teacher}")
     ids = data.sample_ids(competition)
     probs = aligned(load(path, labels.classes), ids, path)
-    targets = Fitted.from_json(rule, labels.classes).decide(probs, beta=competition.metric.beta)
+    targets = Fitted.from_json(rule, labels.classes).decide(
+        probs, beta=competition.metric.beta, empty=competition.metric.empty
+    )
     p = np.clip(probs.astype(float), EPS, 1 - EPS)
     doubt = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)  # entropy
     used = np.zeros(len(ids), bool)

@@ -25,12 +25,12 @@ from comp.console import say
 from comp.errors import CompError, TimeIsUp
 from comp.extras import Extra
 from comp.images import cached
-from comp.labels import Labels
+from comp.labels import Labels, groups_of
 from comp.losses import loss_of
 from comp.manifest import Data
 from comp.parallel import Device, Report
 from comp.ranks import Ranks
-from comp.training import HEADER, Trainer, groups_of
+from comp.training import Trainer
 
 
 def prepared(
@@ -57,7 +57,7 @@ def check_steps(recipe: Recipe, labels: Labels, n_ranks: int = 1) -> None:
                 f"batches of {n} are too small for {n_ranks} GPUs, each in {phase.accumulate} parts of 2 "
                 "images or more"
             )
-        loss_of(phase.loss or recipe.loss, groups=groups_of(recipe, labels.classes))
+        loss_of(phase.loss or recipe.loss, groups=groups_of(recipe.competition.labels, labels.classes))
 
 
 def check_network(recipe: Recipe) -> None:
@@ -130,7 +130,7 @@ def train_fold(
         if resumed:
             report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
         else:
-            report(line=HEADER)
+            report(line=trainer.header())
         while trainer.n_epochs_done < trainer.n_epochs:
             if ranks.agreed(time.time() + trainer.expected_seconds() > deadline):
                 raise TimeIsUp(trainer.progress())

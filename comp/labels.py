@@ -47,10 +47,10 @@ def read_labels(path: Path, table: LabelTable) -> Labels:
     """The training labels.
 
     Raises CompError for a missing column, an id that stands there twice, a label that is not in the list of
-    classes, and images without any label where the competition allows none."""
+    classes, and images without any label, or with several, where the competition allows none."""
     needed = [
         table.id,
-        *([table.column] if table.column else table.classes),
+        *([table.column] if table.column else [*table.classes, *filter(None, [table.none])]),
         *([table.group] if table.group else []),
     ]
     frame = read_table(path, needed)
@@ -58,12 +58,25 @@ def read_labels(path: Path, table: LabelTable) -> Labels:
     check_unique(ids, path)
     if table.column:
         classes, targets = parse_tags(
-            frame[table.column], table.classes, table.separator, table.indices, path
+            frame[table.column], table.classes, separator_of(table), table.indices, path, table.none
         )
     else:
-        classes = table.classes or tuple(c for c in frame.columns if c not in (table.id, table.group))
+        others = (table.id, table.group, table.none)
+        classes = table.classes or tuple(c for c in frame.columns if c not in others)
         targets = _parse_columns(frame[list(classes)], path)
-    empty = ids[targets.sum(1) == 0]
+    n_labels = targets.sum(1)
+    if table.none and not table.column:
+        said = _parse_columns(frame[[table.none]], path)[:, 0] == 1
+        if (wrong := said != (n_labels == 0)).any():
+            raise CompError(
+                f"{path}: {table.none} is not 1 where there is no label, and 0 elsewhere: {some(ids[wrong])}"
+            )
+    if table.single and (wrong := n_labels != 1).any():
+        raise CompError(
+            f"{path} has images without exactly one label: {some(ids[wrong])}; "
+            "labels.single = true expects one each"
+        )
+    empty = ids[n_labels == 0]
     if len(empty) and not table.empty:
         raise CompError(
             f"{path} has images without any label: {some(empty)}; if that is meant, set labels.empty = true"
@@ -72,13 +85,37 @@ def read_labels(path: Path, table: LabelTable) -> Labels:
     return Labels(ids, classes, targets, groups)
 
 
+def separator_of(table: LabelTable) -> str | None:
+    """What stands between the labels of a text; None where each text is one label."""
+    return None if table.single else table.separator
+
+
+def groups_of(table: LabelTable, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """The columns of each group of labels of which exactly one holds. Raises CompError for a label that is
+    not among the classes."""
+    groups = table.groups(classes)
+    if unknown := sorted({name for group in groups for name in group} - set(classes)):
+        raise CompError(f"labels.exclusive names {some(unknown)}; the labels are {some(classes)}")
+    return tuple(tuple(classes.index(name) for name in group) for group in groups)
+
+
 def parse_tags(
-    texts: Sequence[str] | pd.Series, classes: Sequence[str], separator: str, indices: bool, path: Path
+    texts: Sequence[str] | pd.Series,
+    classes: Sequence[str],
+    separator: str | None,
+    indices: bool,
+    path: Path,
+    none: str | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """(classes, (N, C) uint8) of texts such as 'clear primary' or, with `indices`, '0 12'. Without `classes`,
-    those that occur, sorted."""
-    split = [[tag for tag in (t.strip() for t in text.split(separator)) if tag] for text in texts]
+    """(classes, (N, C) uint8) of texts such as 'clear primary' or, with `indices`, '0 12'; the text `none`
+    and an empty one are no label. Without `separator` a text is one label. Without `classes`, those that
+    occur, sorted."""
+    texts = ["" if (text := given.strip()) == none else text for given in texts]
+    parts = [[text] if separator is None else text.split(separator) for text in texts]
+    split = [[tag for tag in (t.strip() for t in row) if tag] for row in parts]
     seen = {tag for tags in split for tag in tags}
+    if none in seen:
+        raise CompError(f"{path} has {none!r}, which stands for no label, beside others")
     if indices and (wrong := sorted(tag for tag in seen if not tag.isdigit())):
         raise CompError(
             f"{path} has labels that are not indices: {some(wrong)}; labels.indices = true expects 0, 1, …"
@@ -99,10 +136,17 @@ def parse_tags(
     return tuple(classes), targets
 
 
-def format_tags(decisions: np.ndarray, classes: Sequence[str], separator: str, indices: bool) -> list[str]:
+def format_tags(
+    decisions: np.ndarray,
+    classes: Sequence[str],
+    separator: str | None,
+    indices: bool,
+    none: str | None = None,
+) -> list[str]:
     """The inverse of `parse_tags` for a 0/1 matrix (N, C)."""
     names = [str(i) for i in range(len(classes))] if indices else list(classes)
-    return [separator.join(names[c] for c in np.flatnonzero(row)) for row in decisions]
+    texts = [(separator or " ").join(names[c] for c in np.flatnonzero(row)) for row in decisions]
+    return [text or none or "" for text in texts]
 
 
 def _parse_columns(frame: pd.DataFrame, path: Path) -> np.ndarray:

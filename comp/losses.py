@@ -17,7 +17,8 @@ LOSSES = {
     "asymmetric": "asymmetric loss (Ridnik et al. 2021), gammas 4 and 1, clip 0.05",
     "fbeta": "1 - soft F-beta of each image",
     "lovasz": "Lovász hinge (Berman et al. 2018) of each class",
-    "groups": "softmax cross-entropy over labels that exclude each other, binary over the others",
+    "groups": "softmax cross-entropy over labels that exclude each other, binary over the others: where each "
+    "image has exactly one label, the softmax cross-entropy of all",
 }
 
 
@@ -35,7 +36,8 @@ def loss_of(
     smoothing: float = 0.0,
 ) -> Loss:
     """The loss of a name. `weights` (C,) weigh the classes, where a loss is a sum over them; `smoothing`
-    draws targets from 0 and 1 towards 1/2; `groups` are the columns that exclude each other. Raises CompError
+    draws targets from 0 and 1 towards 1/2, and those of K labels that exclude each other towards 1/K;
+    `groups` are the columns that exclude each other. Raises CompError
     for a name that isn't known."""
     parts = name.split("+")
     if unknown := [part for part in parts if part not in LOSSES]:
@@ -49,7 +51,7 @@ def loss_of(
         if part == "lovasz":
             return lovasz(logits, targets, weights)
         if part == "groups":
-            return _grouped(logits, targets, groups, weights)
+            return _grouped(logits, targets, groups, weights, smoothing)
         by_class = {"bce": _bce, "focal": focal, "asymmetric": asymmetric}[part](logits, targets)
         return (by_class if weights is None else by_class * weights.to(by_class)).mean()
 
@@ -112,20 +114,32 @@ def lovasz(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | 
 
 
 def _grouped(
-    logits: torch.Tensor, targets: torch.Tensor, groups: Groups, weights: torch.Tensor | None
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    groups: Groups,
+    weights: torch.Tensor | None,
+    smoothing: float,
 ) -> torch.Tensor:
     """Each group counts as one column: the cross-entropy of its softmax against its labels as shares, where
-    one holds."""
+    one holds. Weights and smoothing are those of torch's `cross_entropy` for targets that are shares."""
+    weights = None if weights is None else weights.to(logits)
     members = {c for group in groups for c in group}
     columns = []
-    for group in groups:
-        part = targets[:, list(group)]
-        shares = part / part.sum(1, keepdim=True).clamp(min=1e-6)
-        columns.append(-(shares * functional.log_softmax(logits[:, list(group)], 1)).sum(1))
+    for group in map(list, groups):
+        total = targets[:, group].sum(1)
+        shares = targets[:, group] / total.clamp(min=1e-6)[:, None]
+        by_image = functional.cross_entropy(
+            logits[:, group],
+            shares,
+            None if weights is None else weights[group],
+            label_smoothing=smoothing,
+            reduction="none",
+        )
+        columns.append(by_image * (total > 0))
     rest = [c for c in range(logits.shape[1]) if c not in members]
     if rest:
-        by_class = _bce(logits[:, rest], targets[:, rest])
-        columns += list((by_class if weights is None else by_class * weights.to(by_class)[rest]).unbind(1))
+        by_class = _bce(logits[:, rest], targets[:, rest] * (1 - smoothing) + smoothing / 2)
+        columns += list((by_class if weights is None else by_class * weights[rest]).unbind(1))
     return torch.stack(columns, 1).mean()
 
 

@@ -1,18 +1,20 @@
-"""F-beta as scikit-learn's `fbeta_score(zero_division=0)` defines it, in numpy and fast enough for threshold
-searches."""
+"""F-beta as scikit-learn's `fbeta_score` defines it, in numpy and fast enough for threshold searches."""
 
 import numpy as np
 
 
-def fbeta(targets: np.ndarray, decisions: np.ndarray, *, beta: float, average: str) -> float:
+def fbeta(
+    targets: np.ndarray, decisions: np.ndarray, *, beta: float, average: str, empty: float = 0.0
+) -> float:
     """F-beta of 0/1 matrices (N, C), averaged over "samples", classes ("macro"), or of the pooled counts
     ("micro").
 
-    0/0 counts as 0, so an image without any label scores 0 under "samples" whatever is answered.
+    0/0 counts as 0, so an image without any label scores 0 under "samples" whatever is answered; `empty`,
+    scikit-learn's `zero_division`, is what it scores instead where no label is answered.
     """
     true, chosen = targets.astype(bool), decisions.astype(bool)
     if average == "samples":
-        return float(score(*_counts(true, chosen, 1), beta).mean())
+        return float(score(*_counts(true, chosen, 1), beta, empty).mean())
     per_class = _counts(true, chosen, 0)
     if average == "macro":
         return float(score(*per_class, beta).mean())
@@ -27,10 +29,18 @@ def fbeta_per_class(targets: np.ndarray, decisions: np.ndarray, *, beta: float) 
     return score(*_counts(targets.astype(bool), decisions.astype(bool), 0), beta)
 
 
-def score(n_hits: np.ndarray, n_chosen: np.ndarray, n_true: np.ndarray, beta: float) -> np.ndarray:
-    """F-beta from counts: (1 + b²) hits / (chosen + b² true), 0 where that is 0/0."""
+def score(
+    n_hits: np.ndarray, n_chosen: np.ndarray, n_true: np.ndarray, beta: float, empty: float = 0.0
+) -> np.ndarray:
+    """F-beta from counts: (1 + b²) hits / (chosen + b² true), `empty` where that is 0/0."""
     below = n_chosen + beta**2 * n_true
-    return (1 + beta**2) * n_hits / np.maximum(below, 1e-12)
+    values = (1 + beta**2) * n_hits / np.maximum(below, 1e-12)
+    return np.where(below == 0, empty, values) if empty else values
+
+
+def most_probable(probs: np.ndarray) -> np.ndarray:
+    """(N, C) 0/1: the first of the most probable labels of each row."""
+    return (np.arange(probs.shape[1]) == probs.argmax(1)[:, None]).astype(np.uint8)
 
 
 def _counts(true: np.ndarray, chosen: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

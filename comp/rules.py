@@ -29,11 +29,11 @@ class Fitted:
     least: int = 0  # labels an image
     most: int | None = None
 
-    def decide(self, probs: np.ndarray, *, beta: float) -> np.ndarray:
+    def decide(self, probs: np.ndarray, *, beta: float, empty: float = 0.0) -> np.ndarray:
         """(N, C) 0/1 for probabilities (N, C)."""
         if self.expected:
             calibrated = self.calibrated(probs)
-            decisions, margins = expected_decisions(calibrated, beta=beta), calibrated.copy()
+            decisions, margins = expected_decisions(calibrated, beta=beta, empty=empty), calibrated.copy()
         else:
             decisions, margins = (probs > self.thresholds).astype(np.uint8), None
         if self.groups or self.least or self.most is not None:

@@ -67,18 +67,17 @@ def check_models(
 ) -> None:
     """Raise CompError unless the models (by fold) and the decision are this recipe's and were made from the
     same labels and folds."""
-    competition, made = recipe.competition, decision["stamp"]
+    competition, made, classes = recipe.competition, decision["stamp"], tuple(decision["thresholds"])
     settings = {
-        "metric": competition.metric.model_dump(),
+        "metric": competition.metric.settings,
         "empty": competition.labels.empty,
         "rule": recipe.rule,
-        "exclusive": competition.labels.exclusive,
+        "exclusive": competition.labels.groups(classes),
         "n_trials": recipe.n_trials,
         "seed": recipe.seed,
     }
     if (wanted := plain(settings)) != (found := {key: made.get(key) for key in settings}):
         raise CompError(f"{decision_file} was made with {difference(found, wanted)}; run `comp decide`")
-    classes = list(decision["thresholds"])
     shared: dict[str, Any] = {}
     for fold, path in models.items():
         stamp = read_stamp(path)
@@ -101,6 +100,6 @@ def check_models(
                 f"{decision_file.name} have it; run the stages from `comp train` on"
             )
         spec = json.loads(read_safetensors_metadata(path).get("spec", "{}"))
-        if spec.get("classes") != classes:
+        if spec.get("classes") != list(classes):
             raise CompError(f"{path} knows other classes than {decision_file}; run `comp decide`")
         shared = {key: stamp.get(key) for key in ("images", "weights")}

@@ -10,7 +10,9 @@ GRID = np.arange(1, 200) / 200  # for matrices too large to sort as a whole
 SORTABLE = 20_000_000  # numbers in a matrix that is sorted as a whole
 
 
-def global_threshold(probs: np.ndarray, targets: np.ndarray, *, beta: float, average: str) -> float:
+def global_threshold(
+    probs: np.ndarray, targets: np.ndarray, *, beta: float, average: str, empty: float = 0.0
+) -> float:
     """The best one threshold for all classes of `probs` (N, C); in the middle of its gap between two
     probabilities. Of matrices with more than 20 million numbers, the best of 0.005, 0.010, … 0.995.
 
@@ -18,9 +20,9 @@ def global_threshold(probs: np.ndarray, targets: np.ndarray, *, beta: float, ave
     metric of its image, its class, or of all, by an amount that does not depend on the others."""
     n, n_classes = probs.shape
     if probs.size > SORTABLE:
-        return _on_grid(probs, targets, beta, average)
+        return _on_grid(probs, targets, beta, average, empty)
     if average == "samples":
-        gains, falling = _gains(probs, targets, beta)
+        gains, falling = _gains(probs, targets, beta, empty)
     elif average == "macro":
         gains, falling = _gains(probs.T, targets.T, beta)
     else:
@@ -30,16 +32,22 @@ def global_threshold(probs: np.ndarray, targets: np.ndarray, *, beta: float, ave
     return _cut(flat[order], np.cumsum(gains.ravel()[order]))
 
 
-def _gains(probs: np.ndarray, targets: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+def _gains(
+    probs: np.ndarray, targets: np.ndarray, beta: float, empty: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """For groups of probabilities (G, M): what each adds to its group's F-beta when the group's labels are
-    taken from the most probable on, and the probabilities in that order."""
+    taken from the most probable on, and the probabilities in that order. Groups without labels begin with
+    `empty`, which the first one takes away."""
     order = np.argsort(-probs, axis=1)
     hits = np.cumsum(np.take_along_axis(targets, order, 1), axis=1, dtype=np.int64)
     scores = score(hits, np.arange(1, probs.shape[1] + 1), hits[:, -1:], beta)
-    return np.diff(scores, axis=1, prepend=0.0), np.take_along_axis(probs, order, 1)
+    gains = np.diff(scores, axis=1, prepend=0.0)
+    if empty:
+        gains[hits[:, -1] == 0, 0] -= empty
+    return gains, np.take_along_axis(probs, order, 1)
 
 
-def _on_grid(probs: np.ndarray, targets: np.ndarray, beta: float, average: str) -> float:
+def _on_grid(probs: np.ndarray, targets: np.ndarray, beta: float, average: str, empty: float) -> float:
     axis = {"samples": 1, "macro": 0, "micro": None}[average]
     true = targets.astype(bool)
     n_true = true.sum(axis)
@@ -48,7 +56,7 @@ def _on_grid(probs: np.ndarray, targets: np.ndarray, beta: float, average: str) 
         chosen = probs > threshold
         n_chosen = chosen.sum(axis)
         chosen &= true
-        scores.append(np.mean(score(chosen.sum(axis), n_chosen, n_true, beta)))
+        scores.append(np.mean(score(chosen.sum(axis), n_chosen, n_true, beta, empty)))
     return float(GRID[int(np.argmax(scores))])
 
 
@@ -58,6 +66,7 @@ def class_thresholds(
     *,
     beta: float,
     average: str,
+    empty: float = 0.0,
     start: np.ndarray | float | None = None,
     sweeps: int = 10,
 ) -> np.ndarray:
@@ -71,12 +80,12 @@ def class_thresholds(
     columns = np.ascontiguousarray(probs.T)
     true = np.ascontiguousarray(targets.T.astype(bool))
     thresholds = np.empty(n_classes)
-    thresholds[:] = _coarse(columns, true, beta, average) if start is None else start
+    thresholds[:] = _coarse(columns, true, beta, average, empty) if start is None else start
     orders = np.empty((n_classes, n), np.int32)
     for c in range(n_classes):
         orders[c] = _falling_order(columns[c])
     kinds: dict[str, Any] = {"samples": _BySample, "macro": _ByClass, "micro": _Pooled}
-    state = kinds[average](columns, true, thresholds, beta)
+    state = kinds[average](columns, true, thresholds, beta, *([empty] if average == "samples" else []))
     n_still = 0  # classes in a row that could not be bettered
     for step in range(n_classes * (1 if average == "macro" else sweeps)):
         c = step % n_classes
@@ -105,7 +114,7 @@ def _falling_order(column: np.ndarray) -> np.ndarray:
     return order.take(np.argsort((bits >> 16).astype(np.uint16).take(order), kind="stable"))[::-1]
 
 
-def _coarse(columns: np.ndarray, true: np.ndarray, beta: float, average: str) -> float:
+def _coarse(columns: np.ndarray, true: np.ndarray, beta: float, average: str, empty: float) -> float:
     """The best of a few thresholds for all classes, as a place to start from."""
     axis, rows = (0, slice(None, None, max(1, columns.shape[1] // 10_000)))
     if average != "samples":
@@ -116,7 +125,8 @@ def _coarse(columns: np.ndarray, true: np.ndarray, beta: float, average: str) ->
     for threshold in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5):
         chosen = columns > threshold
         n_chosen = chosen.sum(axis, dtype=np.int32)
-        scores[threshold] = score((chosen & true).sum(axis, dtype=np.int32), n_chosen, n_true, beta).mean()
+        hits = (chosen & true).sum(axis, dtype=np.int32)
+        scores[threshold] = score(hits, n_chosen, n_true, beta, empty).mean()
     return max(scores, key=lambda threshold: scores[threshold])
 
 
@@ -151,19 +161,25 @@ def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 class _BySample:
     """Counts an image, from which the gains of a class's cuts follow."""
 
-    def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, beta: float):
+    def __init__(
+        self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, beta: float, empty: float
+    ):
         self.true, self.beta = true, beta
+        self.loss = empty / (1 + beta**2)  # of the first label of an image that has none
+        self.bare = ~true.any(0) if empty else None
         self.chosen = _chosen(columns, thresholds)
         self.hits = (self.chosen & true).sum(0, dtype=np.int32).astype(float)
         self.below = self.chosen.sum(0, dtype=np.int32) + beta**2 * true.sum(0, dtype=np.int32)
 
     def gains(self, c: int, order: np.ndarray) -> np.ndarray:
-        """(N,): by how much the metric grows, times N, if the first 1, 2, … rows of `order` have class c,
-        against none."""
+        """(N,): by how much the metric grows, times N / (1 + b²), if the first 1, 2, … rows of `order` have
+        class c, against none."""
         hits = self.hits - (self.chosen[c] & self.true[c])
         below = self.below - self.chosen[c]
         gain = (hits + self.true[c]) / (below + 1.0)
         gain -= hits / np.maximum(below, 1e-12)
+        if self.bare is not None:
+            gain[self.bare & (below == 0)] -= self.loss
         return np.cumsum(gain.take(order))
 
     def move(self, c: int, chosen: np.ndarray) -> None:

@@ -28,15 +28,14 @@ from comp.config import Phase, Recipe
 from comp.console import clock
 from comp.errors import CompError, Diverged
 from comp.folds import UNUSED
-from comp.labels import Labels
+from comp.labels import Labels, groups_of
 from comp.losses import Loss, bce, class_weights, loss_of
-from comp.metrics import fbeta
+from comp.metrics import fbeta, most_probable
 from comp.parallel import Report, is_out_of_memory, memory_in_use
 from comp.ranks import Ranks
 from comp.schedule import rate
 from comp.thresholds import global_threshold
 
-HEADER = "epoch   px      lr   loss  valid    mAP    F-beta  images/s   time"
 LOOKS = 50  # steps between two looks at the loss
 
 
@@ -64,7 +63,8 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         mean, std = self._statistics()
         last = recipe.phases[-1]
-        self.groups = groups_of(recipe, labels.classes)
+        self.groups = groups_of(recipe.competition.labels, labels.classes)
+        self.single = recipe.competition.labels.single
         in_softmax = self.groups if "groups" in (last.loss or recipe.loss).split("+") else ()
         self.spec = models.ModelSpec(
             recipe.backbone,
@@ -179,6 +179,10 @@ class Trainer:
 
     def progress(self) -> str:
         return f"{self.n_epochs_done} of {self.n_epochs} epochs"
+
+    def header(self) -> str:
+        score = "accuracy" if self.single else "F-beta"
+        return f"epoch   px      lr   loss  valid    mAP  {score:>8}  images/s   time"
 
     def expected_seconds(self) -> float:
         """The next epoch's time: that of the one before, scaled by pixels, and half as much again where the
@@ -323,7 +327,7 @@ class Trainer:
     def _criterion(self, phase: Phase) -> Loss:
         return loss_of(
             phase.loss or self.recipe.loss,
-            beta=self.recipe.competition.metric.beta,
+            beta=self.recipe.competition.metric.settings["beta"],
             groups=self.groups,
             weights=None if self.weights is None else self.weights.to(self.device),
             smoothing=self.recipe.label_smoothing,
@@ -410,11 +414,12 @@ class Trainer:
     @torch.inference_mode()
     def _validate(self, phase: Phase, way: "Way", deadline: float) -> dict[str, float | None]:
         """Held-out scores of the averaged weights, without test-time views; None where nothing is held out.
-        F-beta is at one threshold fitted on these rows: to watch, never to choose by."""
+        F-beta is at one threshold fitted on these rows: to watch, never to choose by. Where each image has
+        one label it is that of the most probable, which is fitted to nothing."""
         for mean, newest in self.counters if self.ema else ():
             mean.copy_(newest)
         if not len(self.valid_rows):
-            return dict.fromkeys(("valid_loss", "mAP", "fbeta"))
+            return dict.fromkeys(("valid_loss", "mAP", "fbeta", *(["accuracy"] if self.single else [])))
         model = self.averaged.eval()
         loader = self._loader(phase)
         if loader.dataset.augment:
@@ -430,20 +435,26 @@ class Trainer:
         targets = self.targets[self.valid_rows]
         probabilities = models.probabilities(logits, self.spec.groups)
         odds = torch.logit(probabilities, eps=1e-6) if self.spec.groups else logits
-        valid_loss = float(bce(odds, torch.from_numpy(targets)))
+        if self.single and self.spec.groups:
+            valid_loss = float(loss_of("groups", groups=self.spec.groups)(logits, torch.from_numpy(targets)))
+        else:
+            valid_loss = float(bce(odds, torch.from_numpy(targets)))
         probs = probabilities.numpy()
         if not np.isfinite(probs).all():
             raise Diverged(
                 'the network gives numbers that are not finite; lower lr, or set precision = "fp32"'
             )
         present = targets.any(0)
-        metric = self.recipe.competition.metric
-        settings: dict[str, Any] = {"beta": metric.beta, "average": metric.average}
-        chosen = probs > global_threshold(probs, targets, **settings)
+        settings = self.recipe.competition.metric.settings
+        if self.single:
+            chosen = most_probable(probs)
+        else:
+            chosen = probs > global_threshold(probs, targets, **settings)
         return {
             "valid_loss": valid_loss,
             "mAP": float(average_precision_score(targets[:, present], probs[:, present], average="macro")),
             "fbeta": fbeta(targets, chosen, **settings),
+            **({"accuracy": float((chosen == targets).all(1).mean())} if self.single else {}),
         }
 
     # --- what a kill leaves behind
@@ -494,19 +505,11 @@ class Trainer:
         return True
 
 
-def groups_of(recipe: Recipe, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """The columns of labels that exclude each other."""
-    return tuple(
-        tuple(classes.index(name) for name in group) for group in recipe.competition.labels.exclusive
-    )
-
-
 def scores_text(row: dict[str, Any]) -> str:
-    """Held-out scores in the columns of HEADER."""
-    valid, mean_ap, f = (
-        "-" if row[key] is None else f"{row[key]:.4f}" for key in ("valid_loss", "mAP", "fbeta")
-    )
-    return f"{valid:>6} {mean_ap:>6}  {f:>8}"
+    """Held-out scores in the columns of the header."""
+    keys = ("valid_loss", "mAP", "accuracy" if "accuracy" in row else "fbeta")
+    valid, mean_ap, score = ("-" if row[key] is None else f"{row[key]:.4f}" for key in keys)
+    return f"{valid:>6} {mean_ap:>6}  {score:>8}"
 
 
 def cut(n: int, n_parts: int) -> list[slice]:

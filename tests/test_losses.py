@@ -42,7 +42,7 @@ def by_hand(name: str, z: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
         for group in map(list, GROUPS):
             soft = np.exp(z[:, group]) / np.exp(z[:, group]).sum(1, keepdims=True)
             n_true = np.maximum(y[:, group].sum(1, keepdims=True), 1e-6)
-            columns.append(-(y[:, group] / n_true * np.log(soft)).sum(1))
+            columns.append(-(w[group] * y[:, group] / n_true * np.log(soft)).sum(1))
         columns += [w[c] * -(y[:, c] * log_p[:, c] + (1 - y[:, c]) * log_q[:, c]) for c in (2, 6)]
         return float(np.mean(columns))
     total = (

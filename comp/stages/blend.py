@@ -6,7 +6,6 @@ a recipe.toml for the stages that follow; the study of the weights is in study.l
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -109,7 +108,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
         "members": {member: digest(made) for member, made in stamps.items()},
         "fold_of": of_folds,
         "labels": digest(labels.ids, labels.classes, labels.targets),
-        "metric": first.competition.metric.model_dump(),
+        "metric": first.competition.metric.settings,
         "seed": first.seed,
     }
     paths = {"oof": oof_path(target.name), "test": test_path(target.name)}
@@ -125,7 +124,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
         held_out.append(aligned(known, labels.ids, oof_path(member)))
         test.append(aligned(load(test_path(member), labels.classes), test_ids, test_path(member)))
     members, least = np.stack(held_out), 0 if first.competition.labels.empty else 1
-    settings: dict[str, Any] = {"beta": metric.beta, "average": metric.average}
+    settings, single = metric.settings, first.competition.labels.single
     methods = list(METHODS) if how == "auto" else ["mean", how] if how != "mean" else ["mean"]
     blends = [
         blend(
@@ -134,6 +133,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
             labels.targets,
             fold_of,
             **settings,
+            single=single,
             least=least,
             seed=first.seed,
             storage=study_path(target.name),
@@ -159,7 +159,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
 
     def worth(probs: np.ndarray) -> float:
         return weigh(
-            probs, labels.targets, fold_of, metric.beta, metric.average, least, first.seed
+            probs, labels.targets, fold_of, **settings, single=single, least=least, seed=first.seed
         ).cross_fitted
 
     whole, rows = worth(members.mean(0)), []

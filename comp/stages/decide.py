@@ -22,18 +22,23 @@ from comp.artifacts import (
     write_json,
     write_text,
 )
-from comp.config import Recipe
+from comp.config import Metric, Recipe
 from comp.console import say, table
-from comp.decisions import STEADY, Decision, Weighed, decide
+from comp.decisions import Decision, Weighed, decide, is_single, steady_of
 from comp.duplicates import grouped
 from comp.errors import CompError, some
+from comp.labels import groups_of
 from comp.manifest import read_training
-from comp.metrics import fbeta_per_class, score
+from comp.metrics import fbeta, fbeta_per_class, score
 from comp.predictions import aligned, load
 from comp.studies import forget
 from comp.tables import read_folds_of, read_probs, read_targets
 
 MOST_SHOWN = 60  # classes in the picture: of more, the commonest
+ONE_LABEL = (
+    Metric(average="accuracy"),
+    Metric(average="macro", beta=1),
+)  # both are told of one label an image
 
 
 def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
@@ -47,9 +52,9 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         "oof": digest(oof_stamp),
         "labels": digest(labels.ids, labels.classes, labels.targets),
         "folds": digest(labels.ids, fold_of),
-        "metric": metric.model_dump(),
+        "metric": metric.settings,
         "empty": competition.labels.empty,
-        "exclusive": competition.labels.exclusive,
+        "exclusive": competition.labels.groups(labels.classes),
         "rule": recipe.rule,
         "n_trials": recipe.n_trials,
         "seed": recipe.seed,
@@ -79,9 +84,9 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     if force:
         forget(study_path(recipe.name), digest(stamp))
     decision = decide(
-        probs, targets, beta=metric.beta, average=metric.average, rule=recipe.rule, folds=parts,
-        exclusive=[[labels.classes.index(c) for c in group] for group in competition.labels.exclusive],
-        seed=recipe.seed, least=0 if competition.labels.empty else 1, n_trials=recipe.n_trials,
+        probs, targets, **metric.settings, rule=recipe.rule, folds=parts,
+        exclusive=groups_of(competition.labels, labels.classes), seed=recipe.seed,
+        least=0 if competition.labels.empty else 1, n_trials=recipe.n_trials,
         storage=study_path(recipe.name), name=digest(stamp),
     )  # fmt: skip
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
@@ -99,7 +104,8 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     with waiting_lock(path.with_name(".decision.lock")):  # others may be at the same studies
         draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
         write_json(path, content)
-    report(decision, chosen, targets, labels.classes, f"{recipe.name}, {metric}")
+    none = competition.labels.none or "none"
+    report(decision, chosen, targets, labels.classes, recipe.name, metric, none)
 
 
 def run_on_files(
@@ -108,6 +114,7 @@ def run_on_files(
     labels: str,
     beta: float,
     average: str,
+    empty: float,
     rule: str | None,
     fold_file: str | None,
     apply: str | None,
@@ -135,20 +142,21 @@ def run_on_files(
     if test and not (np.isfinite(test.probs).all() and test.probs.min() >= 0 and test.probs.max() <= 1):
         raise CompError(f"{apply} holds numbers outside of 0 to 1, or that aren't finite; are they logits?")
     groups = [[_position(name, oof.classes) for name in group.split(",")] for group in exclusive]
-    decision = decide(
-        oof.probs, targets, beta=beta, average=average, rule=rule or "auto", folds=folds, exclusive=groups
-    )
+    settings: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
+    decision = decide(oof.probs, targets, **settings, rule=rule or "auto", folds=folds, exclusive=groups)
+    single = is_single(targets, groups) and average != "macro"
+    metric = Metric(average="accuracy") if single else Metric(**settings)
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
     draw(decision, chosen, oof.probs, targets, oof.classes, target.with_suffix(".png"))
-    content = {"rule": decision.rule, **decision.fitted.as_json(oof.classes), "beta": beta}
+    content = {"rule": decision.rule, **decision.fitted.as_json(oof.classes), **settings}
     if test:
         decided = pd.DataFrame(decision.predict(test.probs), columns=list(test.classes))
         decided.insert(0, "id", test.ids)
         answer = target.with_suffix(".csv")
         write_text(answer, decided.to_csv(index=False))
         say(f"decide: {answer}, {len(decided):,} rows of 0/1")
-    write_json(target, {**content, "average": average, "scores": decision.scores, "n_rows": len(targets)})
-    report(decision, chosen, targets, oof.classes, f"{probs}, {average} F{beta:g}")
+    write_json(target, {**content, "scores": decision.scores, "n_rows": len(targets)})
+    report(decision, chosen, targets, oof.classes, probs, metric, "none")
 
 
 def _position(name: str, classes: tuple[str, ...]) -> int:
@@ -158,26 +166,41 @@ def _position(name: str, classes: tuple[str, ...]) -> int:
 
 
 def report(
-    decision: Decision, chosen: Weighed, targets: np.ndarray, classes: tuple[str, ...], title: str
+    decision: Decision,
+    chosen: Weighed,
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+    title: str,
+    metric: Metric,
+    none: str,
 ) -> None:
+    """What was decided, by rule and by class; `none` is the name of the answer that nothing is there."""
     among = f", of {len(decision.weighed)}" if len(decision.weighed) > 1 else ""
-    score_text = f"{decision.scores['cross_fitted']:.4f} cross-fitted"
-    say(f"decide: {title} {score_text}, by the rule {decision.rule!r}{among}")
-    steady = any(w.rule == STEADY for w in decision.weighed)
-    table(
-        ["rule", "cross-fitted", "in-sample", f"beats {STEADY}" if steady else "the best beats it"],
-        [
-            [w.rule, f"{w.cross_fitted:.4f}", f"{w.in_sample:.4f}", f"{decision.sure[w.rule]:.0%}"]
-            for w in decision.weighed
-        ],
-    )
+    score_text = f"{metric} {decision.scores['cross_fitted']:.4f} cross-fitted"
+    say(f"decide: {title}, {score_text}, by the rule {decision.rule!r}{among}")
+    steady = steady_of(decision.weighed)
+    header = ["rule", "cross-fitted", "in-sample", f"beats {steady.rule}" if steady else "the best beats it"]
+    rows = [
+        [w.rule, f"{w.cross_fitted:.4f}", f"{w.in_sample:.4f}", f"{decision.sure[w.rule]:.0%}"]
+        for w in decision.weighed
+    ]
+    for other in ONE_LABEL if is_single(targets, decision.fitted.groups) else ():
+        if str(other) != str(metric):  # cross-fitted as well
+            header.append(str(other))
+            for row, w in zip(rows, decision.weighed):
+                row.append(f"{fbeta(targets, w.decisions, **other.settings):.4f}")
+    table(header, rows)
     spread = np.std([fitted.thresholds for fitted in chosen.by_fold], axis=0)
     per_class = fbeta_per_class(targets, chosen.decisions, beta=decision.beta)
-    rows = zip(classes, targets.sum(0), chosen.fitted.thresholds, spread, per_class)
-    table(
-        ["class", "images", "threshold", "± folds", f"F{decision.beta:g}"],
-        [[name, f"{n:,}", f"{at:.3f}", f"{off:.3f}", f"{value:.4f}"] for name, n, at, off, value in rows],
-    )
+    columns = zip(classes, targets.sum(0), chosen.fitted.thresholds, spread, per_class)
+    rows = [
+        [name, f"{n:,}", f"{at:.3f}", f"{off:.3f}", f"{value:.4f}"] for name, n, at, off, value in columns
+    ]
+    bare, answered = (matrix.sum(1, keepdims=True) == 0 for matrix in (targets, chosen.decisions))
+    if bare.any():
+        (value,) = fbeta_per_class(bare, answered, beta=decision.beta)
+        rows.append([f"({none})", f"{bare.sum():,}", "", "", f"{value:.4f}"])
+    table(["class", "images", "threshold", "± folds", f"F{decision.beta:g}"], rows)
 
 
 def draw(
@@ -189,10 +212,14 @@ def draw(
     path: Path,
 ) -> None:
     """A picture: F-beta of each class against its threshold, with the one chosen and those of the folds. A
-    flat top forgives a threshold that is off, a narrow one does not."""
+    flat top forgives a threshold that is off, a narrow one does not. Where each image has one label: which
+    are taken for which."""
     from matplotlib.figure import Figure
 
     shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MOST_SHOWN])
+    if is_single(targets, decision.fitted.groups):
+        draw_confusion(chosen.decisions, targets, classes, shown, path)
+        return
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = Figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
@@ -217,5 +244,31 @@ def draw(
         f"F{decision.beta:g} of each label alone against its threshold: the one chosen, those of the folds",
         fontsize=9,
     )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def draw_confusion(
+    decisions: np.ndarray, targets: np.ndarray, classes: tuple[str, ...], shown: np.ndarray, path: Path
+) -> None:
+    """How many images of each of the labels `shown` (its row) were given each of them, cross-fitted; dark
+    where that is a large share of the label's images."""
+    from matplotlib.figure import Figure
+
+    n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
+    shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
+    side = 2.5 + 0.45 * len(shown)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    panel = figure.subplots()
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), n in np.ndenumerate(n_images):
+        if n:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            panel.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7, color=colour)
+    names = [classes[c] for c in shown]
+    panel.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
+    panel.set_yticks(range(len(shown)), names, fontsize=8)
+    panel.set_xlabel("decided, by the other folds' rule")
+    panel.set_ylabel("true")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -15,7 +15,7 @@ from comp.console import say, table
 from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.folds import read_folds
-from comp.labels import Labels
+from comp.labels import Labels, groups_of
 from comp.manifest import read_manifest
 
 
@@ -47,21 +47,23 @@ def run(recipe: Recipe, *, force: bool) -> None:
         write_json(stamp_path, {"stamp": stamp})
         write_text(path, "id,fold\n" + "".join(rows))
         say(f"folds: {path}, {len(labels.ids):,} ids")
-    for group in competition.labels.exclusive:
-        columns = [labels.classes.index(label) for label in group if label in labels.classes]
-        if n_wrong := int((labels.targets[:, columns].sum(1) != 1).sum()):
-            say(f"folds: {n_wrong:,} images don't have exactly one of {', '.join(group)}")
+    for group in groups_of(competition.labels, labels.classes):
+        if n_wrong := int((labels.targets[:, group].sum(1) != 1).sum()):
+            listed = ", ".join(labels.classes[c] for c in group)
+            say(f"folds: {n_wrong:,} images don't have exactly one of {listed}")
     counts = [
         [int(labels.targets[fold_of == fold, c].sum()) for fold in range(recipe.n_folds)]
         for c in range(len(labels.classes))
     ]
+    names = list(labels.classes)
+    if competition.labels.empty:
+        bare = fold_of[~labels.targets.any(1)]
+        counts.append([int((bare == fold).sum()) for fold in range(recipe.n_folds)])
+        names.append(f"({competition.labels.none or 'none'})")
     sizes = [int((fold_of == fold).sum()) for fold in range(recipe.n_folds)]
     table(
         ["class", "all", *(f"fold {fold}" for fold in range(recipe.n_folds))],
-        [
-            [n, f"{sum(c):,}", *(f"{x:,}" for x in c)]
-            for n, c in zip([*labels.classes, "images"], [*counts, sizes])
-        ],
+        [[n, f"{sum(c):,}", *(f"{x:,}" for x in c)] for n, c in zip([*names, "images"], [*counts, sizes])],
     )
 
 

@@ -83,7 +83,9 @@ def run(
         path = inferred_path(recipe.name, fold)
         total += aligned(load(path, classes), images.ids, path)
     probs = (total / len(folds)).astype(np.float32)
-    decisions = Fitted.from_json(decision, classes).decide(probs, beta=competition.metric.beta)
+    decisions = Fitted.from_json(decision, classes).decide(
+        probs, beta=competition.metric.beta, empty=competition.metric.empty
+    )
     text = submission_text(decisions, images.ids, classes, competition, sample)
     check_submission(text, target, competition, classes, images.ids)
     if target.exists() and not force:

@@ -24,7 +24,7 @@ from comp.artifacts import (
 from comp.config import Competition, Recipe
 from comp.console import say, table
 from comp.errors import CompError
-from comp.labels import parse_tags, read_table
+from comp.labels import parse_tags, read_table, separator_of
 from comp.manifest import Data, read_manifest
 from comp.metrics import fbeta
 from comp.predictions import aligned, load
@@ -60,12 +60,12 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
             f"{decision_path(recipe.name)} was made for other predictions; run `comp blend` and `comp decide`"
         )
     classes = tuple(decision["thresholds"])
-    sample_ids = data.sample_ids(competition)
+    sample_ids, none = data.sample_ids(competition), competition.labels.none
     stamp = {
         "test": digest(read_stamp(test_path(recipe.name))),
         "decision": digest({key: value for key, value in decision.items() if key != "scores"}),
         "sample": digest(sample_ids),
-        "submission": competition.submission.model_dump(),
+        "submission": competition.submission.model_dump() | ({"none": none} if none else {}),
     }
     name = f"{recipe.name}-{digest(stamp)[:8]}"
     about = {"name": name, "recipe": recipe.name, "competition": competition.name}
@@ -79,7 +79,9 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
             return name, content["scores"]
         say(f"submit: {csv_path} is not as it was written; it is written again")
     probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
-    decisions = Fitted.from_json(decision, classes).decide(probs, beta=competition.metric.beta)
+    decisions = Fitted.from_json(decision, classes).decide(
+        probs, beta=competition.metric.beta, empty=competition.metric.empty
+    )
     text = submission_text(decisions, sample_ids, classes, competition, data.sample_csv)
     check_submission(text, csv_path, competition, classes, sample_ids)
     scores = {
@@ -116,13 +118,13 @@ def leaderboard(
     tags = competition.labels.column or ""
     solution = read_table(data.solution_csv, [id_column, tags, "Usage"]).set_index(id_column)
     solution = solution.loc[data.sample_ids(competition)]
+    labels = competition.labels
     _, truth = parse_tags(
-        solution[tags], classes, competition.labels.separator, competition.labels.indices, data.solution_csv
+        solution[tags], classes, separator_of(labels), labels.indices, data.solution_csv, labels.none
     )
-    metric = competition.metric
     parts = {part.lower(): (solution["Usage"] == part).to_numpy() for part in ("Public", "Private")}
     return {
-        part: fbeta(truth[rows], decisions[rows], beta=metric.beta, average=metric.average)
+        part: fbeta(truth[rows], decisions[rows], **competition.metric.settings)
         for part, rows in parts.items()
     }
 
