@@ -237,10 +237,10 @@ class Trainer:
         self._add_to_mean(row["epoch"])
         if self.swa and row["epoch"] == self.n_epochs:
             report(line=line)
-            swa = row["swa"] = self._take_mean(phase, deadline)
-            line = (
-                f"{'mean':>5} {phase.size:>5} {'':>14} {scores_text(swa)} {'':>9}  {clock(swa['seconds']):>5}"
-            )
+            scores = self._take_mean(phase, deadline)
+            row |= {"before_mean": {key: row[key] for key in scores}, **scores}
+            seconds = time.monotonic() - started - row["seconds"]
+            line = f"{'mean':>5} {phase.size:>5} {'':>14} {scores_text(row)} {'':>9}  {clock(seconds):>5}"
         self.history.append(row)
         report(done=self.n_epochs_done * len(steps), total=self.n_epochs * len(steps))
         return line
@@ -272,11 +272,10 @@ class Trainer:
                 self.swa[name].lerp_(newest, 1 / k)
 
     @torch.no_grad()
-    def _take_mean(self, phase: Phase, deadline: float) -> dict[str, Any]:
+    def _take_mean(self, phase: Phase, deadline: float) -> dict[str, float | None]:
         """Put the mean of the last epochs' weights in place of the averaged ones, with the batch norms'
         statistics of one more pass over the training images (Izmailov et al. 2018). Gives its held-out
         scores."""
-        started = time.monotonic()
         model = self.averaged
         model.load_state_dict(self.swa)
         model._compiled_call_impl = None  # it would be compiled again at each step of the pass
@@ -297,8 +296,7 @@ class Trainer:
             for statistic in (norm.running_mean, norm.running_var):
                 assert statistic is not None
                 self.ranks.summed(statistic).div_(self.ranks.size)
-        scores = self._validate(phase, way, deadline)
-        return {**scores, "epochs": self.recipe.swa_epochs, "seconds": time.monotonic() - started}
+        return self._validate(phase, way, deadline)
 
     def _steps(self, phase: Phase, epoch: int) -> list[Step]:
         """The steps of an epoch of the run; its dropout is drawn from now on."""

@@ -133,8 +133,9 @@ def test_the_mean_of_the_last_weights_is_that_of_torch(tmp_path: Path, monkeypat
     assert [line.split()[0] for line in lines] == ["1/3", "2/3", "3/3", "mean"]
     assert [row["epoch"] for row in trainer.history] == [1, 2, 3]
     scores = trainer._validate(phase, way, math.inf)
-    assert {key: trainer.history[-1]["swa"][key] for key in scores} == scores
-    assert scores["valid_loss"] != trainer.history[-1]["valid_loss"]
+    row = trainer.history[-1]
+    assert {key: row[key] for key in scores} == scores  # of the network that is kept
+    assert scores["valid_loss"] != row["before_mean"]["valid_loss"]
 
 
 def test_the_mean_stays_within_the_last_phase(here: Path, fails):
