@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
 from comp.cli import main
-from comp.config import Drawn, load_recipe
+from comp.config import Drawn, load_competition, load_recipe
 from comp.demo import draw
 from comp.duplicates import alike, copies_of, find, fingerprints, grouped, read_groups
 from comp.errors import CompError
@@ -59,7 +59,8 @@ GROUPS = [
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn competition in which some images are copies of others; one copy has other labels."""
     folder = tmp_path_factory.mktemp("planted")
-    draw(Drawn(n_train=90, n_test=60, size=SIZE), folder)
+    drawn = Drawn(n_train=90, n_test=60, size=SIZE)
+    draw(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
     folder = folder / "drawn"
     table = pd.read_csv(folder / "train.csv").set_index("image_name")
     for copy, (source, change) in COPIES.items():

@@ -157,7 +157,7 @@ def test_a_model_is_used_with_the_filter_that_it_was_trained_with(here: Path, fa
     def check(*sets: str) -> None:
         recipe = load_recipe("tiny.toml", sets)
         made = {key: getattr(recipe, key) for key in ("rule", "n_trials", "seed")}
-        made |= {"metric": recipe.competition.metric.model_dump(), "empty": False, "exclusive": []}
+        made |= {"metric": recipe.competition.metric.settings, "empty": False, "exclusive": []}
         made |= {key: stamp[key] for key in ("labels", "folds")}
         decision = {"stamp": made, "thresholds": dict.fromkeys(recipe.competition.labels.classes)}
         check_models(recipe, {0: model_path("tiny", 0)}, decision, here / "decision.json")
