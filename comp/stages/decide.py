@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import average_precision_score
 
 from comp.artifacts import (
     decision_path,
@@ -105,7 +106,7 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
         write_json(path, content)
     none = competition.labels.none or "none"
-    report(decision, chosen, targets, labels.classes, recipe.name, metric, none)
+    report(decision, chosen, probs, targets, labels.classes, recipe.name, metric, none)
 
 
 def run_on_files(
@@ -156,7 +157,7 @@ def run_on_files(
         write_text(answer, decided.to_csv(index=False))
         say(f"decide: {answer}, {len(decided):,} rows of 0/1")
     write_json(target, {**content, "scores": decision.scores, "n_rows": len(targets)})
-    report(decision, chosen, targets, oof.classes, probs, metric, "none")
+    report(decision, chosen, oof.probs, targets, oof.classes, probs, metric, "none")
 
 
 def _position(name: str, classes: tuple[str, ...]) -> int:
@@ -168,6 +169,7 @@ def _position(name: str, classes: tuple[str, ...]) -> int:
 def report(
     decision: Decision,
     chosen: Weighed,
+    probs: np.ndarray,
     targets: np.ndarray,
     classes: tuple[str, ...],
     title: str,
@@ -176,7 +178,11 @@ def report(
 ) -> None:
     """What was decided, by rule and by class; `none` is the name of the answer that nothing is there."""
     among = f", of {len(decision.weighed)}" if len(decision.weighed) > 1 else ""
-    score_text = f"{metric} {decision.scores['cross_fitted']:.4f} cross-fitted"
+    precision = [  # (C,)
+        average_precision_score(true, p) if true.any() else np.nan for true, p in zip(targets.T, probs.T)
+    ]
+    mean_ap = f", mAP {np.nanmean(precision):.4f}" if targets.any() else ""
+    score_text = f"{metric} {decision.scores['cross_fitted']:.4f} cross-fitted{mean_ap}"
     say(f"decide: {title}, {score_text}, by the rule {decision.rule!r}{among}")
     steady = steady_of(decision.weighed)
     header = ["rule", "cross-fitted", "in-sample", f"beats {steady.rule}" if steady else "the best beats it"]
@@ -192,15 +198,16 @@ def report(
     table(header, rows)
     spread = np.std([fitted.thresholds for fitted in chosen.by_fold], axis=0)
     per_class = fbeta_per_class(targets, chosen.decisions, beta=decision.beta)
-    columns = zip(classes, targets.sum(0), chosen.fitted.thresholds, spread, per_class)
+    columns = zip(classes, targets.sum(0), precision, chosen.fitted.thresholds, spread, per_class)
     rows = [
-        [name, f"{n:,}", f"{at:.3f}", f"{off:.3f}", f"{value:.4f}"] for name, n, at, off, value in columns
+        [name, f"{n:,}", f"{ap:.4f}" if n else "", f"{at:.3f}", f"{off:.3f}", f"{value:.4f}"]
+        for name, n, ap, at, off, value in columns
     ]
     bare, answered = (matrix.sum(1, keepdims=True) == 0 for matrix in (targets, chosen.decisions))
     if bare.any():
         (value,) = fbeta_per_class(bare, answered, beta=decision.beta)
-        rows.append([f"({none})", f"{bare.sum():,}", "", "", f"{value:.4f}"])
-    table(["class", "images", "threshold", "± folds", f"F{decision.beta:g}"], rows)
+        rows.append([f"({none})", f"{bare.sum():,}", "", "", "", f"{value:.4f}"])
+    table(["class", "images", "AP", "threshold", "± folds", f"F{decision.beta:g}"], rows)
 
 
 def draw(
