@@ -43,7 +43,7 @@ def loss_of(
     if unknown := [part for part in parts if part not in LOSSES]:
         raise CompError(f"no loss {unknown[0]!r}; there are {', '.join(LOSSES)}, and sums such as bce+fbeta")
     if "groups" in parts and not groups:
-        raise CompError(f'the loss "{name}" needs labels.exclusive in the competition')
+        raise CompError(f'the loss "{name}" needs labels.exclusive or labels.single in the competition')
 
     def element(part: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if part == "fbeta":
