@@ -97,14 +97,18 @@ class Shared:
         self.states = optuna.trial.TrialState
         self.beats: dict[int, tuple[Any, float]] = {}  # by trial: the last sign, and when it was first seen
         with readable(storage):
-            self.study = optuna.create_study(
-                study_name=name,
-                storage=storage_at(storage),
-                load_if_exists=True,
-                direction="maximize",
-                sampler=_by_number(seed),
-                pruner=pruner,
-            )
+            settings: dict[str, Any] = {
+                "study_name": name,
+                "storage": storage_at(storage),
+                "sampler": _by_number(seed),
+                "pruner": pruner,
+            }
+            try:
+                self.study = optuna.create_study(**settings, direction="maximize")
+                self.is_new = True
+            except optuna.exceptions.DuplicatedStudyError:
+                self.study = optuna.load_study(**settings)
+                self.is_new = False
 
     def trials(self, *states: str) -> list[Any]:
         """Optuna's frozen trials in these states, such as "COMPLETE", by number."""
@@ -117,8 +121,9 @@ class Shared:
             trials = self.trials("COMPLETE", "PRUNED", "RUNNING", "WAITING")
             return any(_values(trial) == values for trial in trials)
 
-        if self.study.get_trials(deepcopy=False) and not there():
-            time.sleep(1)  # another process may be about to add it
+        for _ in range(0 if self.is_new else 10):
+            if not there():
+                time.sleep(0.5)  # the process that has made the study may be about to
         if not there():
             self.study.enqueue_trial(values)
 
@@ -243,13 +248,19 @@ def storage_at(place: str) -> Any:
         return _journal(Path(place))
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
+    from sqlalchemy import event
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     waiting = {"connect_args": {"timeout": 60}} if place.startswith("sqlite") else {}
     for attempt in range(3):
         try:
             # an epoch may last longer than a server keeps a connection
-            return RDBStorage(place, engine_kwargs={"pool_pre_ping": True, **waiting})
+            storage = RDBStorage(place, engine_kwargs={"pool_pre_ping": True, **waiting})
+            if place.startswith("sqlite"):  # else two processes can read a trial as free, and both take it
+                event.listen(
+                    storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE")
+                )
+            return storage
         except ImportError as error:
             raise CompError(
                 f"{shown(place)}: its driver is not installed ({error.__cause__ or error}); "

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from comp.artifacts import flat
 from comp.config import Recipe, with_values
 from comp.errors import CompError
 from comp.stamps import READ_BY_TRAINING
@@ -62,7 +62,11 @@ def corners(recipe: Recipe, n_keys: int) -> list[dict[str, Any]]:
 
 
 def value_at(recipe: Recipe, key: str) -> Any:
-    return flat(recipe.model_dump(mode="json"))[key]
+    """What a dotted key holds, also where a table that is written down by its name leaves it out."""
+    value: Any = recipe
+    for part in key.split("."):
+        value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def rounded(recipe: Recipe, params: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def test_what_cannot_be_searched_is_refused_in_one_line(
 
 def test_keys_that_hold_whole_numbers_get_whole_numbers_and_the_table_travels_with_the_recipe(here: Path):
     spaces = (
-        '"phases.0.epochs" = { low = 1, high = 8 }\nmixup = { low = 0, high = 1 }\nloss = ["bce", "focal"]'
+        '"phases.0.epochs" = { low = 1, high = 8 }\nmixup = { low = 0, high = 1 }\nloss = ["bce", "focal"]\n'
+        '"augment.turn" = { low = 0, high = 45 }'
     )
     (here / "tiny.toml").write_text(TINY + f"\n[tune]\n{spaces}\n")
     recipe = load_recipe("tiny.toml")
@@ -72,11 +74,12 @@ def test_keys_that_hold_whole_numbers_get_whole_numbers_and_the_table_travels_wi
         "phases.0.epochs": optuna.distributions.IntDistribution(1, 8),
         "mixup": optuna.distributions.FloatDistribution(0, 1),
         "loss": optuna.distributions.CategoricalDistribution(("bce", "focal")),
+        "augment.turn": optuna.distributions.FloatDistribution(0, 45),
     }
     (here / "again.toml").write_text(toml_text(recipe))
     assert load_recipe("again.toml") == recipe
-    set_by_hand = load_recipe("tiny.toml", ["phases.0.epochs=3", "loss=focal"])
-    assert with_values(recipe, {"phases.0.epochs": 3, "loss": "focal"}) == set_by_hand
+    set_by_hand = load_recipe("tiny.toml", ["phases.0.epochs=3", "loss=focal", "augment.turn=9"])
+    assert with_values(recipe, {"phases.0.epochs": 3, "loss": "focal", "augment.turn": 9}) == set_by_hand
 
 
 # --- how trials are compared
@@ -234,7 +237,7 @@ def test_processes_share_a_study_and_the_trial_of_one_that_is_killed_goes_on_in_
         assert number not in done
     finally:
         slow.send_signal(signal.SIGKILL)
-    done += map(int, quick.communicate(timeout=60)[0].split())
+    done += map(int, quick.communicate(timeout=300)[0].split())
     assert quick.returncode == 0
     found = trials(storage)
     assert [trial.number for trial in found if trial.state.name == "COMPLETE"] == sorted(done)
@@ -244,6 +247,20 @@ def test_processes_share_a_study_and_the_trial_of_one_that_is_killed_goes_on_in_
     assert lost.state.name == "FAIL"
     assert again.params == lost.params
     assert again.user_attrs["folder"] == lost.user_attrs["folder"]
+
+
+def test_no_two_take_one_trial_out_of_an_sqlite_database(here: Path):
+    url = "sqlite:///shared.db"
+    study = optuna.create_study(study_name="toy", storage=storage_at(url))
+    for x in range(18):
+        study.enqueue_trial({"x": x})
+
+    def take(_: int) -> list[int]:
+        mine = optuna.load_study(study_name="toy", storage=storage_at(url))
+        return [mine.ask().number for _ in range(6)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(sum(pool.map(take, range(3)), [])) == list(range(18))
 
 
 def test_a_trial_of_another_machine_is_lost_once_it_gives_no_sign_of_life(
