@@ -155,16 +155,14 @@ def test_a_search_begins_with_the_recipe_prunes_a_rate_that_learns_nothing_and_g
 def test_a_search_that_was_stopped_in_a_trial_ends_as_one_that_was_not(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    (here / "tiny.toml").write_text(SHORT + SPACE)
+    (here / "tiny.toml").write_text("swa_epochs = 1\n" + SHORT + SPACE)
     for stage in ("download", "folds"):
         assert main([stage, "tiny.toml"]) == 0
     assert tune("--trials", "1", "--storage", "sqlite:///whole.db") == 0
-    n_checks = 0
 
     def stop_in_the_second_fold(deadline: float, done: str) -> None:
-        nonlocal n_checks
-        n_checks += 1
-        check_time(0.0 if n_checks == 11 else deadline, done)
+        begun = list(Path("stopped").glob("tiny/tune/*/fold1/last.pt"))
+        check_time(0.0 if begun else deadline, done)
 
     monkeypatch.setenv("COMP_RUNS", "stopped")
     with monkeypatch.context() as patch:
@@ -179,6 +177,9 @@ def test_a_search_that_was_stopped_in_a_trial_ends_as_one_that_was_not(
     (whole,), (stopped, ended) = (trials(f"sqlite:///{name}.db") for name in ("whole", "stopped"))
     assert (stopped.state.name, ended.state.name) == ("FAIL", "COMPLETE")
     assert ended.value == whole.value
+    ends = [json.loads(path.read_text().splitlines()[-1]) for path in logs]
+    assert ended.value == np.mean([row["mAP"] for row in ends])
+    assert ended.value != np.mean([row["before_mean"]["mAP"] for row in ends])
     assert ended.intermediate_values == whole.intermediate_values
 
 
