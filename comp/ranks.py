@@ -1,6 +1,7 @@
 """Data-parallel training within one job, as `torchrun` starts it: every rank works on its share of each
 batch, and the gradient is that of the whole batch. Rank 0 alone writes files and reports."""
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -42,13 +43,14 @@ class Ranks:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
+        if not torch.distributed.is_initialized():  # once a process: another group would never be complete
+            torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
+            atexit.register(torch.distributed.destroy_process_group)
         with contextlib.ExitStack() as stack:
             if not ranks.is_first:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield ranks
-        torch.distributed.destroy_process_group()
 
     def place(self) -> Device:
         """This rank's GPU, or its share of the cores."""
