@@ -123,8 +123,8 @@ def inferred_path(recipe: str, fold: int) -> Path:
     return fold_dir(recipe, fold) / "infer.npz"
 
 
-def find_lr_path(recipe: str) -> Path:
-    return run_dir(recipe) / "find-lr.json"
+def find_lr_path(recipe: str, phase: int) -> Path:
+    return run_dir(recipe) / f"find-lr-{phase}.json"
 
 
 def study_path(recipe: str) -> Path:

@@ -77,8 +77,8 @@ DETAILS = {
     "the way, it is looked for there first.",
     "find-lr": "Trains for some steps in memory, on the batches of one fold and phase and from the weights "
     "that training starts with, at rates that grow until the loss is lost (Smith 2017). Suggests the rate at "
-    "which the smoothed loss falls fastest; writes runs/<recipe>/find-lr.png and find-lr.json. A run's "
-    "weights are not touched.",
+    "which the smoothed loss falls fastest; writes runs/<recipe>/find-lr-<phase>.png and .json. A "
+    "run's weights are not touched.",
     "tune": "Trains trials with what Optuna proposes for the keys of the recipe's [tune] table, such as "
     '"phases.0.lr" = { low = 1e-4, high = 1e-2, log = true } or augment = ["dihedral", "satellite"], and the '
     "recipe's own first; the score is the held-out mAP after the last epoch. What falls behind is pruned. "

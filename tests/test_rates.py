@@ -13,9 +13,11 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from comp import model as models
 from comp.cli import main
+from comp.config import load_recipe
 from comp.errors import CompError
 from comp.range_test import lost, read
 from comp.schedule import rate
+from comp.stages.find_lr import show
 from tests.test_speed import trainer_of
 
 
@@ -195,7 +197,7 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     folder = here / "runs" / "tiny"
 
     def of_the_run() -> dict[str, str]:
-        files = [path for path in folder.rglob("*") if path.is_file() and path.name[:8] != "find-lr."]
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name[:8] != "find-lr-"]
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     before = of_the_run()
@@ -203,19 +205,23 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     capsys.readouterr()
     assert main(command) == 0
     assert before and of_the_run() == before
-    content = json.loads((folder / "find-lr.json").read_text())
+    content = json.loads((folder / "find-lr-1.json").read_text())
     rates, smooth = content["rates"], content["smooth"]
     k = rates.index(content["suggested"])
     assert 1e-6 < content["suggested"] < content["lowest"] <= 1
     assert smooth[k - 1] > smooth[k] > smooth[k + 1]
     assert np.argmin(smooth) == rates.index(content["lowest"])
-    assert (folder / "find-lr.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "find-lr-1.png").read_bytes().startswith(b"\x89PNG")
     lr = content["suggested"]
     printed = capsys.readouterr().out
     assert f"--set phases.1.lr={lr:.1e} --set phases.1.body_lr={float(f'{lr:.1e}') / 2:.1e}" in printed
     assert main([*command, "--set", "phases.0.epochs=4"]) == 0  # which it does not read
     assert "tiny done already" in capsys.readouterr().out
-    other = fails("find-lr", "tiny.toml", "--steps", "60")
-    assert "phase = 1, not 0 (and 2 more); --force replaces it" in other
+    other = fails("find-lr", "tiny.toml", "--phase", "1", *body)
+    assert "find-lr-1.json was made with steps = 60, not 150; --force replaces it" in other
+    show(load_recipe("tiny.toml"), content | {"suggested": rates[0]}, Path("curve.png"))
+    printed = capsys.readouterr().out
+    assert "in the recipe  3.0e-03" in printed and "that is an end of --rates" in printed
+    assert "lowest / 10" in printed and "nan" not in printed
     assert "the recipe has phases 0 to 1" in fails("find-lr", "tiny.toml", "--phase", "2")
     assert "--rates 1,0.1: the lowest and the highest" in fails("find-lr", "tiny.toml", "--rates", "1,0.1")

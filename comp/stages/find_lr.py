@@ -1,6 +1,6 @@
 """find-lr: how high a learning rate may be.
 
-Reads images, labels and folds; writes runs/<recipe>/find-lr.png, and find-lr.json last. Trains a network in
+Reads images, labels and folds; writes runs/<recipe>/find-lr-<phase>.png, and .json last. Trains a network in
 memory for some steps, with the batches, augmentation and loss of a phase and a rate that grows; the run's own
 weights are neither read nor written.
 """
@@ -46,10 +46,10 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
         "steps": steps,
         **train_stamp(only, labels, fold_of, data.stamp, fold, extras),
     }
-    path = find_lr_path(recipe.name)
+    path = find_lr_path(recipe.name, phase)
     if is_done(path, stamp, force=force):
         say(f"find-lr: {recipe.name} done already")
-        show(recipe, read_json(path))
+        show(recipe, read_json(path), path.with_suffix(".png"))
         return
     caches = prepared(recipe, data, labels, extras, NEVER, test=False)
     labels, fold_of = joined(labels, fold_of, extras)
@@ -82,7 +82,7 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
     }
     draw(recipe, content, path.with_suffix(".png"))
     write_json(path, content)
-    show(recipe, content)
+    show(recipe, content, path.with_suffix(".png"))
 
 
 def rates_between(text: str, steps: int) -> np.ndarray:
@@ -121,24 +121,27 @@ def places(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def show(recipe: Recipe, content: dict[str, Any]) -> None:
+def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
     number, suggested = content["phase"], float(f"{content['suggested']:.1e}")
     phase = recipe.phases[number]
-    rates, smooth = np.array(content["rates"]), content["smooth"]
+    rates, smooth = np.array(content["rates"]), np.array(content["smooth"])
     shown = places(recipe, content) | {"lowest": content["lowest"]}
     where = f"phase {number} at {phase.size} px, fold {content['fold']}"
     say(f"find-lr: {recipe.name}, {where}, {len(rates)} steps")
+    losses = {
+        name: f"{np.interp(np.log(lr), np.log(rates), smooth):.4f}" if rates[0] <= lr <= rates[-1] else "-"
+        for name, lr in shown.items()
+    }
     table(
         ["where", "rate", "loss"],
-        [
-            [name, f"{lr:.1e}", f"{np.interp(np.log(lr), np.log(rates), smooth, np.nan, np.nan):.4f}"]
-            for name, lr in sorted(shown.items(), key=lambda item: item[1])
-        ],
+        [[name, f"{lr:.1e}", losses[name]] for name, lr in sorted(shown.items(), key=lambda item: item[1])],
     )
     settings = f"--set phases.{number}.lr={suggested:.1e}"
     if phase.body_lr:
         settings += f" --set phases.{number}.body_lr={suggested * phase.body_lr / phase.lr:.1e}"
-    say(f"find-lr: {settings}; the curve: {find_lr_path(recipe.name).with_suffix('.png')}")
+    say(f"find-lr: {settings}; the curve: {picture}")
+    if content["suggested"] in (rates[0], rates[-1]):
+        say("find-lr: that is an end of --rates, beyond which the loss may fall faster; widen them")
 
 
 def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
