@@ -345,7 +345,8 @@ class Space(Strict):
 
 
 class Recipe(Strict):
-    """One experiment. Only what differs from what it extends is written down."""
+    """One experiment. Only what differs from what it extends is written down, also of the competition: a
+    table [competition] without a name changes the one of the recipe that is extended."""
 
     name: str = Field(pattern=NAME_PATTERN)
     competition: Competition
@@ -391,7 +392,8 @@ class Recipe(Strict):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # torch.compile: minutes at the start, faster steps after
     gradient_checkpointing: bool = False  # less memory for large inputs, steps a third slower
-    views: Texts = ("d4",)  # test-time views by name; d4: the 8 of the square, crops: the whole and 5 crops
+    # test-time views by name; d4: the 8 of the square, crops: the whole and 5 crops
+    views: Texts = Field(("d4",), min_length=1)
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
@@ -574,7 +576,15 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise CompError(f"{path}: extends is {parent!r}; one recipe's name or file is expected")
     base = _read_extended(_find(parent, "recipes", path.parent), (*seen, path.resolve()))
     base.pop("name", None)
+    own = content.get("competition")
+    if isinstance(own, dict) and "name" not in own and isinstance(base.get("competition"), str):
+        base["competition"] = _written(base["competition"])  # what differs from it
     return _merged(base, content)
+
+
+def _written(competition: str) -> dict[str, Any]:
+    """What a competition's file says, without what follows from it: that may change with what it says."""
+    return load_competition(competition).model_dump(mode="json", exclude_unset=True)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -602,7 +612,7 @@ def _apply(override: str, content: dict[str, Any], option: str = "--set") -> Non
     *parents, last = dotted.strip().split(".")
     place: Any = content
     if parents and parents[0] == "competition" and isinstance(content["competition"], str):
-        content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
+        content["competition"] = _written(content["competition"])
     if parents and parents[0] == "augment":
         content["augment"] = _as_table(content.get("augment", {}))
     if parents and parents[0] == "phases" and "phases" not in content:

@@ -51,6 +51,21 @@ def test_paths_in_a_recipe_are_relative_to_it(here: Path):
     assert (recipe.competition.name, recipe.weights) == ("data", "deep/w")
 
 
+def test_a_recipe_may_change_the_competition_of_what_it_extends(here: Path):
+    (here / "mine.toml").write_text('extends = "demo"\n[competition.drawn]\nn_train = 90')
+    mine, demo = load_recipe("mine.toml").competition, load_recipe("demo").competition
+    assert mine.drawn and demo.drawn
+    assert mine == demo.model_copy(update={"drawn": demo.drawn.model_copy(update={"n_train": 90})})
+    assert mine == load_recipe("demo", ["competition.drawn.n_train=90"]).competition
+
+
+def test_what_follows_from_a_key_of_the_competition_follows_from_one_that_is_changed(here: Path):
+    (here / "data.toml").write_text(MINIMAL)
+    recipe = load_recipe("data.toml", ["competition.labels.single=true"])
+    assert (str(recipe.competition.metric), recipe.loss) == ("accuracy", "groups")
+    assert load_recipe("data.toml", ["competition.labels.none='nothing'"]).competition.labels.empty
+
+
 @pytest.mark.parametrize(
     ("text", "sets", "message"),
     [
@@ -65,6 +80,7 @@ def test_paths_in_a_recipe_are_relative_to_it(here: Path):
         ('extends = "demo"', ["name=../x"], "'name'"),
         ('extends = "dmo"', [], "did you mean 'demo'?"),
         ('extends = "bad.toml"', [], "extends itself"),
+        ('extends = "demo"', ["views=[]"], "'views': tuple should have at least 1 item"),
         ("seed = 1", [], "no competition"),
         ("seed = ", [], "is not TOML"),
         (MINIMAL.replace("{id}", "x"), [], "lacks {id}"),
