@@ -116,15 +116,8 @@ class Fitter:
 
     def fit(self, rule: str, held: frozenset = frozenset()) -> Fitted:
         """The rule, fitted to all rows but those of the folds `held`."""
+        check_rule(rule, single=self.single, grouped=bool(self.groups))
         base, *extras = rule.split("+")
-        if self.single and rule not in OF_ONE:
-            raise CompError(
-                f"no rule {rule!r} where each image has exactly one label; there are {', '.join(OF_ONE)}"
-            )
-        if not self.single and (base not in RULES or not set(extras) <= set(EXTRAS)):
-            raise CompError(
-                f"no rule {rule!r}; there are {', '.join(RULES)}, each with +{' or +'.join(EXTRAS)} if wanted"
-            )
         if (rule, held) not in self.known:
             self.known[rule, held] = self._over(rule, held) if extras else self._base(base, held)
         return self.known[rule, held]
@@ -134,11 +127,7 @@ class Fitter:
         before, _, extra = rule.rpartition("+")
         fitted = self.fit(before, held)
         if extra == "exclusive":
-            if not self.groups:
-                raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
             return fitted.over(groups=self.groups)
-        if extra == "temperature" and not fitted.expected:
-            raise CompError(f"the rule {rule!r} has thresholds; a temperature suits 'expected'")
         rows, parts = self._inner(held)
         if len(parts) < 2 or len(self.names) < 3:  # what can't be searched without a fold isn't with it
             return fitted
@@ -266,6 +255,24 @@ class Fitter:
             value, starts, n_trials=self.n_trials, seed=self.seed, storage=self.storage,
             name=f"{self.name} {name}".strip(),
         )  # fmt: skip
+
+
+def check_rule(rule: str, *, single: bool, grouped: bool) -> None:
+    """Raise CompError unless the rule is known, and suits images of exactly one label (`single`) or labels of
+    which some exclude each other (`grouped`)."""
+    base, *extras = rule.split("+")
+    if single and rule not in OF_ONE:
+        raise CompError(
+            f"no rule {rule!r} where each image has exactly one label; there are {', '.join(OF_ONE)}"
+        )
+    if not single and (base not in RULES or not set(extras) <= set(EXTRAS)):
+        raise CompError(
+            f"no rule {rule!r}; there are {', '.join(RULES)}, each with +{' or +'.join(EXTRAS)} if wanted"
+        )
+    if "exclusive" in extras and not grouped:
+        raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
+    if "temperature" in extras and base != "expected":
+        raise CompError(f"the rule {rule!r} has thresholds; a temperature suits 'expected'")
 
 
 def is_single(targets: np.ndarray, groups: Groups) -> bool:

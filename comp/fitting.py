@@ -19,9 +19,11 @@ from comp.artifacts import (
     training_files,
     write_json,
 )
+from comp.augment import view_names
 from comp.budget import NEVER
 from comp.config import Recipe
 from comp.console import say
+from comp.decisions import check_rule, is_single
 from comp.errors import CompError, TimeIsUp
 from comp.extras import Extra
 from comp.images import cached
@@ -44,6 +46,7 @@ def prepared(
 ) -> dict[int, tuple[Path, ...]]:
     """What `resized` gives, once it is known that the recipe can be trained."""
     check_steps(recipe, labels, n_ranks)
+    check_later(recipe, labels)
     check_network(recipe)
     return resized(recipe, data, labels, extras, deadline, test=test)
 
@@ -58,6 +61,14 @@ def check_steps(recipe: Recipe, labels: Labels, n_ranks: int = 1) -> None:
                 "images or more"
             )
         loss_of(phase.loss or recipe.loss, groups=groups_of(recipe.competition.labels, labels.classes))
+
+
+def check_later(recipe: Recipe, labels: Labels) -> None:
+    """Raise CompError where what `predict` and `decide` read, hours from now, is not known."""
+    view_names(recipe.views)
+    groups = groups_of(recipe.competition.labels, labels.classes)
+    if recipe.rule != "auto":
+        check_rule(recipe.rule, single=is_single(labels.targets, groups), grouped=bool(groups))
 
 
 def check_network(recipe: Recipe) -> None:

@@ -190,6 +190,24 @@ def test_a_model_of_other_settings_and_a_decision_for_other_predictions(ready: P
     assert "was made for other predictions" in fails("submit", "tiny.toml", *more)
 
 
+def test_what_later_stages_read_is_checked_before_training(ready: Path, fails):
+    for key, message in (
+        ("views=['d5']", "unknown view 'd5'; there are d4, flips, crops, identity"),
+        ("rule=exakt", "no rule 'exakt'; there are 0.5, 0.2, global"),
+        ("rule=drawn+exclusive", "needs groups of labels that exclude each other"),
+        ("rule=drawn+temperature", "a temperature suits 'expected'"),
+    ):
+        assert message in fails("train", "tiny.toml", "--set", key)
+    assert runs_of(ready) == []
+
+
+def test_training_that_kept_nothing_is_begun_again_with_other_settings(ready: Path, fails):
+    short = ["--folds", "0", "--set"]
+    lost = "phases=[{size = 16, epochs = 1, lr = 1e30}]"
+    assert "set precision" in fails("train", "tiny.toml", *short, lost, "--set", "clip_norm=1e30")
+    assert main(["train", "tiny.toml", *short, "phases=[{size = 16, epochs = 1}]"]) == 0
+
+
 def test_folds_that_do_not_exist(here: Path, fails):
     assert "--folds 7: numbers from 0 to 1" in fails("train", "tiny.toml", "--folds", "7")
 

@@ -7,7 +7,15 @@ model.safetensors last.
 from pathlib import Path
 
 from comp import model as models
-from comp.artifacts import cache_dir, is_done, model_path, replacing, started_path, training_files
+from comp.artifacts import (
+    cache_dir,
+    checkpoint_path,
+    is_done,
+    model_path,
+    replacing,
+    started_path,
+    training_files,
+)
 from comp.budget import deadline_in
 from comp.cluster import run_on_ray
 from comp.config import Recipe
@@ -36,7 +44,8 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
     stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]) for fold in folds}
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
     for fold in todo:  # what is half trained isn't replaced silently either
-        is_done(started_path(recipe.name, fold), stamps[fold], force=force)
+        if checkpoint_path(recipe.name, fold).exists():
+            is_done(started_path(recipe.name, fold), stamps[fold], force=force)
     if finished := sorted(set(folds) - set(todo)):
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
     if not todo:
