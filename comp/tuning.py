@@ -32,7 +32,7 @@ def distributions(recipe: Recipe) -> dict[str, Any]:
             with_values(recipe, {key: end})
         if key.split(".")[0] not in TUNABLE:
             known = ", ".join(sorted(TUNABLE))
-            raise CompError(f"[tune]: {key!r} changes nothing that is trained; known are {known}")
+            raise CompError(f"[tune]: {key!r} is no key of training that can be searched; those are {known}")
         own = value_at(recipe, key)
         if space.low is None or space.high is None:
             found[key] = CategoricalDistribution(space.choices)

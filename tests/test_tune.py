@@ -49,7 +49,7 @@ SHORT = TINY[: TINY.index("[[phases]]")] + "[[phases]]\nsize = 16\nepochs = 2\nl
         ('augment = ["dihedral", "rotation"]', "unknown augmentation 'rotation'"),
         ('"phases.7.lr" = { low = 1e-4, high = 1e-2 }', "there is no 'phases.7.lr' (a list of 2"),
         ('"phases.0.epochs" = { low = 0.5, high = 2 }', "'phases.0.epochs': input should be a valid integer"),
-        ("seed = [42, 43]", "'seed' changes nothing that is trained"),
+        ("seed = [42, 43]", "'seed' is no key of training that can be searched"),
         (
             '"phases.1.batch_size" = [16, 4]\n"phases.1.accumulate" = { low = 1, high = 4 }',
             "accumulate = 4 leaves parts of less than 2 images",

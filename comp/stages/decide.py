@@ -248,7 +248,8 @@ def draw(
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
     figure.suptitle(
-        f"F{decision.beta:g} of each label alone against its threshold: the one chosen, those of the folds",
+        f"F{decision.beta:g} of each label (number of images) alone against its threshold; "
+        "thick: the threshold chosen, thin: those fitted without a fold",
         fontsize=9,
     )
     with replacing(path) as temporary:

@@ -260,12 +260,18 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
     panels = figure.subplots(-(-n_panels // n_columns), n_columns, squeeze=False, sharey=True).ravel()
     for panel, key in zip(panels, [None, *study.space]):
         space: Any = study.space[key] if key else None
-        for state, marker, color in (("COMPLETE", "o", "tab:blue"), ("PRUNED", "x", "tab:gray")):
+        for state, marker, color, label in (
+            ("COMPLETE", "o", "tab:blue", "complete"),
+            ("PRUNED", "x", "tab:gray", "pruned, at its last score"),
+        ):
             mine = [trial for trial in ended if trial.state.name == state]
             x = [trial.params[key] if key else trial.number for trial in mine]
             if hasattr(space, "choices"):
                 x = [str(value) for value in x]
-            panel.scatter(x, [trial.value for trial in mine], marker=marker, color=color, s=22)
+            panel.scatter(
+                x, [trial.value for trial in mine], marker=marker, color=color, s=22, clip_on=False, zorder=3,
+                label=label if mine else None,
+            )  # fmt: skip
         if hasattr(space, "log"):
             panel.set_xscale("log" if space.log else "linear")
             panel.set_xlim(space.low, space.high)
