@@ -83,6 +83,18 @@ class LabelTable(Strict):
         return self
 
 
+def _check_templates(templates: tuple[str, ...], channels: tuple[str, ...]) -> None:
+    for template in templates:
+        if "{id}" not in template:
+            raise ValueError(f"image template {template!r} lacks {{id}}")
+        if wrong := sorted({p[1] for p in Formatter().parse(template) if p[1]} - {"id", "channel"}):
+            raise ValueError(
+                f"image template {template!r} holds {{{wrong[0]}}}; {{id}} and {{channel}} are known"
+            )
+        if bool(channels) != ("{channel}" in template):
+            raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
+
+
 class Images(Strict):
     """Where the images are. A template holds {id}, and {channel} where every channel is a file of its own."""
 
@@ -92,15 +104,7 @@ class Images(Strict):
 
     @model_validator(mode="after")
     def _templates_hold_what_they_must(self) -> "Images":
-        for template in (*self.train, *self.test):
-            if "{id}" not in template:
-                raise ValueError(f"image template {template!r} lacks {{id}}")
-            if wrong := sorted({p[1] for p in Formatter().parse(template) if p[1]} - {"id", "channel"}):
-                raise ValueError(
-                    f"image template {template!r} holds {{{wrong[0]}}}; {{id}} and {{channel}} are known"
-                )
-            if bool(self.channels) != ("{channel}" in template):
-                raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
+        _check_templates((*self.train, *self.test), self.channels)
         return self
 
 
@@ -406,6 +410,18 @@ class Recipe(Strict):
                 f"filter = {self.filter!r} is for RGB images; those of {self.competition.name} have the "
                 f"channels {', '.join(self.competition.images.channels)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _another_run_labels(self) -> "Recipe":
+        if self.pseudo and self.pseudo.run == self.name:
+            raise ValueError("pseudo names the recipe itself; give this one another name than its teacher's")
+        return self
+
+    @model_validator(mode="after")
+    def _external_images_are_as_the_competitions(self) -> "Recipe":
+        for external in self.external:
+            _check_templates(external.images, self.competition.images.channels)
         return self
 
     @model_validator(mode="after")
