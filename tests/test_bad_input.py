@@ -184,6 +184,8 @@ def test_a_model_of_other_settings_and_a_decision_for_other_predictions(ready: P
     for stage in ("train", "predict", "blend", "decide", "submit"):
         assert main([stage, "tiny.toml", *short]) == 0
     assert "was trained with phases.0.lr = 0.001, not 0.003" in fails("predict", "tiny.toml", "--folds", "0")
+    metric = "competition.metric.beta=1"
+    assert "is for samples F2, not samples F1" in fails("submit", "tiny.toml", *short, "--set", metric)
     more = [*short, "--set", "views=['identity']", "--force"]
     for stage in ("predict", "blend"):
         assert main([stage, "tiny.toml", *more]) == 0

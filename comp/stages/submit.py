@@ -59,6 +59,11 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
         raise CompError(
             f"{decision_path(recipe.name)} was made for other predictions; run `comp blend` and `comp decide`"
         )
+    if decision["metric"] != str(competition.metric):
+        raise CompError(
+            f"{decision_path(recipe.name)} is for {decision['metric']}, not {competition.metric}; give both "
+            "stages the same settings, or run `comp decide --force`"
+        )
     classes = tuple(decision["thresholds"])
     sample_ids, none = data.sample_ids(competition), competition.labels.none
     stamp = {
