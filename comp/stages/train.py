@@ -11,6 +11,7 @@ from comp.artifacts import (
     cache_dir,
     checkpoint_path,
     is_done,
+    log_path,
     model_path,
     replacing,
     started_path,
@@ -44,7 +45,8 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
     stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]) for fold in folds}
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
     for fold in todo:  # what is half trained isn't replaced silently either
-        if checkpoint_path(recipe.name, fold).exists():
+        kept = checkpoint_path(recipe.name, fold), log_path(recipe.name, fold)
+        if any(path.exists() and path.stat().st_size for path in kept):
             is_done(started_path(recipe.name, fold), stamps[fold], force=force)
     if finished := sorted(set(folds) - set(todo)):
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
