@@ -16,6 +16,7 @@ GPU_WORK = {
     "batches",
     "losses",
     "model",
+    "heatmaps",
     "parallel",
     "inference",
     "train",
