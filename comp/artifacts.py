@@ -119,6 +119,10 @@ def decision_path(recipe: str) -> Path:
     return run_dir(recipe) / "decision.json"
 
 
+def explanation_path(recipe: str, image: str) -> Path:
+    return run_dir(recipe) / f"explain-{image.replace('/', '-')}.png"
+
+
 def inferred_path(recipe: str, fold: int) -> Path:
     return fold_dir(recipe, fold) / "infer.npz"
 

@@ -26,6 +26,7 @@ OTHERS = {
     "find-lr": "try rising learning rates for some steps, and suggest one",
     "tune": "search values of a recipe's keys, on one machine or on several",
     "infer": "test images to a submission with finished models, without training data",
+    "explain": "labels, probabilities and heat maps of single images, as a picture",
     "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
     "bench": "time what this machine makes of it, and measure what tricks are worth",
@@ -88,6 +89,11 @@ DETAILS = {
     "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and the "
     "test images, which may be others than those that the models were made with. The folds' mean, decided "
     "and checked, becomes a CSV.",
+    "explain": "For any image on disk: the mean of the finished networks runs/<recipe>/fold<k>/, over the "
+    "recipe's test-time views, decided by decision.json, and for the labels that are given, or nearly so, "
+    "where in the image the evidence for them lies (Grad-CAM). A training image is explained by the network "
+    "that held it out, with its true labels. Where each channel is a file, the path of one finds the others. "
+    "Writes runs/<recipe>/explain-<image>.png, a row an image; no training data is needed.",
     "kernel": "build writes runs/<recipe>/kernel-<kind>/ without running anything: kernel/ (one script that "
     "carries the package and the recipe, and kernel-metadata.json), and the dataset folders weights/ and "
     "wheels/. train runs all stages and goes on from an earlier version's output; infer makes "
@@ -198,7 +204,18 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all; of find-lr, the first)"},
     ),
     "--force": (
-        ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "find-lr", "infer"),
+        (
+            "download",
+            "duplicates",
+            "folds",
+            "train",
+            "predict",
+            "blend",
+            "decide",
+            "find-lr",
+            "infer",
+            "explain",
+        ),
         {"action": "store_true", "help": "replace output that was made with other settings or inputs"},
     ),
     "--phase": (
@@ -233,8 +250,12 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--to": (
-        ("infer",),
-        {"metavar": "FILE", "help": "the CSV to write (default: submission.csv)"},
+        ("infer", "explain"),
+        {
+            "metavar": "FILE",
+            "help": "what to write: the CSV (default: submission.csv), or the picture "
+            "(default: runs/<recipe>/explain-<first image>.png)",
+        },
     ),
     "--kind": (
         ("kernel",),
@@ -308,6 +329,8 @@ def parser() -> argparse.ArgumentParser:
         )
         if name == "blend":
             stage.add_argument("others", metavar="RECIPE", nargs="*", help="further recipes to blend with it")
+        if name == "explain":
+            stage.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
         for option, arguments in TABLES.items() if name == "decide" else ():
             stage.add_argument(option, **arguments)
         for option, (readers, arguments) in OPTIONS.items():
@@ -395,7 +418,7 @@ def _run(given: argparse.Namespace) -> None:
     options = {
         **vars(given),
         "folds": _folds(given.folds, recipe.n_networks),
-        "to": given.to or "submission.csv",
+        "to": given.to or ("submission.csv" if given.stage == "infer" else None),
         "budget": None if given.budget is None else parse_budget(given.budget),
     }
     wanted = {
@@ -407,6 +430,8 @@ def _run(given: argparse.Namespace) -> None:
         wanted["action"] = given.action
     if given.stage == "blend":
         wanted["others"] = given.others
+    if given.stage == "explain":
+        wanted["images"] = given.images
     run = importlib.import_module(f"comp.stages.{given.stage.replace('-', '_')}").run
     if given.stage not in ("train", "predict") or not recipe.members:
         run(recipe, **wanted)

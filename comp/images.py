@@ -147,6 +147,13 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(image, (size, size), interpolation=how).reshape(size, size, -1)
 
 
+def as_cached(paths: Sequence[Path], size: int, *, joined: bool, finest: int, filter: str) -> np.ndarray:
+    """(side, side, channels) uint8: one image as the cache of its set holds it for `size` (pixels)."""
+    image = decode(paths, joined=joined, finest=finest)
+    native = max(image.shape[:2])
+    return resize(_filtered(filter, min(finest, native))(image), min(size, native))
+
+
 def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool]:
     """(the longest side in pixels, whether there are JPEGs) of some images spread over the set."""
     sides, formats = [0], set()

@@ -1,5 +1,5 @@
 """Probabilities of a set of images by one finished model, averaged over test-time views; stopped anywhere, it
-goes on from there."""
+goes on from there. Or of a single image."""
 
 import time
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from comp import model as models
 from comp.artifacts import GrowingArray, plain, prediction_files, read_stamp
@@ -17,6 +18,19 @@ from comp.config import Recipe
 from comp.errors import CompError
 from comp.parallel import Device, Report
 from comp.predictions import Predictions, save
+
+
+def predict_image(
+    recipe: Recipe, model: nn.Module, spec: models.ModelSpec, image: np.ndarray, place: torch.device
+) -> np.ndarray:
+    """(C,) probabilities of one image (side, side, channels) uint8, averaged over the recipe's views."""
+    model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    prepare = models.Input(spec.mean, spec.std, spec.size).to(place)
+    dtype = models.precision_of(recipe.precision, place, model)
+    views = [VIEWS[view] for view in view_names(recipe.views)]
+    with torch.inference_mode(), models.autocast(place, dtype):
+        x = prepare(torch.from_numpy(image[None]).to(place))
+        return models.of_views(model, x, views, spec.groups)[0].cpu().numpy()
 
 
 def predict_set(

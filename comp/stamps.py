@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from comp.artifacts import difference, digest, plain, read_safetensors_metadata, read_stamp
+from comp.artifacts import (
+    decision_path,
+    difference,
+    digest,
+    model_path,
+    plain,
+    read_json,
+    read_safetensors_metadata,
+    read_stamp,
+)
 from comp.config import Recipe
-from comp.errors import CompError
+from comp.errors import CompError, some
 from comp.extras import Extra
 from comp.labels import Labels
 from comp.weights import weights_digest
@@ -60,6 +69,20 @@ def read_by_training(recipe: Recipe) -> dict[str, Any]:
         if phase["warm_up"] is None:
             del phase["warm_up"]
     return content
+
+
+def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
+    """decision.json, once it and the folds' models were found to be of this recipe and of each other."""
+    path = decision_path(recipe.name)
+    models = {fold: model_path(recipe.name, fold) for fold in folds}
+    if absent := [place for place in (path, *models.values()) if not place.exists()]:
+        raise CompError(
+            f"not there: {some(absent)}; run `comp train`, `predict`, `blend` and `decide` first, "
+            "or name the folds that are there with --folds"
+        )
+    decision = read_json(path)
+    check_models(recipe, models, decision, path)
+    return decision
 
 
 def check_models(

@@ -13,7 +13,6 @@ import numpy as np
 from comp.artifacts import (
     cache_dir,
     data_dir,
-    decision_path,
     digest,
     inferred_path,
     is_done,
@@ -21,7 +20,6 @@ from comp.artifacts import (
     manifest_path,
     model_path,
     mounted,
-    read_json,
     read_stamp,
     write_text,
 )
@@ -29,7 +27,7 @@ from comp.augment import view_names
 from comp.budget import deadline_in
 from comp.config import Competition, Recipe
 from comp.console import say
-from comp.errors import CompError, some
+from comp.errors import CompError
 from comp.finder import Finder
 from comp.images import ImageSet, cached, find_images
 from comp.inference import predict_set
@@ -37,7 +35,7 @@ from comp.manifest import read_sample_ids
 from comp.parallel import devices, run_jobs
 from comp.predictions import aligned, load
 from comp.rules import Fitted
-from comp.stamps import check_models
+from comp.stamps import read_decision
 from comp.submissions import check_submission, submission_text
 
 
@@ -95,20 +93,6 @@ def run(
         return
     write_text(target, text)
     say(f"infer: {target}, {len(images.ids):,} rows, {decisions.sum(1).mean():.2f} labels a row")
-
-
-def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
-    """decision.json, once it and the folds' models were found to be of this recipe and of each other."""
-    path = decision_path(recipe.name)
-    models = {fold: model_path(recipe.name, fold) for fold in folds}
-    if absent := [place for place in (path, *models.values()) if not place.exists()]:
-        raise CompError(
-            f"not there: {some(absent)}; run `comp train`, `predict`, `blend` and `decide` first, "
-            "or name the folds that are there with --folds"
-        )
-    decision = read_json(path)
-    check_models(recipe, models, decision, path)
-    return decision
 
 
 def find_test(

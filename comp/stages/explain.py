@@ -1,0 +1,342 @@
+"""explain: labels, probabilities and heat maps of single images, whichever they are.
+
+Reads runs/<recipe>/fold<k>/model.safetensors, decision.json and the images, and where they are at hand labels
+and folds, by which training images are known; writes a picture.
+"""
+
+import filecmp
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp import model as models
+from comp.artifacts import (
+    decision_path,
+    digest,
+    explanation_path,
+    folds_path,
+    manifest_path,
+    model_path,
+    replacing,
+)
+from comp.config import Recipe
+from comp.console import say, table
+from comp.errors import CompError
+from comp.finder import split_template
+from comp.heatmaps import heat_maps
+from comp.images import as_cached, decode
+from comp.inference import predict_image
+from comp.manifest import read_manifest, read_training
+from comp.parallel import devices
+from comp.rules import TINY, Fitted, logit
+from comp.stamps import read_decision
+
+MOST_IMAGES = 50  # rows of a picture
+N_LABELS, N_MAPS = 6, 4  # shown of an image: more labels where more are given
+NEAR = 1.0  # in logits: labels this little below their threshold have a heat map as well
+PICTURE = 512  # pixels: finer images are reduced
+GIVEN, OTHER = "tab:blue", "silver"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An image to explain, and what is known of it."""
+
+    name: str
+    paths: tuple[Path, ...]  # 1, or one a channel
+    pixels: np.ndarray  # (side, side, channels) uint8, as networks see it
+    rule: Fitted
+    fold: int | None = None  # of a training image: the one that holds it out
+    true: np.ndarray | None = None  # (C,) 0/1, of a training image
+
+
+@dataclass(frozen=True)
+class Answer:
+    asked: Asked
+    n_networks: int
+    probs: np.ndarray  # (C,) float32
+    given: np.ndarray  # (C,) 0/1
+    shown: list[int]  # classes, the most important first
+    maps: np.ndarray  # (up to N_MAPS, h, w) 0 … 1, of the first of them
+
+    def threshold(self, c: int) -> float | None:
+        """Above which label c is given; None where the rule compares it with other labels."""
+        rule = self.asked.rule
+        if rule.expected or any(c in group for group in rule.groups):
+            return None
+        return float(rule.thresholds[c])
+
+    @property
+    def about(self) -> str:
+        """Whose answer it is."""
+        if self.asked.fold is not None:
+            return f"a training image; the answer of the network that held it out, of fold {self.asked.fold}"
+        return f"mean of {self.n_networks} networks" if self.n_networks > 1 else "one network"
+
+
+def run(recipe: Recipe, *, images: list[str], to: str | None, force: bool) -> None:
+    if recipe.members:
+        names = ", ".join(member.name for member in recipe.members)
+        raise CompError(f"{recipe.name} is a blend of {names}; explain takes the recipe of one of them")
+    if len(images) > MOST_IMAGES:
+        raise CompError(f"{len(images)} images; a picture holds {MOST_IMAGES} at most")
+    every = list(range(recipe.n_networks))
+    folds = [fold for fold in every if model_path(recipe.name, fold).exists()] or every
+    decision = read_decision(recipe, folds)
+    classes = tuple(decision["thresholds"])
+    asked = [known(read(Path(image), recipe, decision), recipe, decision) for image in images]
+    target = Path(to) if to else explanation_path(recipe.name, asked[0].name)
+    if target.suffix != ".png":
+        raise CompError(f"--to {target}: a name that ends in .png is expected")
+    if target.resolve() in {path.resolve() for one in asked for path in one.paths}:
+        raise CompError(f"{target} would replace an image that is explained; --to names another file")
+    if to and target.exists() and not force:
+        raise CompError(f"{target} is there; --force replaces it, --to names another file")
+    answers = explain(recipe, folds, asked)
+    for answer in answers:
+        report(answer, classes)
+    draw(answers, classes, f"{recipe.competition.title or recipe.competition.name}, {recipe.name}", target)
+    say(f"explain: {target}")
+
+
+# --- what is asked ------------------------------------------------------------------------------------------
+
+
+def read(path: Path, recipe: Recipe, decision: dict[str, Any]) -> Asked:
+    """The image at `path`, or of which it is a channel. Raises CompError where it, or another of its
+    channels, isn't there or isn't an image."""
+    if not path.is_file():
+        raise CompError(f"{path}: {'a folder; name the images in it' if path.is_dir() else 'no such file'}")
+    name, paths = path.stem, [path]
+    if recipe.channels:
+        places = names_of(path, recipe)
+        if not places:
+            raise CompError(
+                f"{path}: a file is expected that is named as one channel of an image, "
+                f"{' or '.join(recipe.competition.images.train)}"
+            )
+        folder, pattern, name = places[0]
+        paths = [folder / pattern.format(id=name, channel=channel) for channel in recipe.channels]
+        if absent := [other for other in paths if not other.is_file()]:
+            raise CompError(f"{absent[0]}: no such file, and {path} is another channel of this image")
+    try:
+        pixels = as_cached(
+            paths, recipe.phases[-1].size, joined=bool(recipe.channels), finest=recipe.finest,
+            filter=recipe.filter,
+        )  # fmt: skip
+    except OSError as error:
+        raise CompError(f"{path} can't be read as an image: {str(error).splitlines()[0]}") from error
+    return Asked(name, tuple(paths), pixels, Fitted.from_json(decision, tuple(decision["thresholds"])))
+
+
+def names_of(path: Path, recipe: Recipe) -> list[tuple[Path, str, str]]:
+    """(folder, pattern, id) by which the competition's templates give this path; ids without folders come
+    first."""
+    images, parts, found = recipe.competition.images, path.absolute().parts, []
+    for pattern in dict.fromkeys(split_template(template)[1] for template in (*images.train, *images.test)):
+        expression = re.escape(pattern)
+        for field, form in (("id", ".+"), ("channel", "|".join(map(re.escape, images.channels)))):
+            expression = expression.replace(rf"\{{{field}\}}", f"(?P<{field}>{form})", 1)
+            expression = expression.replace(rf"\{{{field}\}}", f"(?P={field})")
+        found += [
+            (Path(*parts[:-n]), pattern, match["id"])
+            for n in range(1, len(parts))
+            if (match := re.fullmatch(expression, "/".join(parts[-n:])))
+        ]
+    return sorted(found, key=lambda place: place[2].count("/"))
+
+
+def known(asked: Asked, recipe: Recipe, decision: dict[str, Any]) -> Asked:
+    """The same; a training image, which has the name and the bytes of one, with its labels, the fold that
+    holds it out, and the rule that was fitted to the other folds. Without the data none is known."""
+    competition, folds_file = (
+        recipe.competition,
+        folds_path(recipe.competition.name, recipe.n_folds, recipe.seed),
+    )
+    if not (manifest_path(competition.name).exists() and folds_file.exists()):
+        return asked
+    folders = read_manifest(competition).folders["train"]
+    channel = recipe.channels[0] if recipe.channels else ""
+    for _, _, name in names_of(asked.paths[0], recipe):
+        originals = [folder / pattern.format(id=name, channel=channel) for folder, pattern in folders]
+        if any(file.is_file() and filecmp.cmp(file, asked.paths[0], shallow=False) for file in originals):
+            break
+    else:
+        return asked
+    _, labels, fold_of = read_training(recipe)
+    made_with = {
+        "labels": digest(labels.ids, labels.classes, labels.targets),
+        "folds": digest(labels.ids, fold_of),
+    }
+    if other := [part for part in made_with if decision["stamp"].get(part) != made_with[part]]:
+        raise CompError(
+            f"{name} is a training image, and {decision_path(recipe.name)} was made with other {other[0]}; "
+            "run the stages from `comp train` on"
+        )
+    row = labels.ids.tolist().index(name)
+    fold = int(fold_of[row])
+    if not (network := model_path(recipe.name, fold)).exists():
+        raise CompError(f"{network} is not there, which held out the training image {name}; run `comp train`")
+    rule = Fitted.from_json(decision["by_fold"].get(str(fold), decision), labels.classes)
+    return replace(asked, name=name, rule=rule, fold=fold, true=labels.targets[row])
+
+
+# --- what is answered ---------------------------------------------------------------------------------------
+
+
+def explain(recipe: Recipe, folds: Sequence[int], asked: Sequence[Asked]) -> list[Answer]:
+    """The mean answer of the networks of these folds, or that of the one which held the image out."""
+    place, metric = devices(1)[0].activate(), recipe.competition.metric
+    found: list[list[np.ndarray]] = [[] for _ in asked]
+    for model, spec, rows in _networks(recipe, folds, asked):
+        for i in rows:
+            found[i].append(predict_image(recipe, model, spec, asked[i].pixels, place))
+    probs = [np.mean(of_image, 0) for of_image in found]
+    given = [
+        one.rule.decide(p[None], beta=metric.beta, empty=metric.empty)[0] for one, p in zip(asked, probs)
+    ]
+    listed, mapped = zip(*(shown(one, p, g) for one, p, g in zip(asked, probs, given)))
+    maps: list[list[np.ndarray]] = [[] for _ in asked]
+    for model, spec, rows in _networks(recipe, folds, asked):
+        for i in rows:
+            maps[i] += heat_maps(model, spec, asked[i].pixels[None], [mapped[i]], place)
+    return [
+        Answer(one, len(of_image), p, g, order, _to_one(np.mean(of_image, 0)))
+        for one, p, g, order, of_image in zip(asked, probs, given, listed, maps)
+    ]
+
+
+def _to_one(maps: np.ndarray) -> np.ndarray:
+    return maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-9)
+
+
+def _networks(
+    recipe: Recipe, folds: Sequence[int], asked: Sequence[Asked]
+) -> Iterator[tuple[Any, models.ModelSpec, list[int]]]:
+    """Each network with its spec and the images that it is asked about."""
+    for fold in folds:
+        if rows := [i for i, one in enumerate(asked) if one.fold in (None, fold)]:
+            yield *models.load(model_path(recipe.name, fold)), rows
+
+
+def shown(asked: Asked, probs: np.ndarray, given: np.ndarray) -> tuple[list[int], list[int]]:
+    """(Labels that are given, true ones that are not, and others, each from the nearest to be given on; the
+    first of them, to draw maps of)."""
+    missed = np.zeros(len(probs), bool) if asked.true is None else asked.true > given
+    nearness = logit(probs, TINY) - (0 if asked.rule.expected else logit(asked.rule.thresholds, TINY))
+    order = np.lexsort((-nearness, ~missed, given == 0)).tolist()
+    telling = [c for c in order if given[c] or missed[c] or nearness[c] > -NEAR]
+    return order[: max(N_LABELS, int((given + missed).sum()))], (telling or order)[:N_MAPS]
+
+
+def report(answer: Answer, classes: tuple[str, ...]) -> None:
+    say(f"{answer.asked.name}: {answer.about}")
+    true, rows = answer.asked.true, []
+    for c in answer.shown:
+        at, p = answer.threshold(c), answer.probs[c]
+        numbers = ["", ""] if at is None else [f"{at:.3f}", f"{p - at:+.3f}"]
+        truth = [] if true is None else ["yes" if true[c] else "no"]
+        rows.append([classes[c], "yes" if answer.given[c] else "no", *truth, f"{p:.3f}", *numbers])
+    table(
+        ["label", "predicted", *([] if true is None else ["true"]), "probability", "threshold", "above it"],
+        rows,
+    )
+
+
+# --- the picture --------------------------------------------------------------------------------------------
+
+
+def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: Path) -> None:
+    """A row an image: it, the probabilities of its labels, and the heat maps of the first of them."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    side, gap, head, bars_at, maps_at = 2.3, 0.12, 0.8, 4.8, 7.3  # inches, as all places here
+    width = maps_at + N_MAPS * (side + gap) + gap
+    heights = [max(side, 0.38 * len(answer.shown)) for answer in answers]
+    height = 1.1 + sum(heights) + len(answers) * (head + 0.45)
+    figure = Figure(figsize=(width, height))
+
+    def panel(left: float, top: float, wide: float, high: float) -> Any:
+        return figure.add_axes((left / width, (top - high) / height, wide / width, high / height))
+
+    def text(left: float, top: float, what: str, **settings: Any) -> Any:
+        return figure.text(left / width, top / height, what, va="center", **{"fontsize": 13, **settings})
+
+    text(0.2, height - 0.3, title, fontsize=15)
+    handles: list[Any] = [Patch(color=GIVEN, label="predicted"), Patch(color=OTHER, label="not predicted")]
+    if any(answer.threshold(c) is not None for answer in answers for c in answer.shown):
+        handles.append(Line2D([], [], color="black", linewidth=2.5, label="threshold"))
+    legend = panel(0.2, height - 0.5, maps_at, 0.5)
+    legend.legend(handles=handles, loc="center left", ncols=3, fontsize=13, frameon=False, borderaxespad=0)
+    text(maps_at, height - 0.75, "heat maps: evidence for the label, none")
+    scale = panel(maps_at + 3.7, height - 0.65, 2.2, 0.2)
+    scale.imshow(heat(np.linspace(0, 1, 256)[None], np.full((8, 256, 3), 150, np.uint8)), aspect="auto")
+    text(maps_at + 6, height - 0.75, "most in this image")
+    bare, top = [legend, scale], height - 1.1
+    for answer, high in zip(answers, heights):
+        text(0.2, top - 0.2, f"{answer.asked.name}: {answer.about}", fontsize=14)
+        top -= head
+        image = picture(answer.asked)
+        panels = [panel(0.2, top, side, side)]
+        panels[0].imshow(image)
+        draw_bars(panel(bars_at, top, 1.9, high), answer, classes)
+        for k, (c, cells) in enumerate(zip(answer.shown, answer.maps)):
+            panels.append(panel(maps_at + k * (side + gap), top, side, side))
+            panels[-1].imshow(heat(cells, image))
+            label = f"{classes[c]} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
+            colour = "black" if answer.given[c] else "gray"
+            panels[-1].set_title(label, fontsize=min(13, 320 / len(label)), color=colour)
+        bare += panels
+        top -= high + 0.45
+    for axes in bare:
+        axes.axis("off")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
+    true = answer.asked.true
+    for y, c in enumerate(answer.shown):
+        p, at = float(answer.probs[c]), answer.threshold(c)
+        panel.barh(y, p, height=0.6, color=GIVEN if answer.given[c] else OTHER)
+        beyond = p
+        if at is not None:
+            panel.plot([at, at], [y - 0.4, y + 0.4], color="black", linewidth=2.5)
+            beyond = at if p < at < p + 0.3 else p
+        panel.text(beyond + 0.03, y, f"{p:.2f}", va="center", fontsize=12)
+    names = [classes[c] + (" (true)" if true is not None and true[c] else "") for c in answer.shown]
+    size = min(13, 300 / max(map(len, names)))
+    panel.set_yticks(range(len(names)), names, fontsize=size)
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.set_xlim(0, 1.2)
+    panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=12)
+    panel.set_title("probability", fontsize=13)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def picture(asked: Asked) -> np.ndarray:
+    """(h, w, 3) uint8 to look at; of joined channels the first three are red, green and blue."""
+    import cv2
+
+    image = decode(asked.paths, joined=len(asked.paths) > 1, finest=PICTURE)
+    image = np.pad(image[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[-1]))), mode="edge")
+    scale = min(1.0, PICTURE / max(image.shape[:2]))
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def heat(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(h, w, 3) 0 … 1: a heat map 0 … 1 of some cells over an image (h, w, 3) uint8 in grey."""
+    import cv2
+    from matplotlib import colormaps
+
+    height, width = image.shape[:2]
+    strength = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    grey = image.mean(-1, keepdims=True) / 255
+    share = 0.75 * strength[..., None]
+    return grey * (1 - share) + colormaps["turbo"](strength)[..., :3] * share
