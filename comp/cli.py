@@ -200,7 +200,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--folds": (
-        ("train", "predict", "blend", "find-lr", "infer", "kernel", "tune"),
+        ("train", "predict", "blend", "find-lr", "infer", "explain", "kernel", "tune"),
         {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all; of find-lr, the first)"},
     ),
     "--force": (

@@ -74,21 +74,22 @@ class Answer:
     def about(self) -> str:
         """Whose answer it is."""
         if self.asked.fold is not None:
-            return f"a training image; the answer of the network that held it out, of fold {self.asked.fold}"
-        return f"mean of {self.n_networks} networks" if self.n_networks > 1 else "one network"
+            whose = f"a training image; the answer of the network that held it out, of fold {self.asked.fold}"
+        else:
+            whose = f"mean of {self.n_networks} networks" if self.n_networks > 1 else "one network"
+        return whose + (", labels of the best expected F-beta" if self.asked.rule.expected else "")
 
 
-def run(recipe: Recipe, *, images: list[str], to: str | None, force: bool) -> None:
+def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, force: bool) -> None:
     if recipe.members:
         names = ", ".join(member.name for member in recipe.members)
         raise CompError(f"{recipe.name} is a blend of {names}; explain takes the recipe of one of them")
     if len(images) > MOST_IMAGES:
         raise CompError(f"{len(images)} images; a picture holds {MOST_IMAGES} at most")
-    every = list(range(recipe.n_networks))
-    folds = [fold for fold in every if model_path(recipe.name, fold).exists()] or every
+    folds = [fold for fold in folds if model_path(recipe.name, fold).exists()] or folds
     decision = read_decision(recipe, folds)
     classes = tuple(decision["thresholds"])
-    asked = [known(read(Path(image), recipe, decision), recipe, decision) for image in images]
+    asked = [known(read(Path(image), recipe, decision), recipe, decision, folds) for image in images]
     target = Path(to) if to else explanation_path(recipe.name, asked[0].name)
     if target.suffix != ".png":
         raise CompError(f"--to {target}: a name that ends in .png is expected")
@@ -150,7 +151,7 @@ def names_of(path: Path, recipe: Recipe) -> list[tuple[Path, str, str]]:
     return sorted(found, key=lambda place: place[2].count("/"))
 
 
-def known(asked: Asked, recipe: Recipe, decision: dict[str, Any]) -> Asked:
+def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequence[int]) -> Asked:
     """The same; a training image, which has the name and the bytes of one, with its labels, the fold that
     holds it out, and the rule that was fitted to the other folds. Without the data none is known."""
     competition, folds_file = (
@@ -179,8 +180,11 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any]) -> Asked:
         )
     row = labels.ids.tolist().index(name)
     fold = int(fold_of[row])
-    if not (network := model_path(recipe.name, fold)).exists():
-        raise CompError(f"{network} is not there, which held out the training image {name}; run `comp train`")
+    if fold not in folds:
+        raise CompError(
+            f"{name} is a training image of fold {fold}, and only its network has not learned it; "
+            f"{model_path(recipe.name, fold)} is not there, or not among --folds"
+        )
     rule = Fitted.from_json(decision["by_fold"].get(str(fold), decision), labels.classes)
     return replace(asked, name=name, rule=rule, fold=fold, true=labels.targets[row])
 
