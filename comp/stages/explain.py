@@ -72,12 +72,16 @@ class Answer:
 
     @property
     def about(self) -> str:
-        """Whose answer it is."""
+        """Whose answer it is, and how labels came in that no threshold lets in."""
         if self.asked.fold is not None:
             whose = f"a training image; the answer of the network that held it out, of fold {self.asked.fold}"
         else:
             whose = f"mean of {self.n_networks} networks" if self.n_networks > 1 else "one network"
-        return whose + (", labels of the best expected F-beta" if self.asked.rule.expected else "")
+        if self.asked.rule.expected:
+            return f"{whose}, labels of the best expected F-beta"
+        at = [np.inf if (value := self.threshold(c)) is None else value for c in range(len(self.probs))]
+        forced = self.given.any() and (self.probs[self.given == 1] <= np.array(at)[self.given == 1]).all()
+        return whose + ("; none above its threshold, so the nearest" if forced else "")
 
 
 def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, force: bool) -> None:
