@@ -189,7 +189,7 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
             f"{name} is a training image of fold {fold}, and only its network has not learned it; "
             f"{model_path(recipe.name, fold)} is not there, or not among --folds"
         )
-    rule = Fitted.from_json(decision["by_fold"].get(str(fold), decision), labels.classes)
+    rule = Fitted.from_json(decision.get("by_fold", {}).get(str(fold), decision), labels.classes)
     return replace(asked, name=name, rule=rule, fold=fold, true=labels.targets[row])
 
 
