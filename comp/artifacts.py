@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,16 @@ def run_dir(recipe: str) -> Path:
     return runs_dir() / recipe
 
 
+def finished_runs() -> list[str]:
+    """Names of runs with held-out predictions."""
+    return sorted(path.parent.name for path in runs_dir().glob("*/oof.npz"))
+
+
+def compared_path(names: Iterable[str]) -> Path:
+    joined = "-".join(names)
+    return runs_dir() / f"compare-{joined if len(joined) < 200 else digest(joined)}.png"
+
+
 def tricks_dir(recipe: str) -> Path:
     return run_dir(recipe) / "tricks"
 
@@ -88,6 +98,16 @@ def fold_dir(recipe: str, fold: int) -> Path:
 
 def log_path(recipe: str, fold: int) -> Path:
     return fold_dir(recipe, fold) / "log.jsonl"
+
+
+def tensorboard_dir(recipe: str, fold: int | None) -> Path:
+    """A TensorBoard run of a fold, or of the decision."""
+    return run_dir(recipe) / "tensorboard" / ("decision" if fold is None else f"fold{fold}")
+
+
+def tracked_path(recipe: str, fold: int | None, tracker: str) -> Path:
+    """What a tracker has been told of a fold, or of the decision."""
+    return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / f"tracked-{tracker}.json"
 
 
 def checkpoint_path(recipe: str, fold: int) -> Path:
@@ -278,7 +298,7 @@ class JobFiles:
 
 
 def training_files(recipe: str, fold: int) -> JobFiles:
-    paths = [f(recipe, fold) for f in (started_path, checkpoint_path, log_path, model_path)]
+    paths = [f(recipe, fold) for f in (log_path, started_path, checkpoint_path, model_path)]
     return JobFiles(tuple(paths), fold_dir(recipe, fold) / ".lock", f"training fold {fold} of {recipe}")
 
 
@@ -330,13 +350,17 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
 
 
 def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    """The string metadata of a safetensors file, read without torch (format: 8 bytes of length, then
-    JSON)."""
+    return read_safetensors_header(path).get("__metadata__", {})
+
+
+def read_safetensors_header(path: Path) -> dict[str, Any]:
+    """By a tensor's name its type and shape, and under __metadata__ the texts of a safetensors file, read
+    without torch (format: 8 bytes of length, then JSON)."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size - 8:
             raise CompError(f"{path} is not a whole safetensors file; remove it and run its stage again")
-        return json.loads(file.read(length)).get("__metadata__", {})
+        return json.loads(file.read(length))
 
 
 def is_done(path: Path, stamp: Stamp, *, force: bool) -> bool:

@@ -29,6 +29,7 @@ OTHERS = {
     "explain": "labels, probabilities and heat maps of single images, as a picture",
     "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
     "ledger": "show all submissions, cross-fitted beside leaderboard scores",
+    "compare": "finished runs beside each other: what differs, scores, classes, cost, errors",
     "bench": "time what this machine makes of it, and measure what tricks are worth",
 }
 ACTIONS = {"kernel": ("build", "push", "watch")}
@@ -141,6 +142,14 @@ BENCH = (
 LEDGER = (
     "All submissions with their cross-fitted, public and private scores. Draws them against each other in "
     "submissions/ledger.png."
+)
+
+COMPARE = (
+    "Finished runs of one competition beside each other, on the images that all of them held out: the "
+    "settings that differ, as the runs' own files have them; cross-fitted scores, and their differences to "
+    "the first run, with 95 % intervals by paired bootstrap; average precision and F-beta by class; training "
+    "time, rate, memory and parameters; how alike they err, and what the mean of two gains. Draws scores and "
+    "errors in runs/compare-<names>.png."
 )
 
 # option: (stages that read it, arguments)
@@ -340,6 +349,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--sync", action="store_true", help="first fetch scores that arrived later from Kaggle"
     )
+    command = stages.add_parser("compare", description=COMPARE)
+    command.add_argument(
+        "names", metavar="RUN", nargs="+", help="a finished run's name in runs/, or its recipe's TOML"
+    )
+    command.add_argument("--to", metavar="FILE", help="the picture (default: runs/compare-<names>.png)")
     command = stages.add_parser("bench", description=BENCH)
     command.add_argument("subject", choices=("decide", "speed", "tricks"), help="what to measure")
     command.add_argument(
@@ -387,6 +401,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> None:
     if given.stage == "ledger":
         importlib.import_module("comp.stages.ledger").run(sync=given.sync)
+        return
+    if given.stage == "compare":
+        importlib.import_module("comp.stages.compare").run(given.names, to=given.to)
         return
     if given.stage == "bench":
         asked = {name: value for name, value in vars(given).items() if name != "stage"}

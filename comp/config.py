@@ -401,6 +401,9 @@ class Recipe(Strict):
     predict_batch_size: int = Field(256, ge=1)
     rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.RULES
     n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
+    track: Annotated[  # where log.jsonl's epochs are shown as well
+        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(_listed)
+    ] = ()
     tune: dict[str, Space] = {}  # by key, such as "phases.0.lr": what `comp tune` tries
 
     @model_validator(mode="after")

@@ -136,6 +136,7 @@ def train_fold(
         ranks.wait()  # all have read what is replaced now
         if ranks.is_first:
             model_path(recipe.name, fold).unlink(missing_ok=True)
+            trainer.write_log()  # before what says whose log it is
             started = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp}
             write_json(started_path(recipe.name, fold), started)
         if resumed:

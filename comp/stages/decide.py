@@ -34,6 +34,7 @@ from comp.metrics import fbeta, fbeta_per_class, score
 from comp.predictions import aligned, load
 from comp.studies import forget
 from comp.tables import read_folds_of, read_probs, read_targets
+from comp.tracking import Run, tracked
 
 MOST_SHOWN = 60  # classes in the picture: of more, the commonest
 ONE_LABEL = (
@@ -63,6 +64,7 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     path = decision_path(recipe.name)
     if is_done(path, stamp, force=force):
         say(f"decide: {recipe.name} done already")
+        _track(recipe, stamp)
         return
     oof = load(oof_path(recipe.name), labels.classes)
     if unknown := sorted(set(oof.ids.tolist()) - set(labels.ids.tolist())):
@@ -107,6 +109,12 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         write_json(path, content)
     none = competition.labels.none or "none"
     report(decision, chosen, probs, targets, labels.classes, recipe.name, metric, none)
+    _track(recipe, stamp)
+
+
+def _track(recipe: Recipe, stamp: dict[str, Any]) -> None:
+    with tracked([Run(recipe, None, stamp)]):
+        pass
 
 
 def run_on_files(

@@ -28,6 +28,7 @@ from comp.manifest import read_training
 from comp.parallel import devices, run_jobs
 from comp.ranks import Ranks
 from comp.stamps import train_stamp
+from comp.tracking import Run, tracked
 from comp.weights import weights_file
 
 
@@ -50,8 +51,10 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
             is_done(started_path(recipe.name, fold), stamps[fold], force=force)
     if finished := sorted(set(folds) - set(todo)):
         say(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
+    runs = [Run(recipe, fold, stamps[fold]) for fold in folds] if ranks.is_first else []
     if not todo:
-        return
+        with tracked(runs):  # what they lack
+            return
     caches = prepared(recipe, data, labels, extras[todo[0]], deadline, ranks.size)
     more = "".join(f", {len(extra.used):,} {extra.images.name} images" for extra in extras[todo[0]])
     say(
@@ -62,14 +65,15 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         f"fold {fold}": (recipe, fold, *joined(labels, fold_of, extras[fold]), caches, stamps[fold], force)
         for fold in todo
     }
-    if on == "ray":
-        files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
-        run_on_ray(
-            train_fold, jobs, files, n_jobs=len(folds), deadline=deadline, environment=_weights(recipe)
-        )
-    else:
-        places = [ranks.place()] if ranks.size > 1 else devices(len(folds))
-        run_jobs(train_fold, jobs, places, deadline)
+    with tracked(runs):
+        if on == "ray":
+            files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
+            run_on_ray(
+                train_fold, jobs, files, n_jobs=len(folds), deadline=deadline, environment=_weights(recipe)
+            )
+        else:
+            places = [ranks.place()] if ranks.size > 1 else devices(len(folds))
+            run_jobs(train_fold, jobs, places, deadline)
 
 
 def _weights(recipe: Recipe) -> dict[str, Path]:
