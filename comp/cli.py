@@ -63,7 +63,8 @@ DETAILS = {
     "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. "
     "Duplicates stay together, and with labels.group in the competition file the images of one group.",
     "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "
-    "One fold a GPU, or as many folds as CPU cores, at once.",
+    'One fold a GPU, or as many folds as CPU cores, at once. With track = "tensorboard" in the recipe, or '
+    "wandb, mlflow, trackio, or a list of them, the epochs are shown there as well.",
     "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before thresholds.",
     "blend": "Writes runs/<recipe>/oof.npz, every held-out id once, and test.npz, the mean of the folds. Of "
     "several recipes it weighs means of probabilities, logits and ranks, fitted weights and stacking across "

@@ -179,6 +179,7 @@ def _tell(name: str, run: Run, told: dict[int | None, "Tracker"], lines: Connect
     if run.fold not in told:
         told[run.fold] = TRACKERS[name](run, n_told, lines)
         n_told = max(n_told, told[run.fold].n_known)
+        run.note(name, n_told)
     for epoch, row in enumerate(rows[n_told:], n_told + 1):
         told[run.fold].log(epoch, row)
         run.note(name, epoch)
@@ -255,6 +256,7 @@ class WeightsAndBiases:
             type(self).offline = True  # further runs needn't wait as long
             later = f"offline now, and `wandb sync {folder}/wandb/offline-*` sends it later"
             lines.send(f"{_first_line(error)}; {later}")
+            wandb.teardown()  # its service holds the run's id
             self.run = wandb.init(**settings, mode="offline")
         self.n_known = max(n_told, self.run.step - 1)
 

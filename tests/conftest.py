@@ -1,6 +1,7 @@
 """A small drawn competition for the tests, the real data where it lies beside the checkout, and `comp` as
 users call it."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -79,6 +80,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def one_core() -> Iterator[None]:
+    with on_one_core():
+        yield
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
     """This process on one core, so that folds are worked on in it, one after the other."""
     if not hasattr(os, "sched_setaffinity"):
         yield

@@ -145,6 +145,8 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     predictions = load(oof_path(name), labels.classes)
     if unknown := sorted(set(predictions.ids.tolist()) - set(labels.ids.tolist())):
         raise CompError(f"{oof_path(name)} has ids without labels: {some(unknown)}")
+    if not len(predictions.ids):
+        raise CompError(f"{oof_path(name)} holds no image")
     if made.get("fold_of") != digest(labels.ids, fold_of):
         raise CompError(f"{oof_path(name)} was made with other folds than now; run its stages again")
     at = _rows(labels.ids, predictions.ids)
@@ -170,9 +172,9 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
             predictions.probs, targets, parts, **metric, least=least, single=single, seed=recipe.seed
         )
         decisions, rule = weighed.decisions, weighed.rule
-        why = "one fold alone" if one_fold else f"no {path.name} of these predictions with its folds' rules"
-        how = "fifths at random" if one_fold else "folds"
-        remarks.append(f"{name}: {why}, so {rule!r} is cross-fitted here on {how}")
+        why = "its decision.json is of other predictions, or older" if path.exists() else "no decision.json"
+        why = "one fold alone, in fifths at random" if one_fold else why
+        remarks.append(f"{name}: {why}, so {rule!r} is cross-fitted here")
     ids, probs = predictions.ids, predictions.probs
     return Run(name, recipe, settings, made, ids, probs, decisions, rule, metric, tuple(remarks))
 
@@ -208,7 +210,7 @@ def _origin(
 def _rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Where the wanted ids, which all are there, stand."""
     row = {name: i for i, name in enumerate(ids.tolist())}
-    return np.array([row[name] for name in wanted.tolist()])
+    return np.array([row[name] for name in wanted.tolist()], int)
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:
@@ -268,11 +270,13 @@ def cost_of(name: str, made: dict[str, Any]) -> Cost:
 
 
 def show_settings(runs: Sequence[Run], letters: Sequence[str]) -> None:
-    keys = dict.fromkeys(key for r in runs for key in r.settings)
+    """The settings that differ. Those of training are no settings of a blend, and differ between others."""
+    blends = [r for r in runs if "how" in r.made]
     lines = []
-    for key in keys:
+    for key in dict.fromkeys(key for r in runs for key in r.settings):
         values = [_text(r.settings[key]) if key in r.settings else "" for r in runs]
-        if len(set(values)) > 1:
+        of_blends = any(key in r.settings for r in blends)
+        if len({value for r, value in zip(runs, values) if of_blends or r not in blends}) > 1:
             lines.append([key, *values])
     if not lines:
         say("\nnothing differs in what they were made with")
@@ -392,18 +396,32 @@ def draw(
         panel.grid(axis="x", color="0.9")
         panel.tick_params(labelsize=8)
         panel.locator_params(axis="x", nbins=5)
+    panels[1].plot(0, places[0], "D", color="0.4")
+    panels[1].annotate(
+        "first run", (0, places[0]), (0, 7), textcoords="offset points", ha="center", fontsize=8
+    )
+    panels[1].set_xlabel("worse  ←  0  →  better", fontsize=8)
     panels[0].set_yticks(places, names)
     panels[0].set_title(f"{metric}, cross-fitted; bars: 95 %", fontsize=9)
     panels[1].set_yticks(places, names)
     panels[1].axvline(0, color="0.4", linewidth=1)
     panels[1].set_title(f"paired difference to {names[0]}; bars: 95 %", fontsize=9)
-    panels[2].imshow(correlation, cmap="Oranges", vmin=0, vmax=1)
+    others = np.where(np.eye(n, dtype=bool), np.nan, correlation)
+    panels[2].imshow(others, cmap="Oranges", vmin=min(0.5, np.nanmin(others)), vmax=1)
     for (row, column), r in np.ndenumerate(correlation):
-        colour = "white" if r > 0.7 else "black"
-        panels[2].text(column, row, f"{r:.2f}", ha="center", va="center", fontsize=8, color=colour)
+        colour = "white" if r > 0.8 else "black"
+        panels[2].text(
+            column,
+            row,
+            f"{r:.3f}" if row != column else "",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
     panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
     panels[2].set_yticks(range(n), names, fontsize=8)
-    panels[2].set_title("correlation of errors: lower blends better", fontsize=9)
+    panels[2].set_title("correlation of errors: the lower, the better they blend", fontsize=9)
     figure.suptitle(title, fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
