@@ -421,7 +421,7 @@ def draw(
         )
     panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
     panels[2].set_yticks(range(n), names, fontsize=8)
-    panels[2].set_title("correlation of errors: the lower, the better they blend", fontsize=9)
+    panels[2].set_title("correlation of errors\n(the lower, the better they blend)", fontsize=9)
     figure.suptitle(title, fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
