@@ -26,7 +26,7 @@ if [ "${1:-}" = test ]; then
 fi
 
 stages() {
-    for stage in download duplicates folds train predict blend decide submit; do
+    for stage in download duplicates folds train predict blend decide submit report; do
         comp "$stage" "$@" || return
     done
 }

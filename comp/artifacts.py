@@ -143,6 +143,10 @@ def explanation_path(recipe: str, image: str) -> Path:
     return run_dir(recipe) / f"explain-{image.replace('/', '-')}.png"
 
 
+def report_path(recipe: str) -> Path:
+    return run_dir(recipe) / "report.html"
+
+
 def inferred_path(recipe: str, fold: int) -> Path:
     return fold_dir(recipe, fold) / "infer.npz"
 
@@ -333,7 +337,7 @@ def plain(stamp: Stamp) -> dict[str, Any]:
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:
-    """The stamp inside a JSON, npz or safetensors file; None where the file is absent or carries none."""
+    """The stamp inside a JSON, npz, safetensors or HTML file; None where it is absent or carries none."""
     if not path.exists():
         return None
     try:
@@ -342,9 +346,12 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return json.loads(str(arrays["stamp"])) if "stamp" in arrays else None
+        if path.suffix == ".html":
+            with path.open(encoding="utf-8") as file:  # the second line, a comment
+                return json.loads(file.readlines(100_000)[1].strip().removeprefix("<!--").removesuffix("-->"))
         if path.suffix == ".safetensors":
             return json.loads(read_safetensors_metadata(path).get("stamp", "null"))
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise CompError(f"{path} cannot be read ({error}); remove it and run its stage again") from error
     raise ValueError(f"no stamp is kept in {path.suffix} files")
 

@@ -21,6 +21,7 @@ STAGES = {
     "blend": "put the folds of a recipe together",
     "decide": "find thresholds, scored honestly",
     "submit": "write and check the submission, and note it in the ledger",
+    "report": "show the run as one page: scores, labels, images and what is wrong with them",
 }
 OTHERS = {
     "find-lr": "try rising learning rates for some steps, and suggest one",
@@ -78,6 +79,10 @@ DETAILS = {
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
     "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
     "the way, it is looked for there first.",
+    "report": "Writes runs/<recipe>/report.html, which opens anywhere without a network: scores and their "
+    "spread, learning curves, each label's scores and threshold, calibration, labels that come together, "
+    "held-out against test counts, the images that are answered worst, with heat maps of where the evidence "
+    "lies, and labels that may be wrong. Needs what `comp decide` left; heat maps need the models.",
     "find-lr": "Trains for some steps in memory, on the batches of one fold and phase and from the weights "
     "that training starts with, at rates that grow until the loss is lost (Smith 2017). Suggests the rate at "
     "which the smoothed loss falls fastest; writes runs/<recipe>/find-lr-<phase>.png and .json. A "
@@ -222,6 +227,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "predict",
             "blend",
             "decide",
+            "report",
             "find-lr",
             "infer",
             "explain",

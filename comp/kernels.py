@@ -41,6 +41,7 @@ from comp.weights import weights_file
 from comp.wheels import fetch
 
 PARTS = ("kernel", "weights", "wheels")  # folders of a built kernel; without weights where there are none
+PACKED = ("*.py", "*.toml", "*.html", "*.css", "*.js")  # of the package
 Files = dict[str, bytes | Path]  # "folder/name": its content, or the file that it is a copy of
 
 SCRIPT = '''\
@@ -282,7 +283,7 @@ def package() -> bytes:
     """A zip of this package, the same for the same files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted([*PACKAGE_DIR.rglob("*.py"), *PACKAGE_DIR.rglob("*.toml")]):
+        for path in sorted(path for kind in PACKED for path in PACKAGE_DIR.rglob(kind)):
             entry = zipfile.ZipInfo(f"comp/{path.relative_to(PACKAGE_DIR).as_posix()}")
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, path.read_bytes())

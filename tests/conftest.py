@@ -18,6 +18,7 @@ from comp import transfer
 from comp.cli import main
 from comp.wheels import ON_KAGGLE, needed
 from tests.fake_kaggle import FakeKaggle
+from tests.pages import browser as browser
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -58,7 +59,7 @@ MOUNTED = (
     .replace(', solution = "solution.csv"', "")
     .replace('extends = "demo"', 'backbone = "test_resnet"\npretrained = false\naugment = "dihedral"')
 )
-STAGES = ("download", "folds", "train", "predict", "blend", "decide", "submit")
+STAGES = ("download", "folds", "train", "predict", "blend", "decide", "submit", "report")
 
 
 @pytest.fixture

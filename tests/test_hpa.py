@@ -238,11 +238,11 @@ def test_hpa_without_images_and_account_is_drawn_cells_and_other_failures_stop(t
         return answer.returncode, notes.read_text().splitlines()
 
     code, made = calls("hpa", lacks="hpa", code=4)
-    assert (code, made[:2], made[-1]) == (0, ["download hpa", "download hpa-drawn"], "submit hpa-drawn")
+    assert (code, made[:2], made[-1]) == (0, ["download hpa", "download hpa-drawn"], "report hpa-drawn")
     assert calls("hpa", lacks="hpa", code=1) == (1, ["download hpa"])
     assert calls("hpa", "--send", lacks="hpa", code=4) == (4, ["download hpa"])
     assert calls("planet", lacks="planet", code=4) == (4, ["download planet"])
-    assert calls(lacks="", code=4)[1][-1] == "submit demo"
+    assert calls(lacks="", code=4)[1][-1] == "report demo"
 
 
 # --- what is worth it

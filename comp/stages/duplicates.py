@@ -5,7 +5,6 @@ folds/<competition>-duplicates.html, the groups as pictures, and last folds/<com
 (split, id, group, likeness) with its stamp beside it. `folds` keeps each group in one fold.
 """
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +27,9 @@ from comp.console import say, table
 from comp.duplicates import SIDE, Found, find, read_groups
 from comp.errors import CompError
 from comp.extras import externals_of
-from comp.images import ImageSet, cached, decode, resize
+from comp.images import ImageSet, cached
 from comp.manifest import read_manifest
+from comp.pictures import jpeg, thumbnail
 
 MOST_GROUPS, MOST_IMAGES = 200, 12  # shown: groups, and images of one
 PICTURE = 128  # pixels
@@ -211,9 +211,7 @@ def section(number: int, group: Group) -> str:
 
 
 def figure(member: Member, shared: frozenset[str]) -> str:
-    paths, joined = member.images.paths[member.row], bool(member.images.channels)
-    image = decode(paths, joined=joined, finest=PICTURE)
-    image = resize(image, min(PICTURE, max(image.shape[:2])))
+    image = thumbnail(member.images, member.row, PICTURE)
     labels = [
         escape(name) if name in shared else f"<mark>{escape(name)}</mark>"
         for name in sorted(member.labels or ())
@@ -223,13 +221,3 @@ def figure(member: Member, shared: frozenset[str]) -> str:
         f'<figure><img alt="{escape(member.id)}" src="data:image/jpeg;base64,{jpeg(image)}">'
         f"<figcaption>{about}<br>{', '.join(labels)}</figcaption></figure>"
     )
-
-
-def jpeg(image: np.ndarray) -> str:
-    """Base64 of (side, side, channels) uint8; of joined channels the first three, as red, green and blue."""
-    import cv2
-
-    lacking = max(0, 3 - image.shape[-1])
-    colours = np.pad(image[..., :3], ((0, 0), (0, 0), (0, lacking)), mode="edge")
-    _, data = cv2.imencode(".jpg", colours[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return base64.b64encode(data.tobytes()).decode()

@@ -1,0 +1,181 @@
+"""What a decided run knows and what it gets wrong, as numbers for the report."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from comp.artifacts import log_path
+from comp.decisions import is_single
+from comp.labels import groups_of
+from comp.metrics import fbeta, most_probable, score
+from comp.outcomes import Outcome
+from comp.rules import EPS, Fitted
+
+N_POINTS = 160  # of a curve
+N_BINS = 10
+FEW = 20  # images, of which a share says little
+SURE = 4.0  # standard errors, and
+FAR = 1.2  # this ratio: from there on two shares differ
+
+
+def scores(outcome: Outcome) -> list[dict[str, Any]]:
+    """The three scores of the rule that was taken, each over all rows and by fold. The default: 0.5 for all
+    labels, or the most probable one."""
+    settings = outcome.recipe.competition.metric.settings
+    options = {"beta": settings["beta"], "empty": settings.get("empty", 0.0)}
+    groups = groups_of(outcome.recipe.competition.labels, outcome.labels.classes)
+    if is_single(outcome.targets, groups):
+        default = most_probable(outcome.probs)
+    else:
+        half = Fitted(np.full(outcome.probs.shape[1], 0.5), least=outcome.fitted.least)
+        default = half.decide(outcome.probs, **options)
+    in_sample = outcome.fitted.decide(outcome.probs, **options)
+    kinds = {"cross_fitted": outcome.decisions, "in_sample": in_sample, "default": default}
+    said = outcome.decision["scores"]
+    return [
+        {
+            "name": name,
+            "value": said[name],
+            "folds": [
+                {"fold": int(fold), "value": fbeta(outcome.targets[part], decisions[part], **settings)}
+                for fold in np.unique(outcome.folds)
+                if (part := outcome.folds == fold).any()
+            ],
+        }
+        for name, decisions in kinds.items()
+    ]
+
+
+def curves(runs: Sequence[str], n_networks: int) -> list[dict[str, Any]]:
+    """The log of each network that there is, an epoch a row."""
+    found = []
+    for run in runs:
+        for fold in range(n_networks):
+            if (path := log_path(run, fold)).exists():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                found.append({"run": run, "fold": fold, "rows": [json.loads(line) for line in lines]})
+    return found
+
+
+def by_class(outcome: Outcome) -> list[dict[str, Any]]:
+    """For each class its count, average precision, what its cross-fitted decisions are worth, its threshold
+    and that of each fold, and F-beta at other thresholds."""
+    probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
+    beta, fitted = outcome.recipe.competition.metric.settings["beta"], outcome.fitted
+    rows = []
+    for c, name in enumerate(outcome.labels.classes):
+        true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
+        n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
+        by_fold = [float(rule.thresholds[c]) for rule in outcome.by_fold]
+        rows.append(
+            {
+                "name": name,
+                "n": n,
+                "ap": float(average_precision_score(true, p)) if n else None,
+                "precision": hits / n_chosen if n_chosen else None,
+                "recall": hits / n if n else None,
+                "f": float(score(np.array(hits), np.array(n_chosen), np.array(n), beta)),
+                "misses": n - hits,
+                "alarms": n_chosen - hits,
+                "threshold": None if fitted.expected else float(fitted.thresholds[c]),
+                "by_fold": [] if fitted.expected else by_fold,
+                "spread": float(np.std(by_fold)) if by_fold and not fitted.expected else None,
+                "curve": f_curve(p, true, beta),
+                "calibration": calibration(p, true),
+            }
+        )
+    return rows
+
+
+def f_curve(probs: np.ndarray, true: np.ndarray, beta: float) -> list[tuple[float, float]]:
+    """F-beta of one class (N,) at thresholds from 0 to 1, [threshold, F-beta]."""
+    falling = np.sort(probs)[::-1]
+    hits = np.concatenate([[0], np.cumsum(true[np.argsort(-probs, kind="stable")])])
+    thresholds = np.linspace(0, 1, N_POINTS + 1)[:-1]
+    n_chosen = np.searchsorted(-falling, -thresholds, side="left")  # those above it
+    values = score(hits[n_chosen], n_chosen, np.array(true.sum()), beta)
+    return [(round(float(t), 4), round(float(v), 4)) for t, v in zip(thresholds, values)]
+
+
+def calibration(probs: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """Bins of equal width: mean probability, share of images that have the label, their number. The error is
+    the mean difference of the two, weighted by images (expected calibration error, Naeini et al. 2015)."""
+    at = np.minimum((probs * N_BINS).astype(int), N_BINS - 1).ravel()
+    n = np.bincount(at, minlength=N_BINS)
+    total = np.bincount(at, weights=probs.ravel().astype(float), minlength=N_BINS)
+    n_true = np.bincount(at, weights=true.ravel().astype(float), minlength=N_BINS)
+    bins = [
+        {"p": float(total[b] / n[b]), "share": float(n_true[b] / n[b]), "n": int(n[b])}
+        for b in np.flatnonzero(n).tolist()
+    ]
+    return {"bins": bins, "error": float(np.abs(total - n_true).sum() / max(1, n.sum()))}
+
+
+def together(targets: np.ndarray) -> np.ndarray:
+    """(C, C) int: how many images have both labels; on the diagonal, the label."""
+    matrix = targets.astype(np.float32)
+    return (matrix.T @ matrix).round().astype(int)
+
+
+def drift(outcome: Outcome, test_decisions: np.ndarray) -> list[dict[str, Any]]:
+    """For each class the share of held-out images and of test images (M, C) that are given the label, and
+    whether they differ by more than chance and enough to matter."""
+    n, m = len(outcome.decisions), len(test_decisions)
+    rows = []
+    for c, name in enumerate(outcome.labels.classes):
+        a, b = int(outcome.decisions[:, c].sum()), int(test_decisions[:, c].sum())
+        pooled = (a + b) / (n + m)
+        error = (pooled * (1 - pooled) * (1 / n + 1 / m)) ** 0.5
+        far = max(a / n, b / m) > FAR * min(a / n, b / m)
+        warn = bool(far and error and abs(a / n - b / m) > SURE * error)
+        true = float(outcome.targets[:, c].mean())
+        rows.append({"name": name, "true": true, "held_out": a / n, "test": b / m, "warn": warn})
+    return rows
+
+
+def log_losses(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(N,): binary cross-entropy of each image, summed over its labels."""
+    p = np.clip(probs.astype(np.float64), EPS, 1 - EPS)
+    return -np.where(targets, np.log(p), np.log1p(-p)).sum(1)
+
+
+def gallery(
+    probs: np.ndarray,
+    targets: np.ndarray,
+    decisions: np.ndarray,
+    losses: np.ndarray,
+    suspected: Sequence[int],
+    n_most: int,
+    seed: int,
+) -> np.ndarray:
+    """Rows (at most n_most) worth looking at, the most telling first: those with suspected labels, then in
+    turn the worst misses and false alarms of each class, the highest losses, and some at random."""
+
+    def worst(c: int, wrong: np.ndarray, order: np.ndarray) -> Iterator[int]:
+        found = np.flatnonzero(wrong[:, c])
+        yield from found[np.argsort(order[found, c], kind="stable")].tolist()
+
+    missed, alarms = (targets == 1) & (decisions == 0), (targets == 0) & (decisions == 1)
+    queues = [
+        queue
+        for c in range(targets.shape[1])
+        for queue in (worst(c, missed, probs), worst(c, alarms, -probs))
+    ]
+    each = max(1, len(queues) // 6)  # of the two others, together a third of what the classes have
+    others = [
+        iter(np.argsort(-losses, kind="stable").tolist()),
+        iter(np.random.default_rng(seed).permutation(len(probs)).tolist()),
+    ]
+    chosen: dict[int, None] = dict.fromkeys(suspected)
+    nothing = object()
+    for found in zip_longest(*queues, *(other for other in others for _ in range(each)), fillvalue=nothing):
+        for row in found:
+            if row is not nothing and len(chosen) < n_most:
+                chosen[row] = None
+        if len(chosen) >= n_most:
+            break
+    return np.array(list(chosen), int)

@@ -1,0 +1,24 @@
+"""Images inside of pages: JPEGs as text."""
+
+import base64
+
+import numpy as np
+
+from comp.images import ImageSet, decode, resize
+
+
+def thumbnail(images: ImageSet, row: int, size: int) -> np.ndarray:
+    """(side, side, channels) uint8 of an image, `size` pixels or its own longer side, if that is less. Raises
+    OSError where it can't be read."""
+    image = decode(images.paths[row], joined=bool(images.channels), finest=size)
+    return resize(image, min(size, max(image.shape[:2])))
+
+
+def jpeg(image: np.ndarray, quality: int = 88) -> str:
+    """Base64 of (side, side, channels) uint8; of joined channels the first three, as red, green and blue."""
+    import cv2
+
+    lacking = max(0, 3 - image.shape[-1])
+    colours = np.pad(image[..., :3], ((0, 0), (0, 0), (0, lacking)), mode="edge")
+    _, data = cv2.imencode(".jpg", colours[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return base64.b64encode(data.tobytes()).decode()

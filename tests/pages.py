@@ -1,0 +1,179 @@
+"""Pages, opened in headless Chromium as a person, a keyboard and a screen reader use them."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium: that of $COMP_CHROMIUM, of the system, or of `playwright install chromium`."""
+    api = pytest.importorskip("playwright.sync_api")
+    found = os.environ.get("COMP_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    with api.sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"there is no Chromium that starts ({str(error).splitlines()[0]})")
+        yield started
+        started.close()
+
+
+def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
+    """The page, in a context without a network, and what it complains of or asks a network for."""
+    context = browser.new_context(offline=True, **options)
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url) if wants_network(request.url) else None)
+    page.goto(path.resolve().as_uri())
+    return page, heard
+
+
+def wants_network(url: str) -> bool:
+    return not url.startswith(("file:", "data:"))
+
+
+def check_accessible(page: Any) -> None:
+    """axe-core finds nothing serious."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    assert not serious, serious
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What a report was made of."""
+    text = path.read_text(encoding="utf-8")
+    return json.loads(
+        text.partition('<script id="data" type="application/json">')[2].partition("</script>")[0]
+    )
+
+
+def check_report(browser: Any, path: Path) -> None:
+    """A report in light, dark and on a phone: it says nothing, asks no network, filters, sorts, shows heat
+    maps, and all of that by keyboard."""
+    assert path.stat().st_size < 15e6
+    data = content_of(path)
+    names = [row["name"] for row in data["classes"]]
+    for look in ({"color_scheme": "light"}, {"color_scheme": "dark"}):
+        page, heard = opened(browser, path, viewport={"width": 1200, "height": 900}, **look)
+        check_accessible(page)
+        assert not heard, heard
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    check_filters(page, data, names)
+    check_sorting(page, names)
+    check_viewer(page, data)
+    assert not heard, heard
+    phone, heard = opened(browser, path, viewport={"width": 390, "height": 844}, has_touch=True)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    phone.locator("#gallery button").first.tap()
+    assert phone.evaluate("document.getElementById('viewer').scrollWidth") <= 390
+    check_accessible(phone)
+    assert not heard, heard
+
+
+def check_filters(page: Any, data: dict[str, Any], names: list[str]) -> None:
+    def is_missed(image: dict[str, Any], c: int) -> bool:
+        return c in image["true"] and c not in image["decided"]
+
+    label = max(range(len(names)), key=lambda c: sum(is_missed(image, c) for image in data["images"]))
+    page.select_option("#label", str(label))
+    page.select_option("#kind", "missed")
+    missed = [image for image in data["images"] if is_missed(image, label)]
+    said = page.inner_text("#count")
+    assert said.startswith(f"{min(48, len(missed))} of {len(missed)} such images")
+    assert (
+        f"{data['classes'][label]['misses']:,} of {data['classes'][label]['n']:,} with {names[label]}" in said
+    )
+    shown = page.locator("#gallery .miss").all_inner_texts()
+    assert sum(f" {names[label]} " in f" {text} " for text in shown) == min(48, len(missed)) > 0
+    page.select_option("#order", "-p")
+    found = ids(page)
+    rising = sorted(missed, key=lambda image: image["probs"][label])
+    assert [image["probs"][label] for image in rising[:48]] == [
+        next(image["probs"][label] for image in missed if image["id"] == name) for name in found
+    ]
+    page.select_option("#label", "")
+    page.select_option("#kind", "any")
+    page.select_option("#order", "loss")
+    losses = [float(text) for text in re.findall(r"loss ([\d.]+)", page.inner_text("#gallery"))]
+    assert losses == sorted(losses, reverse=True) and len(losses) == min(48, len(data["images"]))
+    if len(data["images"]) > 48:
+        page.focus("#more")
+        page.keyboard.press("Enter")
+        assert page.locator("#gallery li").count() == min(96, len(data["images"]))
+        assert page.evaluate(
+            "document.activeElement.closest('li') === document.getElementById('gallery').children[48]"
+        )
+
+
+def ids(page: Any) -> list[str]:
+    return [text.partition(", loss")[0] for text in page.locator("#gallery .quiet").all_inner_texts()]
+
+
+def check_sorting(page: Any, names: list[str]) -> None:
+    head = page.locator("#classes-table thead button", has_text="images")
+    head.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#classes-table th[aria-sort]").get_attribute("aria-sort") == "descending"
+    numbers = [
+        int(text.replace(",", ""))
+        for text in page.locator("#classes-table td:nth-child(2)").all_inner_texts()
+    ]
+    assert numbers == sorted(numbers, reverse=True)
+    page.keyboard.press("Enter")
+    assert page.locator("#classes-table th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    page.locator("#classes-table thead button", has_text="label").click()
+    assert page.locator("#classes-table tbody th").all_inner_texts() == sorted(names, key=str.lower)
+
+
+def check_viewer(page: Any, data: dict[str, Any]) -> None:
+    page.select_option("#kind", "any")
+    card = page.locator("#gallery button").first
+    card.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.getElementById('viewer').open")
+    check_accessible(page)
+    first = page.inner_text("#viewer-title")
+    assert painted(page) == 0
+    if any(image["maps"] for image in data["images"]):
+        while not page.locator("#viewer-labels button").count():
+            page.keyboard.press("ArrowRight")
+        button = page.locator("#viewer-labels button").first
+        button.focus()
+        page.keyboard.press("Enter")
+        assert button.get_attribute("aria-pressed") == "true"
+        assert painted(page) > 1000
+        assert "speaks for" in page.inner_text("#heat-about")
+        check_accessible(page)
+        page.keyboard.press("Enter")
+        assert painted(page) == 0
+    before = page.inner_text("#viewer-title")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#viewer-title") != before
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#viewer-title") == before
+    page.keyboard.press("Escape")
+    assert not page.evaluate("document.getElementById('viewer').open")
+    assert first in page.evaluate("document.activeElement.innerText")
+
+
+def painted(page: Any) -> int:
+    """Pixels of the heat map that are not transparent."""
+    return page.evaluate(
+        "(() => { const heat = document.getElementById('heat'), copy = document.createElement('canvas');"
+        "copy.width = heat.width; copy.height = heat.height;"
+        "const context = copy.getContext('2d', { willReadFrequently: true }); context.drawImage(heat, 0, 0);"
+        "const d = context.getImageData(0, 0, heat.width, heat.height).data; let n = 0;"
+        "for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n })()"
+    )

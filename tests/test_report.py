@@ -1,0 +1,242 @@
+"""`comp report`: what it says is what scikit-learn says, and the page works as people use it."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import fbeta_score, precision_score, recall_score
+
+from comp.cli import main
+from comp.config import load_recipe
+from comp.findings import calibration, drift, f_curve, gallery, log_losses, together
+from comp.outcomes import read_outcome
+from comp.suspects import suspects
+from tests.conftest import TINY, run_all
+from tests.pages import check_report, content_of, opened
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a finished run of the tiny competition, of 240 images."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("COMP_DATA", "COMP_RUNS", "COMP_WEIGHTS"):
+            patch.delenv(name, raising=False)
+        (folder / "tiny.toml").write_text(
+            TINY.replace("n_train = 90", "n_train = 240").replace("epochs = 1", "epochs = 4")
+        )
+        run_all("tiny.toml")
+    return folder
+
+
+@pytest.fixture
+def inside(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(finished)
+    return finished / "runs" / "tiny" / "report.html"
+
+
+def test_the_page_of_the_drawn_competition_works_in_a_browser(inside: Path, browser: Any):
+    check_report(browser, inside)
+
+
+def test_its_numbers_are_those_of_scikit_learn(inside: Path):
+    data, outcome = content_of(inside), read_outcome(load_recipe("tiny.toml"))
+    targets, decisions = outcome.targets, outcome.decisions
+    decision = json.loads((inside.parent / "decision.json").read_text())
+    assert data["scores"][0]["value"] == decision["scores"]["cross_fitted"]
+    assert data["scores"][0]["value"] == pytest.approx(
+        fbeta_score(targets, decisions, beta=2, average="samples", zero_division=0)
+    )
+    for score in data["scores"]:
+        n = [(outcome.folds == part["fold"]).sum() for part in score["folds"]]
+        mean = np.average([part["value"] for part in score["folds"]], weights=n)
+        assert mean == pytest.approx(score["value"])
+    for c, row in enumerate(data["classes"]):
+        true, chosen = targets[:, c], decisions[:, c]
+        assert row["f"] == pytest.approx(fbeta_score(true, chosen, beta=2, zero_division=0))
+        assert row["recall"] == pytest.approx(recall_score(true, chosen, zero_division=0))
+        if chosen.any():
+            assert row["precision"] == pytest.approx(precision_score(true, chosen))
+        assert (row["misses"], row["alarms"]) == (int((true > chosen).sum()), int((true < chosen).sum()))
+    assert [curve["fold"] for curve in data["curves"]] == [0, 1]
+    assert all(len(curve["rows"]) == 8 for curve in data["curves"])
+
+
+def test_a_second_one_is_made_when_what_was_decided_differs(inside: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", "tiny.toml"]) == 0
+    assert "done already" in capsys.readouterr().out
+    before = inside.read_bytes()
+    assert main(["decide", "tiny.toml", "--rule", "global", "--force"]) == 0
+    assert main(["report", "tiny.toml"]) == 0
+    assert content_of(inside)["rule"] == "global"
+    assert main(["decide", "tiny.toml", "--force"]) == 0
+    assert main(["report", "tiny.toml"]) == 0
+    assert inside.read_bytes() == before
+
+
+def test_without_models_it_has_no_heat_maps_and_without_a_decision_it_says_what_to_run(
+    inside: Path, browser: Any, tmp_path: Path, fails: Callable[..., str]
+):
+    kept = {path: path.read_bytes() for path in inside.parent.glob("fold*/model.safetensors")}
+    try:
+        for path in kept:
+            path.unlink()
+        assert main(["report", "tiny.toml", "--force"]) == 0
+        assert not any(image["maps"] for image in content_of(inside)["images"])
+        check_report(browser, inside)
+    finally:
+        for path, data in kept.items():
+            path.write_bytes(data)
+        assert main(["report", "tiny.toml", "--force"]) == 0
+    assert "run `comp decide` first" in fails("report", "tiny.toml", "--set", "name=other")
+
+
+def test_names_that_look_like_markup_stay_text(here: Path, browser: Any):
+    rows = ["image,tags"]
+    rng = np.random.default_rng(0)
+    names = ["<script>alert(1)</script>", "a&b", '"quoted"', "</script>", "plain"]
+    for split, n in (("train", 40), ("test", 12)):
+        (here / split).mkdir()
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(
+                here / split / f"{split}{i}.png"
+            )
+    rows += [
+        f'train{i},"{(names[i % 5] + ";" + names[i * 3 % 5 - 4]).replace(chr(34), chr(34) * 2)}"'
+        for i in range(40)
+    ]
+    (here / "train.csv").write_text("\n".join(rows) + "\n")
+    (here / "sample.csv").write_text("image,tags\n" + "".join(f"test{i},plain\n" for i in range(12)))
+    (here / "odd.toml").write_text(
+        'name = "odd"\n[labels]\ncsv = "train.csv"\nid = "image"\ncolumn = "tags"\nseparator = ";"\n'
+        '[images]\ntrain = "train/{id}.png"\ntest = "test/{id}.png"\n[submission]\nsample = "sample.csv"\n'
+    )
+    sets = [
+        "backbone=test_resnet",
+        "pretrained=false",
+        "n_folds=2",
+        "phases=[{size=32,epochs=1,batch_size=8}]",
+    ]
+    run_all("odd.toml", "--from", ".", *(word for change in sets for word in ("--set", change)))
+    page, heard = opened(browser, here / "runs" / "odd" / "report.html")
+    assert not heard
+    assert set(page.locator("#classes-table tbody th").all_inner_texts()) == set(names)
+
+
+def test_the_real_uc_merced_in_a_browser(here: Path, shared: Path, browser: Any):
+    with zipfile.ZipFile(shared / "ucmerced" / "ucmerced.zip") as archive:
+        archive.extractall(here / "files")
+    (here / "ucmerced.toml").write_bytes((ROOT / "tests" / "ucmerced.toml").read_bytes())
+    sets = ["backbone=test_resnet", "pretrained=false", "n_folds=2", "views=identity"]
+    sets += ["phases=[{size=32,epochs=3,lr=5e-3}]"]
+    run_all("ucmerced.toml", "--from", "files", *(word for change in sets for word in ("--set", change)))
+    path = here / "runs" / "ucmerced" / "report.html"
+    check_report(browser, path)
+    assert len(content_of(path)["images"]) == 480
+
+
+def test_calibration_curves_and_counts_against_their_definitions():
+    rng = np.random.default_rng(0)
+    probs = rng.random((5000, 3)).astype(np.float32)
+    targets = (rng.random((5000, 3)) < probs**1.5).astype(np.uint8)
+    shares, means = calibration_curve(targets.ravel(), probs.ravel(), n_bins=10)
+    found = calibration(probs, targets)
+    assert [b["share"] for b in found["bins"]] == pytest.approx(list(shares), abs=1e-3)
+    assert [b["p"] for b in found["bins"]] == pytest.approx(list(means), abs=1e-3)
+    n = np.array([b["n"] for b in found["bins"]])
+    assert found["error"] == pytest.approx(np.average(np.abs(shares - means), weights=n), abs=1e-3)
+    for threshold, value in f_curve(probs[:, 0], targets[:, 0].astype(bool), 2.0)[::20]:
+        expected = fbeta_score(targets[:, 0], probs[:, 0] > threshold, beta=2, zero_division=0)
+        assert value == pytest.approx(expected, abs=1e-4)
+    both = together(targets)
+    assert both[0, 1] == (targets[:, 0] & targets[:, 1]).sum() and both[2, 2] == targets[:, 2].sum()
+    p = probs[0].astype(float)
+    assert log_losses(probs, targets)[0] == pytest.approx(
+        -np.log(np.where(targets[0], p, 1 - p)).sum(), rel=1e-5
+    )
+
+
+def test_a_label_that_test_images_have_more_often_is_warned_of():
+    class Outcome:
+        decisions = np.zeros((4000, 3), np.uint8)
+        targets = decisions
+
+        class labels:
+            classes = ("steady", "rare", "drifting")
+
+    rng = np.random.default_rng(0)
+    Outcome.decisions = (rng.random((4000, 3)) < [0.3, 0.002, 0.10]).astype(np.uint8)
+    test = (rng.random((6000, 3)) < [0.3, 0.003, 0.16]).astype(np.uint8)
+    assert [row["warn"] for row in drift(Outcome, test)] == [False, False, True]  # type: ignore[arg-type]
+
+
+def test_the_gallery_holds_the_worst_of_every_class():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((3000, 8)) < 0.2).astype(np.uint8)
+    probs = np.clip(targets * 0.5 + rng.normal(0.2, 0.2, targets.shape), 0, 1).astype(np.float32)
+    decisions, losses = (probs > 0.4).astype(np.uint8), log_losses(probs, targets)
+    rows = gallery(probs, targets, decisions, losses, [7, 7, 9], 200, 0)
+    assert len(rows) == len(set(rows.tolist())) == 200 and {7, 9} <= set(rows.tolist())
+    for c in range(8):
+        missed = np.flatnonzero((targets[:, c] == 1) & (decisions[:, c] == 0))
+        alarms = np.flatnonzero((targets[:, c] == 0) & (decisions[:, c] == 1))
+        assert {missed[probs[missed, c].argmin()], alarms[probs[alarms, c].argmax()]} <= set(rows.tolist())
+    assert losses.argmax() in rows
+    assert sorted(gallery(probs[:20], targets[:20], decisions[:20], losses[:20], [], 200, 0)) == list(
+        range(20)
+    )
+
+
+def test_planted_label_errors_are_the_first_suspects(here: Path):
+    """5 % of the labels of one class of the demo are turned round before anything is trained."""
+    sets = ["phases=[{size=32,epochs=8,lr=5e-3,batch_size=32}]", "n_folds=2", "views=identity"]
+    words = [word for change in sets for word in ("--set", change)]
+    assert main(["download", "demo"]) == 0
+    path = here / "data" / "demo" / "drawn" / "train.csv"
+    lines = path.read_text().splitlines()
+    planted = np.random.default_rng(0).choice(len(lines) - 1, (len(lines) - 1) // 20, replace=False) + 1
+    for i in planted.tolist():
+        name, tags = lines[i].split(",")
+        kept = [tag for tag in tags.split() if tag != "agriculture"]
+        lines[i] = f"{name},{' '.join(kept if len(kept) < len(tags.split()) else [*kept, 'agriculture'])}"
+    path.write_text("\n".join(lines) + "\n")
+    for stage in ("folds", "train", "predict", "blend", "decide", "report"):
+        assert main([stage, "demo", *words]) == 0
+    data = content_of(here / "runs" / "demo" / "report.html")
+    label = [row["name"] for row in data["classes"]].index("agriculture")
+    turned = {lines[i].split(",")[0] for i in planted.tolist()}
+    hits = [s["label"] == label and s["id"] in turned for s in data["suspects"][:50]]
+    assert sum(hits) > 35, sum(hits)
+
+
+def test_suspects_are_those_of_confident_learning():
+    """Northcutt et al. 2021, one class after the other, written out; and a rank that needs no class to be
+    easy."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((2000, 4)) < [0.5, 0.2, 0.05, 0.5]).astype(np.uint8)
+    sharp = np.array([6, 4, 4, 0.5])
+    probs = 1 / (1 + np.exp(-(sharp * (2 * targets - 1.0) + rng.normal(0, 1.5, targets.shape))))
+    wrong = rng.random(targets.shape) < [0.03, 0.03, 0.01, 0]
+    given = np.where(wrong, 1 - targets, targets)
+    rows, classes, doubts = suspects(probs, given)
+    assert (np.diff(doubts) <= 0).all() and doubts.min() > 0 and doubts.max() <= 1
+    expected = set()
+    for c in range(4):
+        p = np.stack([1 - probs[:, c], probs[:, c]], 1)
+        t = [p[given[:, c] == k, k].mean() for k in (0, 1)]
+        for i, k in enumerate(given[:, c]):
+            if p[i, 1 - k] >= t[1 - k] and p[i, k] < t[k]:
+                expected.add((i, c))
+    assert set(zip(rows.tolist(), classes.tolist())) == expected
+    assert wrong[rows[:60], classes[:60]].mean() > 0.9  # though labels of the fourth class are hardly seen
+    nothing = suspects(probs[:, :1], np.ones((2000, 1), np.uint8))
+    assert all(len(part) == 0 for part in nothing)
