@@ -22,6 +22,7 @@ from comp.manifest import read_training
 from comp.predictions import load
 from comp.rules import Fitted
 from tests.conftest import TINY
+from tests.pages import content_of
 
 STAGES = ("train", "predict", "blend", "decide")
 
@@ -187,8 +188,11 @@ def test_members_are_trained_one_by_one_and_blended(tiny: Path, fails):
     assert [member.name for member in recipe.members] == ["mix-test_resnet", "mix-small"]
     assert recipe.members[1].phases[0].size == 16 and len(recipe.members[0].phases) == 2
     assert [member.ema_decay for member in recipe.members] == [0.9, 0.9]
-    for stage in (*STAGES, "submit"):
+    for stage in (*STAGES, "submit", "report"):
         assert main([stage, "mix.toml"]) == 0
+    told = content_of(tiny / "runs" / "mix" / "report.html")
+    assert {curve["run"] for curve in told["curves"]} == {"mix-test_resnet", "mix-small"}
+    assert any(image["maps"] for image in told["images"])
     alone = [load(oof_path(member.name), recipe_classes()).probs for member in recipe.members]
     mixed = load(oof_path("mix"), recipe_classes()).probs
     assert mixed.shape == alone[0].shape and not np.allclose(mixed, alone[0])

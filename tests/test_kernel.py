@@ -106,6 +106,7 @@ def test_a_train_kernel_makes_what_the_stages_make_here(built: Path, image: Path
     assert {path.name for path in (tmp_path / "working").iterdir()} == {
         *("folds", "runs", "submissions", "submission.csv")
     }
+    assert (tmp_path / "working" / "runs" / "tiny" / "report.html").exists()
 
 
 def test_an_infer_kernel_takes_a_hidden_test_set(

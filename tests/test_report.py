@@ -18,6 +18,7 @@ from comp.findings import calibration, drift, f_curve, gallery, log_losses, toge
 from comp.outcomes import read_outcome
 from comp.suspects import suspects
 from tests.conftest import TINY, run_all
+from tests.fake_kaggle import FakeKaggle, old_planet
 from tests.pages import check_report, content_of, opened
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,13 @@ def test_the_real_uc_merced_in_a_browser(here: Path, shared: Path, browser: Any)
     path = here / "runs" / "ucmerced" / "report.html"
     check_report(browser, path)
     assert len(content_of(path)["images"]) == 480
+
+
+def test_the_real_planet_in_a_browser(here: Path, shared: Path, kaggle: FakeKaggle, browser: Any):
+    old_planet(kaggle, shared, n_images=500)
+    sets = ["n_folds=2", "n_trials=5", "views=identity", "phases=[{size=32,epochs=4,lr=5e-3}]"]
+    run_all("planet32", *(word for change in sets for word in ("--set", change)))
+    check_report(browser, here / "runs" / "planet32" / "report.html")
 
 
 def test_calibration_curves_and_counts_against_their_definitions():
