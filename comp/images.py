@@ -203,15 +203,6 @@ def cached(
     return answers
 
 
-def seen(images: ImageSet, size: int, finest: int, filter: str = "none") -> np.ndarray:
-    """(N, side, side, channels) uint8: the images as a cache of this size has them, for few of them. Raises
-    OSError for one that can't be read."""
-    native, _ = probe(images)
-    filtered, side = _filtered(filter, min(finest, native)), min(size, native)
-    decoded = (decode(paths, joined=bool(images.channels), finest=finest) for paths in images.paths)
-    return np.stack([resize(filtered(image), side) for image in decoded])
-
-
 def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
     """What is done to images before they are resized."""
     if filter == "none":

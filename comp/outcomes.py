@@ -12,7 +12,7 @@ from comp.errors import CompError, some
 from comp.labels import Labels
 from comp.manifest import Data, read_training
 from comp.predictions import aligned, load
-from comp.rules import Fitted
+from comp.rules import Fitted, decide_by_fold
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,14 @@ def read_outcome(recipe: Recipe) -> Outcome:
         raise CompError(f"{oof_path(recipe.name)} has ids without labels: {some(unknown)}; predict again")
     rows = np.array([row[name] for name in oof.ids.tolist()])
     probs, folds = aligned(oof, labels.ids[rows], oof_path(recipe.name)), fold_of[rows]
-    metric = recipe.competition.metric.settings
+    settings = recipe.competition.metric.settings
+    options = {key: settings[key] for key in ("beta", "empty") if key in settings}
     fitted = Fitted.from_json(decision, labels.classes)
     by_fold = {
         fold: Fitted.from_json(rule, labels.classes) for fold, rule in decision.get("by_fold", {}).items()
     }
-    decisions = np.zeros(probs.shape, np.uint8)
-    for fold in np.unique(folds).tolist():
-        part, rule = folds == fold, by_fold.get(str(fold), fitted)
-        decisions[part] = rule.decide(probs[part], beta=metric["beta"], empty=metric.get("empty", 0.0))
+    rules = by_fold or dict.fromkeys(np.unique(folds).astype(str).tolist(), fitted)
+    decisions = decide_by_fold(rules, probs, folds, **options)
     return Outcome(
         recipe, data, labels, rows, folds, probs, decisions, fitted, tuple(by_fold.values()), decision
     )

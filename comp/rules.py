@@ -1,6 +1,6 @@
 """Rules that turn probabilities into labels: what they are made of, and how one is applied."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,17 @@ def _limited(decisions: np.ndarray, margins: np.ndarray, least: int, most: int |
         rows = decisions[long]
         np.put_along_axis(rows, order[:, most:], 0, 1)
         decisions[long] = rows
+    return decisions
+
+
+def decide_by_fold(
+    rules: Mapping[str, Fitted], probs: np.ndarray, folds: np.ndarray, *, beta: float, empty: float = 0.0
+) -> np.ndarray:
+    """(N, C) 0/1 for probabilities (N, C) of these folds (N,), each by its own rule."""
+    decisions = np.zeros(probs.shape, np.uint8)
+    for fold, rule in rules.items():
+        part = folds.astype(str) == fold
+        decisions[part] = rule.decide(probs[part], beta=beta, empty=empty)
     return decisions
 
 

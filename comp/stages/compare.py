@@ -48,7 +48,7 @@ from comp.labels import Labels
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
 from comp.predictions import load
-from comp.rules import Fitted
+from comp.rules import Fitted, decide_by_fold
 
 N_RESAMPLES = 4000
 NO_PARAMETERS = ("__metadata__", "running_mean", "running_var", "num_batches_tracked")
@@ -156,13 +156,12 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     stamp = decision.get("stamp", {})
     settings["rule"] = stamp.get("rule", recipe.rule)
     if stamp.get("oof") == digest(made) and decision.get("by_fold"):
-        metric, decisions = stamp["metric"], np.zeros(targets.shape, np.uint8)
-        for fold, content in decision["by_fold"].items():
-            part, fitted = parts.astype(str) == fold, Fitted.from_json(content, labels.classes)
-            decisions[part] = fitted.decide(
-                predictions.probs[part], beta=metric["beta"], empty=metric.get("empty", 0.0)
-            )
-        rule = decision["rule"]
+        metric, rule = stamp["metric"], decision["rule"]
+        rules = {
+            fold: Fitted.from_json(content, labels.classes) for fold, content in decision["by_fold"].items()
+        }
+        options = {key: metric[key] for key in ("beta", "empty") if key in metric}
+        decisions = decide_by_fold(rules, predictions.probs, parts, **options)
     else:
         metric = settled.metric.settings
         if one_fold := len(np.unique(parts)) == 1:

@@ -37,7 +37,7 @@ from comp.findings import (
     scores,
     together,
 )
-from comp.images import seen
+from comp.images import as_cached, resize
 from comp.outcomes import Outcome, read_outcome
 from comp.pictures import jpeg, thumbnail
 from comp.predictions import aligned, load
@@ -151,9 +151,9 @@ def images_of(outcome: Outcome) -> tuple[list[dict[str, Any]], list[dict[str, An
             }
         )
     chosen = chosen[: len(shown)]
-    at = {row: i for i, row in enumerate(chosen.tolist())}
+    place = {row: i for i, row in enumerate(chosen.tolist())}
     doubtful = [
-        {"id": str(outcome.ids[row]), "image": at.get(row), "label": c, "doubt": round(doubt, 3)}
+        {"id": str(outcome.ids[row]), "image": place.get(row), "label": c, "doubt": round(doubt, 3)}
         | {"given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
         for row, c, doubt in zip(rows.tolist(), classes.tolist(), doubts.tolist())
     ]
@@ -189,12 +189,18 @@ def heat_maps_of(
     for fold in np.unique(outcome.folds[rows]).tolist():
         if not (path := model_path(first.name, fold)).exists():
             continue
-        part = np.flatnonzero(outcome.folds[rows] == fold)
+        part = np.flatnonzero(outcome.folds[rows] == fold).tolist()
         images = outcome.data.images("train", outcome.ids[rows[part]], first.channels)
         model, spec = models.load(path)
-        pixels = seen(images, first.phases[-1].size, first.finest, first.filter)
-        maps = heat_maps(model, spec, pixels, [classes[i] for i in part], device)
-        for i, of_image in zip(part.tolist(), maps):
+        size, joined = first.phases[-1].size, bool(images.channels)
+        pixels = [
+            as_cached(paths, size, joined=joined, finest=first.finest, filter=first.filter)
+            for paths in images.paths
+        ]
+        side = max(map(len, pixels))
+        seen = np.stack([resize(image, side) for image in pixels])
+        maps = heat_maps(model, spec, seen, [classes[i] for i in part], device)
+        for i, of_image in zip(part, maps):
             for c, values in zip(classes[i], of_image):
                 if values.any():
                     data = base64.b64encode((values * 255).round().astype(np.uint8).tobytes()).decode()
