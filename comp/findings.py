@@ -17,7 +17,7 @@ from comp.rules import EPS, Fitted
 
 N_POINTS = 160  # of a curve
 N_BINS = 10
-FEW = 20  # images, of which a share says little
+MOST_DRAWN = 60  # classes with curves
 SURE = 4.0  # standard errors, and
 FAR = 1.2  # this ratio: from there on two shares differ
 
@@ -63,10 +63,10 @@ def curves(runs: Sequence[str], n_networks: int) -> list[dict[str, Any]]:
 
 def by_class(outcome: Outcome) -> list[dict[str, Any]]:
     """For each class its count, average precision, what its cross-fitted decisions are worth, its threshold
-    and that of each fold, and F-beta at other thresholds."""
+    and that of each fold, and of the commonest ones F-beta at other thresholds and calibration."""
     probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
     beta, fitted = outcome.recipe.competition.metric.settings["beta"], outcome.fitted
-    rows = []
+    rows, drawn = [], set(commonest(targets, MOST_DRAWN))
     for c, name in enumerate(outcome.labels.classes):
         true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
         n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
@@ -84,11 +84,16 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
                 "threshold": None if fitted.expected else float(fitted.thresholds[c]),
                 "by_fold": [] if fitted.expected else by_fold,
                 "spread": float(np.std(by_fold)) if by_fold and not fitted.expected else None,
-                "curve": f_curve(p, true, beta),
-                "calibration": calibration(p, true),
+                "curve": f_curve(p, true, beta) if c in drawn else None,
+                "calibration": calibration(p, true) if c in drawn else None,
             }
         )
     return rows
+
+
+def commonest(targets: np.ndarray, n_most: int) -> list[int]:
+    """The classes (n_most of them) that most images have, in their order."""
+    return sorted(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:n_most].tolist())
 
 
 def f_curve(probs: np.ndarray, true: np.ndarray, beta: float) -> list[tuple[float, float]]:

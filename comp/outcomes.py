@@ -49,6 +49,7 @@ def read_outcome(recipe: Recipe) -> Outcome:
         "oof": digest(made_from),
         "labels": digest(labels.ids, labels.classes, labels.targets),
         "folds": digest(labels.ids, fold_of),
+        "metric": recipe.competition.metric.settings,
     }
     if other := [key for key, value in now.items() if decision["stamp"].get(key) != value]:
         raise CompError(f"{path} was made with other {' and '.join(other)}; run `comp decide` again")

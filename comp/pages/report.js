@@ -224,7 +224,7 @@ function card(image, at) {
       const kind = status(image, c);
       return element("span", { class: kind, title: WORD[kind] }, `${SIGN[kind]}${classes[c].name} ${image.probs[c].toFixed(2)}`,
         kind === "hit" ? null : element("span", { class: "unseen" }, `, ${WORD[kind]}`));
-    })));
+    }), labels.length ? null : element("span", {}, "no label, and none answered")));
 }
 
 function refresh(keep) {
@@ -356,9 +356,8 @@ one("classes-table").append(table([
   ["± folds", row => row.spread === null ? "–" : row.spread.toFixed(3), row => row.spread],
 ], classes, "Labels"));
 
-const MOST = 60;
-const common = classes.map((_, c) => c).sort((a, b) => classes[b].n - classes[a].n).slice(0, MOST).sort((a, b) => a - b);
-const left = classes.length > MOST ? ` The ${MOST} commonest labels are shown.` : "";
+const common = classes.map((_, c) => c).filter(c => classes[c].curve);
+const left = classes.length > common.length ? ` The ${common.length} commonest labels are shown.` : "";
 
 one("thresholds-about").textContent = data.single
   ? `${F} of each label alone against a threshold of its own. The answer here is the most probable label.${left}`
@@ -384,7 +383,7 @@ if (!data.single && classes.some(row => row.threshold !== null)) {
 one("calibration-about").textContent =
   "Of the images that were given a probability of, say, 0.3, three in ten should have the label: the line is where that " +
   "holds. Below it the network is too sure. Lines through dots are 95 % intervals, wide where there are few images.";
-one("calibration-label").append(element("option", { value: "" }, "all together"), ...classes.map((row, c) => element("option", { value: c }, row.name)));
+one("calibration-label").append(element("option", { value: "" }, "all together"), ...common.map(c => element("option", { value: c }, classes[c].name)));
 function wilson(share, n) {
   const z = 1.96, middle = (share + z * z / (2 * n)) / (1 + z * z / n);
   const half = z * Math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n);
@@ -409,22 +408,22 @@ calibrate();
 
 one("together-about").textContent =
   "Of the images that have the row's label, the share that has the column's too: in truth, as answered, and the " +
-  `difference (orange: answered together too often, blue: too seldom).${classes.length > 40 ? " The 40 commonest labels are shown." : ""}`;
-const few = common.length > 40 ? [...common].sort((a, b) => classes[b].n - classes[a].n).slice(0, 40).sort((a, b) => a - b) : common;
+  `difference (orange: answered together too often, blue: too seldom).${classes.length > data.together.classes.length ? ` The ${data.together.classes.length} commonest labels are shown.` : ""}`;
+const few = data.together.classes;
 const share = (matrix, r, c) => matrix[r][r] ? matrix[r][c] / matrix[r][r] : 0;
 function matrixChart(title, value, paint, about) {
   const side = 12, pad = 100, size = pad + side * few.length;
   const svg = drawn("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": about });
-  few.forEach((r, i) => {
-    const name = classes[r].name.length > 16 ? classes[r].name.slice(0, 15) + "…" : classes[r].name;
+  few.forEach((row, i) => {
+    const name = classes[row].name.length > 16 ? classes[row].name.slice(0, 15) + "…" : classes[row].name;
     const style = "font-size: 9px";
     svg.append(drawn("text", { x: pad - 4, y: pad + side * i + 9, "text-anchor": "end", style }, name));
     svg.append(drawn("text", { transform: `translate(${pad + side * i + 9} ${pad - 4}) rotate(-90)`, style }, name));
-    few.forEach((c, j) => {
-      if (r === c) return;
-      const v = value(r, c);
+    few.forEach((column, j) => {
+      if (i === j) return;
+      const v = value(i, j);
       svg.append(drawn("rect", { x: pad + side * j, y: pad + side * i, width: side - 1, height: side - 1, style: paint(v) },
-        drawn("title", {}, `${classes[r].name} with ${classes[c].name}: ${percent(v)}`)));
+        drawn("title", {}, `${classes[row].name} with ${classes[column].name}: ${percent(v)}`)));
     });
   });
   return element("figure", {}, element("figcaption", {}, title), svg);

@@ -27,9 +27,9 @@ from comp.config import Recipe
 from comp.console import say, size_text, table
 from comp.errors import CompError
 from comp.findings import (
-    FEW,
     by_class,
     calibration,
+    commonest,
     curves,
     drift,
     gallery,
@@ -49,6 +49,7 @@ MOST_BYTES = 10_000_000  # of pictures, as text
 MOST_SUSPECTS = 50  # as pictures
 MOST_LISTED = 500
 MOST_MAPS = 6  # of an image
+MOST_PAIRED = 40  # classes that are shown with each other
 
 
 def run(recipe: Recipe, *, force: bool) -> None:
@@ -78,7 +79,7 @@ def findings(outcome: Outcome) -> dict[str, Any]:
     test = aligned(load(path, classes), test_ids, path)
     decided = outcome.fitted.decide(test, beta=metric["beta"], empty=metric.get("empty", 0.0))
     members = networks_of(recipe)
-    rows = by_class(outcome)
+    rows, pairs = by_class(outcome), commonest(outcome.targets, MOST_PAIRED)
     aps = [row["ap"] for row in rows if row["ap"] is not None]
     return {
         "name": recipe.name,
@@ -92,7 +93,6 @@ def findings(outcome: Outcome) -> dict[str, Any]:
         "n_rows": len(outcome.rows),
         "n_test": len(test_ids),
         "n_folds": len(np.unique(outcome.folds)),
-        "few": FEW,
         "scores": scores(outcome),
         "mean_ap": float(np.mean(aps)),
         "log_loss": float(log_losses(outcome.probs, outcome.targets).mean() / len(classes)),
@@ -101,8 +101,9 @@ def findings(outcome: Outcome) -> dict[str, Any]:
         "classes": rows,
         "calibration": calibration(outcome.probs, outcome.targets),
         "together": {
-            "true": together(outcome.targets).tolist(),
-            "decided": together(outcome.decisions).tolist(),
+            "classes": pairs,
+            "true": together(outcome.targets[:, pairs]).tolist(),
+            "decided": together(outcome.decisions[:, pairs]).tolist(),
         },
         "drift": drift(outcome, decided),
         "labels_an_image": {
