@@ -85,7 +85,7 @@ def scalars(folder: str) -> dict[str, list[tuple[int, float]]]:
 
 def test_tensorboard_shows_each_epoch_once_and_the_decision(there: Path, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("tensorboard")
-    track = ["--set", "track=tensorboard", "--set", "phases.0.epochs=30"]
+    track = ["--set", "track=tensorboard", "--set", "phases.0.epochs=150"]
     process = subprocess.Popen([sys.executable, "-m", "comp", *TRAIN, *track], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not Path("runs/tiny/fold0/tracked-tensorboard.json").exists():
@@ -97,7 +97,7 @@ def test_tensorboard_shows_each_epoch_once_and_the_decision(there: Path, capsys:
     assert main([*TRAIN, *track]) == 0
     rows, found = history(), scalars("runs/tiny/tensorboard/fold0")
     for key in ("loss", "valid_loss", "mAP", "fbeta", "lr", "images_per_second", "memory"):
-        assert [step for step, _ in found[key]] == list(range(1, 32))
+        assert [step for step, _ in found[key]] == list(range(1, 152))
         assert [value for _, value in found[key]] == pytest.approx([row[key] for row in rows], rel=1e-6)
     for stage in ("predict", "blend", "decide"):
         assert main([stage, "tiny.toml", "--folds", "0", *track]) == 0
