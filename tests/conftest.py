@@ -1,7 +1,6 @@
 """A small drawn competition for the tests, the real data where it lies beside the checkout, and `comp` as
 users call it."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -79,22 +78,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def one_core() -> Iterator[None]:
-    with on_one_core():
-        yield
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
 
 
-@contextlib.contextmanager
-def on_one_core() -> Iterator[None]:
-    """This process on one core, so that folds are worked on in it, one after the other."""
-    if not hasattr(os, "sched_setaffinity"):
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of the processes that run the tests keeps to a core, where folds are worked on one after the
+    other: tiny ones end sooner than processes for them start."""
+    if CORES and not config.getoption("numprocesses", None):  # not the one that gives the tests out
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+        os.sched_setaffinity(0, {CORES[worker % len(CORES)]})
+
+
+@pytest.fixture(scope="module")
+def all_cores() -> Iterator[None]:
+    """For a test of what is done side by side."""
+    if not CORES:
         yield
         return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
     yield
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, own)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from comp.cli import main
 from comp.comparison import bootstrap, error_correlation, interval, log_loss, share_above
 from comp.metrics import fbeta
-from tests.conftest import TINY, on_one_core
+from tests.conftest import TINY
 
 
 def answers(rng: np.random.Generator, n: int, wrong: tuple[float, ...]) -> list[np.ndarray]:
@@ -85,7 +85,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "tiny.toml").write_text(TINY.replace("n_folds", 'views = "identity"\nn_folds'))
     (folder / "second.toml").write_text('extends = "tiny.toml"\nname = "mixed"\n')
     other = [f"--set={value}" for value in ("name=mixed", "mixup=0.4", "phases.1.lr=1e-3", "views=flip_h")]
-    with pytest.MonkeyPatch.context() as patch, on_one_core():
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in ("COMP_DATA", "COMP_RUNS", "COMP_WEIGHTS"):
             patch.delenv(name, raising=False)

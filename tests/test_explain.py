@@ -161,7 +161,7 @@ def noise(n: int, side: int) -> np.ndarray:
 
 
 @pytest.fixture
-def copy(submitted: Path, here: Path, one_core: None) -> Path:
+def copy(submitted: Path, here: Path) -> Path:
     """A working directory in which the tiny competition was run to its end; its files are in files/."""
     shutil.copytree(submitted, here, dirs_exist_ok=True, symlinks=True)
     return here
@@ -302,7 +302,7 @@ batch_size = 16
 """
 
 
-def test_one_channel_finds_the_others(here: Path, one_core: None, fails, capsys):
+def test_one_channel_finds_the_others(here: Path, fails, capsys):
     Path("cells.toml").write_text(CELLS)
     for stage in ("download", "folds", "train", "predict", "blend", "decide"):
         assert main([stage, "cells.toml"]) == 0

@@ -27,9 +27,6 @@ from tests.pages import content_of
 STAGES = ("train", "predict", "blend", "decide")
 
 
-pytestmark = pytest.mark.usefixtures("one_core")
-
-
 @pytest.fixture
 def tiny(here: Path) -> Path:
     for stage in ("download", "folds"):

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from tests.conftest import comp
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_folds_side_by_side_go_on_after_their_parent_was_killed(here: Path):
     train = ["train", "tiny.toml", "--set", "phases.0.epochs=6"]
     for stage in ("download", "folds"):
@@ -37,3 +39,5 @@ def test_folds_side_by_side_go_on_after_their_parent_was_killed(here: Path):
             for name in ("whole", "killed")
         )
         assert all(np.array_equal(whole[key], killed[key]) for key in whole)
+    comp("predict", "tiny.toml", *train[2:], cwd=here, COMP_RUNS="killed")
+    assert len(list(here.glob("killed/tiny/fold?/oof.npz"))) == 2

@@ -187,7 +187,6 @@ def test_the_range_test_takes_the_batches_of_training(tmp_path: Path, monkeypatc
     assert len(losses) == 6 and np.mean(losses[4:]) != pytest.approx(means[0], rel=1e-3)
 
 
-@pytest.mark.usefixtures("one_core")
 def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alone(
     here: Path, fails, capsys: pytest.CaptureFixture[str]
 ):

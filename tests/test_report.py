@@ -223,28 +223,27 @@ def test_planted_label_errors_are_the_first_suspects(here: Path):
     label = [row["name"] for row in data["classes"]].index("agriculture")
     turned = {lines[i].split(",")[0] for i in planted.tolist()}
     hits = [s["label"] == label and s["id"] in turned for s in data["suspects"][:50]]
-    assert sum(hits) > 35, sum(hits)
+    assert sum(hits) > 25, sum(hits)
 
 
-def test_suspects_are_those_of_confident_learning():
-    """Northcutt et al. 2021, one class after the other, written out; and a rank that needs no class to be
-    easy."""
+def test_a_doubt_is_the_share_of_labels_that_are_wrong():
+    """Of labels that are drawn from known probabilities and turned round at known rates, against Bayes' rule
+    with these rates."""
     rng = np.random.default_rng(0)
-    targets = (rng.random((2000, 4)) < [0.5, 0.2, 0.05, 0.5]).astype(np.uint8)
-    sharp = np.array([6, 4, 4, 0.5])
-    probs = 1 / (1 + np.exp(-(sharp * (2 * targets - 1.0) + rng.normal(0, 1.5, targets.shape))))
-    wrong = rng.random(targets.shape) < [0.03, 0.03, 0.01, 0]
-    given = np.where(wrong, 1 - targets, targets)
+    invented, missed = np.array([0.02, 0.05, 0, 0]), np.array([0.02, 0.3, 0.1, 0])
+    sure = rng.normal([0, -3, -1, 0], [6, 4, 6, 2], (20_000, 4))
+    probs = 1 / (1 + np.exp(-sure))
+    true = rng.random(probs.shape) < probs
+    wrong = rng.random(probs.shape) < np.where(true, missed, invented)
+    given = (true ^ wrong).astype(np.uint8)
     rows, classes, doubts = suspects(probs, given)
-    assert (np.diff(doubts) <= 0).all() and doubts.min() > 0 and doubts.max() <= 1
-    expected = set()
-    for c in range(4):
-        p = np.stack([1 - probs[:, c], probs[:, c]], 1)
-        t = [p[given[:, c] == k, k].mean() for k in (0, 1)]
-        for i, k in enumerate(given[:, c]):
-            if p[i, 1 - k] >= t[1 - k] and p[i, k] < t[k]:
-                expected.add((i, c))
-    assert set(zip(rows.tolist(), classes.tolist())) == expected
-    assert wrong[rows[:60], classes[:60]].mean() > 0.9  # though labels of the fourth class are hardly seen
-    nothing = suspects(probs[:, :1], np.ones((2000, 1), np.uint8))
-    assert all(len(part) == 0 for part in nothing)
+    assert (np.diff(doubts) <= 0).all() and doubts.min() > 0.5 and doubts.max() <= 1
+    both = np.where(given, invented * (1 - probs), missed * probs)
+    expected = both / (both + np.where(given, (1 - missed) * probs, (1 - invented) * (1 - probs)))
+    found = wrong[rows, classes]
+    assert found.mean() == pytest.approx(doubts.mean(), abs=0.06)
+    assert found.sum() > 0.95 * (wrong & (expected > 0.5)).sum()
+    assert np.abs(doubts - expected[rows, classes]).mean() < 0.06
+    assert (classes == 3).mean() < 0.03  # no label of which is wrong, though many are uncertain
+    doubts = suspects(np.eye(2, dtype=np.float32)[[0, 1] * 50], np.ones((100, 2), np.uint8))[2]
+    assert doubts == pytest.approx(1)  # no division by 0 where probabilities are 0 and 1

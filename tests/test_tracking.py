@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from comp import tracking
 from comp.cli import main
 from comp.tracking import INIT_TIMEOUT
-from tests.conftest import TINY, on_one_core
+from tests.conftest import TINY
 
 TRAIN = ["train", "tiny.toml", "--folds", "0"]
 
@@ -30,7 +30,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with a run that nobody tracked."""
     folder = tmp_path_factory.mktemp("tracking")
     (folder / "tiny.toml").write_text(TINY.replace("epochs = 1", "epochs = 3", 1))
-    with pytest.MonkeyPatch.context() as patch, on_one_core():
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in ("COMP_DATA", "COMP_RUNS", "COMP_WEIGHTS"):
             patch.delenv(name, raising=False)
@@ -42,7 +42,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def there(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_core: None) -> Path:
+def there(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, in which nothing is trained yet; clients without accounts or places of their own."""
     shutil.copytree(plain, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")

@@ -3,13 +3,10 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from comp.bench_tricks import show
 from comp.cli import main
 
 
-@pytest.mark.usefixtures("one_core")
 def test_tricks_are_measured_once_and_only_the_trick_differs(here: Path, capsys, fails):
     (here / "tricks.toml").write_text('"the same" = ["seed=42"]\n"faster" = ["phases.0.lr=1e-2"]\n')
     for stage in ("download", "folds"):

@@ -321,9 +321,9 @@ viewer.addEventListener("click", event => { if (event.target === viewer) viewer.
 
 const doubts = data.suspects, SHOWN = 50;
 one("suspects-about").textContent = doubts.length
-  ? `${count(doubts.length)} labels that the networks, which never trained on these images, contradict as clearly as they ` +
-    "affirm it elsewhere (confident learning), the clearest first. Look at them before you believe the score of a label."
-  : "No label is contradicted clearly enough to be suspected.";
+  ? `${count(doubts.length)} labels that are rather wrong than right, by the networks that never trained on these images and ` +
+    "by how often labels that they are sure of say the opposite, the most doubtful first. Look at them before you believe the score of a label."
+  : "No label is rather wrong than right.";
 if (doubts.length) {
   const rows = doubts.slice(0, SHOWN);
   one("suspects-table").append(table([
