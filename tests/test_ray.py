@@ -135,13 +135,14 @@ def test_a_killed_machine_costs_no_finished_epoch_and_changes_no_weight(
         while time.monotonic() < deadline and not killed:
             time.sleep(0.02)
             for log in runs.glob("tiny/fold?/log.jsonl"):
-                fold = log.parent.name
-                if len(log.read_text().splitlines()) < 3:
+                n_back, fold = len(log.read_text().splitlines()), log.parent
+                here = fold / "last.pt"  # comes after the log
+                if n_back < 3 or not here.exists() or here.stat().st_mtime_ns < log.stat().st_mtime_ns:
                     continue
                 for name in "ab":
-                    if list((nodes.folder / name).glob(f"*/job-*/tiny/{fold}/last.pt")):
+                    if list((nodes.folder / name).glob(f"*/job-*/tiny/{fold.name}/last.pt")):
                         nodes.kill(name)
-                        killed[int(fold[-1])] = len(log.read_text().splitlines())
+                        killed[int(fold.name[-1])] = n_back
                         return
 
     killer = threading.Thread(target=kill)
