@@ -105,6 +105,11 @@ def tensorboard_dir(recipe: str, fold: int | None) -> Path:
     return run_dir(recipe) / "tensorboard" / ("decision" if fold is None else f"fold{fold}")
 
 
+def mlflow_path() -> Path:
+    """The database of MLflow runs, where no server is named."""
+    return runs_dir() / "mlflow.db"
+
+
 def tracked_path(recipe: str, fold: int | None, tracker: str) -> Path:
     """What a tracker has been told of a fold, or of the decision."""
     return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / f"tracked-{tracker}.json"

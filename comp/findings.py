@@ -1,8 +1,8 @@
 """What a decided run knows and what it gets wrong, as numbers for the report."""
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from comp.artifacts import log_path
 from comp.decisions import is_single
 from comp.labels import groups_of
 from comp.metrics import fbeta, most_probable, score
+from comp.origins import Origin
 from comp.outcomes import Outcome
 from comp.rules import EPS, Fitted
 
@@ -50,27 +51,30 @@ def scores(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def curves(runs: Sequence[str], n_networks: int) -> list[dict[str, Any]]:
-    """The log of each network that there is, an epoch a row."""
+def curves(origins: Sequence[Origin]) -> list[dict[str, Any]]:
+    """The log of each network that there is, an epoch a row; fold None is that of all images."""
     found = []
-    for run in runs:
-        for fold in range(n_networks):
-            if (path := log_path(run, fold)).exists():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                found.append({"run": run, "fold": fold, "rows": [json.loads(line) for line in lines]})
+    for origin in origins:
+        for fold in origin.folds:
+            path = log_path(origin.name, fold)
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            if lines and origin.recipe:
+                name = fold if fold < origin.recipe.n_folds else None
+                found.append({"run": origin.name, "fold": name, "rows": [json.loads(line) for line in lines]})
     return found
 
 
 def by_class(outcome: Outcome) -> list[dict[str, Any]]:
     """For each class its count, average precision, what its cross-fitted decisions are worth, its threshold
-    and that of each fold, and of the commonest ones F-beta at other thresholds and calibration."""
+    and that of each part, and of the commonest ones F-beta at other thresholds and calibration."""
     probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
     beta, fitted = outcome.recipe.competition.metric.settings["beta"], outcome.fitted
     rows, drawn = [], set(commonest(targets, MOST_DRAWN))
     for c, name in enumerate(outcome.labels.classes):
         true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
         n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
-        by_fold = [float(rule.thresholds[c]) for rule in outcome.by_fold]
+        by_part = [rule.threshold_of(c) for rule in outcome.rules.values()]
+        same = None not in by_part
         rows.append(
             {
                 "name": name,
@@ -81,9 +85,9 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
                 "f": float(score(np.array(hits), np.array(n_chosen), np.array(n), beta)),
                 "misses": n - hits,
                 "alarms": n_chosen - hits,
-                "threshold": None if fitted.expected else float(fitted.thresholds[c]),
-                "by_fold": [] if fitted.expected else by_fold,
-                "spread": float(np.std(by_fold)) if by_fold and not fitted.expected else None,
+                "threshold": fitted.threshold_of(c),
+                "by_part": by_part,
+                "spread": float(np.std(np.array(by_part, float))) if same else None,
                 "curve": f_curve(p, true, beta) if c in drawn else None,
                 "calibration": calibration(p, true) if c in drawn else None,
             }
@@ -157,30 +161,22 @@ def gallery(
     n_most: int,
     seed: int,
 ) -> np.ndarray:
-    """Rows (at most n_most) worth looking at, the most telling first: those with suspected labels, then in
-    turn the worst misses and false alarms of each class, the highest losses, and some at random."""
-
-    def worst(c: int, wrong: np.ndarray, order: np.ndarray) -> Iterator[int]:
-        found = np.flatnonzero(wrong[:, c])
-        yield from found[np.argsort(order[found, c], kind="stable")].tolist()
-
+    """Rows (at most n_most) worth looking at: those with suspected labels; the highest losses and some at
+    random, an eighth each; and in turn the worst miss and the worst false alarm of each class, those with
+    the most errors first."""
+    rng = np.random.default_rng(seed)
+    others = [np.argsort(-losses, kind="stable"), rng.permutation(len(probs))]
+    chosen = dict.fromkeys([*suspected, *np.ravel([order[: n_most // 8] for order in others]).tolist()])
+    queues = []
     missed, alarms = (targets == 1) & (decisions == 0), (targets == 0) & (decisions == 1)
-    queues = [
-        queue
-        for c in range(targets.shape[1])
-        for queue in (worst(c, missed, probs), worst(c, alarms, -probs))
-    ]
-    each = max(1, len(queues) // 6)  # of the two others, together a third of what the classes have
-    others = [
-        iter(np.argsort(-losses, kind="stable").tolist()),
-        iter(np.random.default_rng(seed).permutation(len(probs)).tolist()),
-    ]
-    chosen: dict[int, None] = dict.fromkeys(suspected)
-    nothing = object()
-    for found in zip_longest(*queues, *(other for other in others for _ in range(each)), fillvalue=nothing):
-        for row in found:
-            if row is not nothing and len(chosen) < n_most:
-                chosen[row] = None
+    for wrong, order in ((missed, probs), (alarms, -probs)):
+        for c in range(targets.shape[1]):
+            rows = np.flatnonzero(wrong[:, c])
+            queues.append(rows[np.argsort(order[rows, c], kind="stable")].tolist())
+    queues.sort(key=len, reverse=True)
+    in_turn = (row for found in zip_longest(*queues) for row in found if row is not None)
+    for row in chain(in_turn, others[0].tolist()):
         if len(chosen) >= n_most:
             break
+        chosen[row] = None
     return np.array(list(chosen), int)

@@ -15,6 +15,7 @@ from comp.artifacts import (
     checkpoint_path,
     is_done,
     model_path,
+    read_json,
     started_path,
     training_files,
     write_json,
@@ -137,8 +138,9 @@ def train_fold(
         if ranks.is_first:
             model_path(recipe.name, fold).unlink(missing_ok=True)
             trainer.write_log()  # before what says whose log it is
-            started = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp}
-            write_json(started_path(recipe.name, fold), started)
+            path = started_path(recipe.name, fold)
+            begun = read_json(path).get("begun") if resumed and path.exists() else time.time_ns()
+            write_json(path, {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": begun})
         if resumed:
             report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
         else:

@@ -8,6 +8,7 @@ import numpy as np
 
 from comp.artifacts import decision_path, digest, oof_path, read_json, read_stamp
 from comp.config import Recipe
+from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.labels import Labels
 from comp.manifest import Data, read_training
@@ -22,10 +23,12 @@ class Outcome:
     labels: Labels
     rows: np.ndarray  # (N,) of the labels, those that were held out
     folds: np.ndarray  # (N,) in which each was
+    parts: np.ndarray  # (N,) str, see parts_of
     probs: np.ndarray  # (N, C) float32
-    decisions: np.ndarray  # (N, C) uint8, of each fold by the rule as fitted to the others
+    decisions: np.ndarray  # (N, C) uint8, of each part by the rule as fitted to the others
     fitted: Fitted  # to all rows
-    by_fold: tuple[Fitted, ...]  # to all but one fold's; empty where one fold alone was held out
+    rules: dict[str, Fitted]  # by part, to all others
+    made: dict[str, Any]  # the stamp of oof.npz
     decision: dict[str, Any]  # decision.json
 
     @property
@@ -60,12 +63,26 @@ def read_outcome(recipe: Recipe) -> Outcome:
     probs, folds = aligned(oof, labels.ids[rows], oof_path(recipe.name)), fold_of[rows]
     settings = recipe.competition.metric.settings
     options = {key: settings[key] for key in ("beta", "empty") if key in settings}
-    fitted = Fitted.from_json(decision, labels.classes)
-    by_fold = {
-        fold: Fitted.from_json(rule, labels.classes) for fold, rule in decision.get("by_fold", {}).items()
-    }
-    rules = by_fold or dict.fromkeys(np.unique(folds).astype(str).tolist(), fitted)
-    decisions = decide_by_fold(rules, probs, folds, **options)
-    return Outcome(
-        recipe, data, labels, rows, folds, probs, decisions, fitted, tuple(by_fold.values()), decision
-    )
+    parts, rules = parts_of(recipe, data, labels, rows, fold_of), rules_of(decision, labels.classes)
+    if set(rules) != set(parts.tolist()):
+        raise CompError(f"{path} has no rule for each fold; run `comp decide --force`")
+    decisions = decide_by_fold(rules, probs, parts, **options)
+    fitted, made = Fitted.from_json(decision, labels.classes), made_from or {}
+    return Outcome(recipe, data, labels, rows, folds, parts, probs, decisions, fitted, rules, made, decision)
+
+
+def parts_of(recipe: Recipe, data: Data, labels: Labels, rows: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """(N,) str: the parts by which held-out rows (N,) of the labels are cross-fitted. Their folds; where one
+    fold alone was held out fifths at random, which keep together what folds do."""
+    parts = fold_of[rows]
+    if len(np.unique(parts)) == 1:
+        groups = grouped(labels, recipe.competition.name, data.stamp).groups
+        units, unit_of = np.unique((labels.ids if groups is None else groups)[rows], return_inverse=True)
+        parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
+    return parts.astype(str)
+
+
+def rules_of(decision: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Fitted]:
+    """By part, the rule of a decision.json as fitted to the others; none in older files."""
+    rules = decision.get("by_fold") or decision.get("by_fifth") or {}
+    return {part: Fitted.from_json(rule, classes) for part, rule in rules.items()}

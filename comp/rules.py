@@ -51,6 +51,18 @@ class Fitted:
             decisions[:, grouped] = kept
         return decisions
 
+    def threshold_of(self, c: int) -> float | None:
+        """Above which label c is given; None where it is compared with other labels."""
+        compared = self.expected or any(c in group for group in self.groups)
+        return None if compared else float(self.thresholds[c])
+
+    def is_nearest(self, probs: np.ndarray, given: np.ndarray) -> bool:
+        """Whether the labels that an image (C,) is given are the nearest ones, as none is above its
+        threshold."""
+        at = [self.threshold_of(c) for c in np.flatnonzero(given).tolist()]
+        above = [value is None or p > value for value, p in zip(at, probs[given == 1])]
+        return bool(above) and not any(above)
+
     def calibrated(self, probs: np.ndarray) -> np.ndarray:
         if self.slopes is None or self.offsets is None:
             return probs

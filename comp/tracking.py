@@ -23,11 +23,11 @@ from comp.artifacts import (
     digest,
     flat,
     log_path,
+    mlflow_path,
     plain,
     read_json,
     read_stamp,
     run_dir,
-    runs_dir,
     started_path,
     tensorboard_dir,
     tracked_path,
@@ -52,8 +52,10 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The same for what goes on, another one for what is trained with other settings or data."""
-        return digest(self.recipe.name, self.fold, plain(self.stamp))
+        """The same for what goes on, another one for what is trained anew."""
+        path = None if self.fold is None else started_path(self.recipe.name, self.fold)
+        begun = read_json(path).get("begun") if path and path.exists() else None
+        return digest(self.recipe.name, self.fold, plain(self.stamp), begun)
 
     @property
     def kind(self) -> str:
@@ -101,10 +103,11 @@ class Run:
 
 
 @contextlib.contextmanager
-def tracked(runs: Sequence[Run]) -> Iterator[None]:
-    """Have the runs of a recipe, which grow meanwhile, followed by its trackers."""
+def tracked(runs: Sequence[Run], *, grow: bool = False) -> Iterator[None]:
+    """Have the runs of a recipe followed by its trackers: those that lack something, or all where the runs
+    grow meanwhile."""
     context = multiprocessing.get_context("spawn")
-    wanted = [name for name in (runs[0].recipe.track if runs else ()) if _lacks(runs, name)]
+    wanted = [name for name in (runs[0].recipe.track if runs else ()) if grow or _lacks(runs, name)]
     ends, started = context.Event(), {}
     for name in wanted:
         ours, theirs = context.Pipe(duplex=False)
@@ -122,6 +125,7 @@ def tracked(runs: Sequence[Run]) -> Iterator[None]:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
+                say(f"{name}: stopped after {PATIENCE:.0f} s, and may lack {TRACKERS[name].lost}")
             lines.join()
             n_rows, n_told = sum(len(run.rows()) for run in runs), sum(run.n_told(name) for run in runs)
             if n_told < n_rows:
@@ -200,6 +204,7 @@ class Tracker(Protocol):
     """A client with one of its runs open, which goes on where it was."""
 
     n_known: int  # rows that it is sure to have
+    lost: str  # what it may lack when it is killed
 
     def __init__(self, run: Run, n_told: int, lines: Connection): ...
 
@@ -210,6 +215,8 @@ class Tracker(Protocol):
 
 class TensorBoard:
     """Event files in runs/<recipe>/tensorboard/fold<k>."""
+
+    lost = "the last row"
 
     def __init__(self, run: Run, n_told: int, lines: Connection):
         import tensorboard  # noqa: F401  (says that it isn't there; torch's module is there without it)
@@ -238,6 +245,7 @@ class WeightsAndBiases:
     key or an answer it is written to runs/<recipe>/wandb, from where `wandb sync` sends it."""
 
     offline = False
+    lost = "what `wandb sync` of its folder in runs/<recipe>/wandb sends"
 
     def __init__(self, run: Run, n_told: int, lines: Connection):
         import wandb
@@ -271,14 +279,16 @@ class MLflow:
     """A run in the experiment of the competition or $MLFLOW_EXPERIMENT_NAME, at $MLFLOW_TRACKING_URI or in
     runs/mlflow.db."""
 
+    lost = "the last row"
+
     def __init__(self, run: Run, n_told: int, lines: Connection):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(INIT_TIMEOUT))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
-        runs_dir().mkdir(parents=True, exist_ok=True)
-        local = f"sqlite:///{runs_dir().resolve() / 'mlflow.db'}"
+        mlflow_path().parent.mkdir(parents=True, exist_ok=True)
+        local = f"sqlite:///{mlflow_path().resolve()}"
         self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", run.recipe.competition.name)
         experiment = self.client.get_experiment_by_name(name)
@@ -307,6 +317,8 @@ class MLflow:
 
 class Trackio:
     """A run in the project of the competition, where trackio keeps its own ($TRACKIO_DIR)."""
+
+    lost = "its last rows"
 
     def __init__(self, run: Run, n_told: int, lines: Connection):
         import trackio

@@ -145,7 +145,7 @@ def test_runs_are_shown_as_their_files_say_they_were(there: Path, capsys: pytest
 def test_rows_are_those_that_all_runs_have(there: Path, capsys: pytest.CaptureFixture[str]):
     printed = compared("tiny", "one", capsys=capsys)
     assert "46 images that all runs held out" in printed and "tiny, 44 more images left out" in printed
-    assert "one: one fold alone, in fifths at random, so 'drawn' is cross-fitted here" in printed
+    assert "one: no decision.json, so 'drawn' is cross-fitted here" in printed
     assert row(printed, "folds") == ["0"] and "+0.0000" in row(
         printed.split("correlation of")[1], "A", "+", "B"
     )

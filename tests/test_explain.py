@@ -203,6 +203,8 @@ def test_other_images_are_explained_by_all_networks_without_training_data(copy: 
     test = load(Path("runs/tiny/test.npz"), classes())
     Image.open(f"files/train-jpg/{test.ids[0].replace('test', 'train')}.jpg").save("train_1.jpg")
     assert told("tiny.toml", "train_1.jpg")[0][0].startswith("train_1: mean of 2 networks")  # a name alone
+    shutil.copy("train_1.jpg", "files/train-jpg/unlabelled.jpg")
+    assert told("tiny.toml", "files/train-jpg/unlabelled.jpg")[0][0].startswith("unlabelled: mean of 2")
     shutil.rmtree("data")
     shutil.rmtree("folds")
     for k in (0, 7):

@@ -1,6 +1,7 @@
 """`comp report`: what it says is what scikit-learn says, and the page works as people use it."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,84 @@ def test_without_models_it_has_no_heat_maps_and_without_a_decision_it_says_what_
     assert "run `comp decide` first" in fails("report", "tiny.toml", "--set", "name=other")
 
 
+def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytest.CaptureFixture[str]):
+    """One fold alone, expected F-beta, one of several labels, a blend of two recipes, two networks of other
+    settings now than those that predicted."""
+    runs = inside.parents[1]
+    one = ["tiny.toml", "--folds", "0", "--set", "name=one"]
+    shutil.copytree(runs / "tiny" / "fold0", runs / "one" / "fold0")
+    for stage in ("blend", "decide", "report"):
+        assert main([stage, *one]) == 0
+    data = content_of(runs / "one" / "report.html")
+    assert data["n_folds"] == 1 and all(len(row["by_part"]) == 5 for row in data["classes"])
+    decision = json.loads((runs / "one" / "decision.json").read_text())
+    assert data["scores"][0]["folds"] == [{"fold": 0, "value": decision["scores"]["cross_fitted"]}]
+    check_report(browser, runs / "one" / "report.html")
+    capsys.readouterr()
+    assert main(["compare", "one", "tiny"]) == 0
+    assert f"A one   {decision['scores']['cross_fitted']:.4f}" in capsys.readouterr().out
+
+    assert main(["decide", *one, "--rule", "expected", "--force"]) == 0
+    assert main(["report", *one]) == 0
+    data = content_of(runs / "one" / "report.html")
+    assert all(row["threshold"] is None and set(row["by_part"]) == {None} for row in data["classes"])
+    check_report(browser, runs / "one" / "report.html")
+
+    shutil.copytree(runs / "tiny", runs / "other")
+    Path("other.toml").write_text('extends = "tiny.toml"\nname = "other"\n')
+    assert main(["blend", "tiny.toml", "other.toml", "--name", "mix", "--how", "mean"]) == 0
+    for stage in ("decide", "report"):
+        assert main([stage, "runs/mix/recipe.toml"]) == 0
+    data = content_of(runs / "mix" / "report.html")
+    assert [network[0] for network in data["networks"]] == ["test_resnet"] * 2 and data["maps_by"] == "tiny"
+    assert {curve["run"] for curve in data["curves"]} == {"tiny", "other"}
+    check_report(browser, runs / "mix" / "report.html")
+
+
+def test_networks_that_were_trained_again_explain_nothing(inside: Path, capsys: pytest.CaptureFixture[str]):
+    runs = inside.parents[1]
+    shutil.copytree(runs / "tiny", runs / "again")
+    settings = ["tiny.toml", "--set", "name=again"]
+    assert main(["report", *settings, "--force"]) == 0
+    assert len(content_of(runs / "again" / "report.html")["curves"]) == 2
+    started = runs / "again" / "fold1" / "started.json"
+    content = json.loads(started.read_text())
+    content["stamp"]["seed"] = content["recipe"]["seed"] = 7
+    started.write_text(json.dumps(content))
+    (runs / "again" / "fold0" / "log.jsonl").write_text("")  # as a training leaves it that has just begun
+    capsys.readouterr()
+    assert main(["report", *settings, "--force"]) == 0
+    assert "again, fold 1 was trained or predicted again; left out" in capsys.readouterr().out
+    data = content_of(runs / "again" / "report.html")
+    assert not data["curves"] and {image["fold"] for image in data["images"] if image["maps"]} == {0}
+
+
+def test_one_label_an_image_has_its_page(here: Path, browser: Any):
+    weather = 'classes = ["clear", "partly_cloudy", "haze", "cloudy"]\nsingle = true'
+    rows = ["image,tags"]
+    for split, n in (("train", 60), ("test", 12)):
+        (here / split).mkdir()
+        for i in range(n):
+            pixels = np.full((24, 24, 3), 20 + 60 * (i % 4), np.uint8)
+            Image.fromarray(pixels + np.random.default_rng(i).integers(0, 60, pixels.shape, np.uint8)).save(
+                here / split / f"{split}{i}.png"
+            )
+    rows += [f"train{i},{['clear', 'partly_cloudy', 'haze', 'cloudy'][i % 4]}" for i in range(60)]
+    (here / "train.csv").write_text("\n".join(rows) + "\n")
+    (here / "sample.csv").write_text("image,tags\n" + "".join(f"test{i},clear\n" for i in range(12)))
+    (here / "one.toml").write_text(
+        f'name = "one"\n[labels]\ncsv = "train.csv"\nid = "image"\ncolumn = "tags"\n{weather}\n'
+        '[images]\ntrain = "train/{id}.png"\ntest = "test/{id}.png"\n[submission]\nsample = "sample.csv"\n'
+    )
+    sets = ["backbone=test_resnet", "pretrained=false", "n_folds=2", "views=identity"]
+    sets += ["phases=[{size=24,epochs=2,batch_size=8}]"]
+    run_all("one.toml", "--from", ".", *(word for change in sets for word in ("--set", change)))
+    path = here / "runs" / "one" / "report.html"
+    data = content_of(path)
+    assert data["single"] and all(row["threshold"] is None for row in data["classes"])
+    check_report(browser, path)
+
+
 def test_names_that_look_like_markup_stay_text(here: Path, browser: Any):
     rows = ["image,tags"]
     rng = np.random.default_rng(0)
@@ -199,6 +278,8 @@ def test_the_gallery_holds_the_worst_of_every_class():
         alarms = np.flatnonzero((targets[:, c] == 0) & (decisions[:, c] == 1))
         assert {missed[probs[missed, c].argmin()], alarms[probs[alarms, c].argmax()]} <= set(rows.tolist())
     assert losses.argmax() in rows
+    of_400 = (np.repeat(matrix, 50, 1) for matrix in (probs, targets, decisions))
+    assert set(np.argsort(-losses)[:20].tolist()) <= set(gallery(*of_400, losses, [7], 200, 0).tolist())
     assert sorted(gallery(probs[:20], targets[:20], decisions[:20], losses[:20], [], 200, 0)) == list(
         range(20)
     )
@@ -216,7 +297,7 @@ def plant(path: Path, label: str) -> list[str]:
     return [lines[i].split(",")[0] for i in planted.tolist()]
 
 
-def test_planted_label_errors_are_the_first_suspects(here: Path):
+def test_planted_label_errors_are_the_first_suspects(here: Path, browser: Any):
     """5 % of the labels of one class of the demo are turned round before anything is trained."""
     sets = ["phases=[{size=32,epochs=8,lr=5e-3,batch_size=32}]", "n_folds=2", "views=identity"]
     words = [word for change in sets for word in ("--set", change)]
@@ -228,6 +309,7 @@ def test_planted_label_errors_are_the_first_suspects(here: Path):
     label = [row["name"] for row in data["classes"]].index("agriculture")
     hits = [s["label"] == label and s["id"] in turned for s in data["suspects"][:50]]
     assert sum(hits) > 25, sum(hits)
+    check_report(browser, here / "runs" / "demo" / "report.html")
 
 
 def test_a_doubt_is_the_share_of_labels_that_are_wrong():

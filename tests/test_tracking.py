@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from comp import tracking
 from comp.cli import main
-from comp.tracking import INIT_TIMEOUT
+from comp.config import load_recipe
+from comp.tracking import INIT_TIMEOUT, Run
 from tests.conftest import TINY
 
 TRAIN = ["train", "tiny.toml", "--folds", "0"]
@@ -106,6 +107,17 @@ def test_tensorboard_shows_each_epoch_once_and_the_decision(there: Path, capsys:
     capsys.readouterr()
     assert main([*TRAIN, *track, "--set", "track=[]"]) == 0  # a tracker is in no stamp
     assert "done already" in capsys.readouterr().out
+
+
+def test_what_is_trained_anew_is_another_run(there: Path):
+    recipe = load_recipe("tiny.toml")
+    seen = []
+    for again in (False, False, True):
+        if again:
+            Path("runs/tiny/fold0/model.safetensors").unlink()
+        assert main(TRAIN) == 0
+        seen.append(Run(recipe, 0, {}).id)
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_a_client_that_is_not_installed_costs_a_line(there: Path, capsys, monkeypatch):

@@ -62,7 +62,7 @@ function chart(c) {
   }
   for (const line of c.lines) {
     const points = line.points.filter(p => p[1] !== null && p[1] !== undefined);
-    if (points.length > 1 && !line.loose) {
+    if (points.length > 1) {
       svg.append(drawn("polyline", {
         points: points.map(p => `${sx(p[0]).toFixed(1)},${sy(p[1]).toFixed(1)}`).join(" "), fill: "none",
         style: `stroke: ${line.colour}`, "stroke-width": line.width || 1.8, "stroke-dasharray": line.dash || "none",
@@ -84,7 +84,8 @@ function ticks(low, high, n) {
   const rough = (high - low) / n || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map(k => k * power).find(s => s >= rough * .999);
   const found = [];
-  for (let x = Math.ceil(low / step - 1e-9) * step; x <= high + step * 1e-6; x += step) found.push(Math.abs(x) < step / 1e6 ? 0 : x);
+  const first = Math.ceil(low / step - 1e-9);
+  for (let k = 0; k <= 2 * n && (first + k) * step <= high + step * 1e-6; k++) found.push((first + k) * step);
   return found;
 }
 
@@ -122,9 +123,10 @@ function compare(a, b) {
 /* --- head and summary */
 
 one("name").textContent = data.name;
+const networks = data.networks.map(([backbone, ...views]) => `${backbone} (views ${views.join(", ")})`).join(" + ");
 one("about").textContent =
   `${data.competition}. ${count(data.n_rows)} held-out images, ${classes.length} labels, ${data.n_folds} ` +
-  `fold${data.n_folds > 1 ? "s" : ""} of ${data.backbones.join(", ")}, views ${data.views.join(", ")}; ` +
+  `fold${data.n_folds > 1 ? "s" : ""} of ${networks || "networks that are not here"}; ` +
   `decided by the rule “${data.rule}” for ${data.metric}.`;
 for (const section of document.querySelectorAll("section")) {
   one("sections").append(element("li", {}, element("a", { href: "#" + section.id }, section.querySelector("h2").textContent)));
@@ -139,8 +141,9 @@ function paint() {
 theme.addEventListener("click", () => { dark = !dark; paint(); });
 paint();
 
+const PART = data.n_folds > 1 ? "fold" : "fifth";
 const MEANING = {
-  cross_fitted: ["Cross-fitted", "The one to believe: every fold is decided by a rule that was fitted to the other folds."],
+  cross_fitted: ["Cross-fitted", `The one to believe: every ${PART} is decided by a rule that was fitted to the other ${PART}s.`],
   in_sample: ["In-sample", "The rule is fitted to the rows that it is scored on: too good, by what thresholds learn by heart."],
   default: ["Default", data.single ? "The most probable label, nothing fitted." : "0.5 for all labels, nothing fitted."],
 };
@@ -174,7 +177,7 @@ const notes = [
   `Mean average precision ${four(data.mean_ap)}, log loss ${four(data.log_loss)} a label, calibration error ${four(data.calibration.error)}.`,
   `Labels an image: ${data.labels_an_image.true.toFixed(2)} true, ${data.labels_an_image.held_out.toFixed(2)} answered for held-out images, ${data.labels_an_image.test.toFixed(2)} for the ${count(data.n_test)} test images.`,
 ];
-if (data.n_folds === 1) notes.push(["One fold alone was held out: what is said by image and by label is of the rule as fitted to these images."]);
+if (data.n_folds === 1) notes.push("One fold alone was held out: for cross-fitted decisions it is cut into fifths at random.");
 if (fitted - honest > .005) notes.push([`The in-sample score is ${four(fitted - honest)} above the cross-fitted one: the thresholds have learnt by heart. A simpler rule, or more rows, would help.`]);
 if (warned.length) notes.push([`Test images are given ${warned.map(row => row.name).join(", ")} clearly more or less often than held-out ones: see “Held-out and test images”.`]);
 for (const note of notes) one("notes").append(element("li", { class: Array.isArray(note) ? "warning" : null }, String(note)));
@@ -182,6 +185,7 @@ for (const note of notes) one("notes").append(element("li", { class: Array.isArr
 /* --- images */
 
 const images = data.images, hasMaps = images.some(image => Object.keys(image.maps).length);
+const prob = (image, c) => image.probs[c] || 0;
 const source = image => "data:image/jpeg;base64," + image.picture;
 const status = (image, c) => {
   const there = image.true.includes(c), answered = image.decided.includes(c);
@@ -192,7 +196,7 @@ const ANSWER = { hit: "right", miss: "missed", alarm: "false alarm", none: "righ
 const SIGN = { hit: "", miss: "− ", alarm: "+ " };
 
 one("images-about").textContent =
-  `${count(images.length)} of ${count(data.n_rows)} held-out images: for each label the worst misses and false alarms, ` +
+  `${count(images.length)} of ${count(data.n_rows)} held-out images: the worst misses and false alarms, in turn by label, ` +
   "suspected labels, the highest losses, and some at random. Each is answered by the network that did not see it in " +
   "training. − marks a missed label, + a false alarm. Choose one to see its probabilities" +
   (hasMaps ? " and where in it the evidence for a label lies." : ".");
@@ -210,19 +214,19 @@ function matches() {
     if (kind === "alarm") return kinds.includes("alarm");
     return label === "" ? kinds.every(k => k === "hit") : kinds[0] === "hit";
   };
-  const p = image => label === "" ? Math.max(...image.probs) : image.probs[c];
+  const p = image => label === "" ? Math.max(0, ...Object.values(image.probs)) : prob(image, c);
   const keys = { loss: i => -i.loss, "-loss": i => i.loss, p: i => -p(i), "-p": p, id: i => i.id };
   return images.filter(fits).sort((a, b) => compare(keys[order](a), keys[order](b)));
 }
 
 function card(image, at) {
-  const labels = [...new Set([...image.true, ...image.decided])].sort((a, b) => image.probs[b] - image.probs[a]);
+  const labels = [...new Set([...image.true, ...image.decided])].sort((a, b) => prob(image, b) - prob(image, a));
   return element("li", {}, element("button", { type: "button", onclick: () => view(found, at) },
     element("img", { src: source(image), alt: "", loading: "lazy" }),
     element("span", { class: "quiet" }, `${image.id}, loss ${image.loss.toFixed(2)}`),
     ...labels.map(c => {
       const kind = status(image, c);
-      return element("span", { class: kind, title: WORD[kind] }, `${SIGN[kind]}${classes[c].name} ${image.probs[c].toFixed(2)}`,
+      return element("span", { class: kind, title: WORD[kind] }, `${SIGN[kind]}${classes[c].name} ${prob(image, c).toFixed(2)}`,
         kind === "hit" ? null : element("span", { class: "unseen" }, `, ${WORD[kind]}`));
     }), labels.length ? null : element("span", {}, "no label, and none answered")));
 }
@@ -269,21 +273,24 @@ function view(of, at, label = null) {
 
 function labelTable(image) {
   const asked = new Set([...image.true, ...image.decided, ...Object.keys(image.maps).map(Number)]);
-  const falling = classes.map((_, c) => c).sort((a, b) => image.probs[b] - image.probs[a]);
+  const falling = classes.map((_, c) => c).sort((a, b) => prob(image, b) - prob(image, a));
   const chosen = falling.filter((c, i) => asked.has(c) || i < 6);
   const rows = chosen.map(c => {
-    const kind = status(image, c), t = classes[c].threshold;
+    const kind = status(image, c), t = classes[c].by_part[image.part];
     const bar = element("span", { class: "bar", "aria-hidden": "true" },
-      element("i", { style: `width: ${(100 * image.probs[c]).toFixed(1)}%` }), t === null ? null : element("b", { style: `left: ${100 * t}%` }));
+      element("i", { style: `width: ${(100 * prob(image, c)).toFixed(1)}%` }), t === null ? null : element("b", { style: `left: ${100 * t}%` }));
     const button = image.maps[c] ? element("button", { type: "button", "data-label": c, "aria-pressed": "false", onclick: () => light(lit === c ? null : c) }, "where?") : "";
     if (button) button.setAttribute("aria-label", `Where is the evidence for ${classes[c].name}?`);
-    return element("tr", {}, element("th", { scope: "row" }, classes[c].name), element("td", {}, bar, " " + image.probs[c].toFixed(3)),
+    return element("tr", {}, element("th", { scope: "row" }, classes[c].name), element("td", {}, bar, " " + prob(image, c).toFixed(3)),
       element("td", { class: "text " + kind }, ANSWER[kind]), element("td", {}, button));
   });
+  const marks = image.nearest ? "No label is above its threshold, the mark on its bar, so the nearest is answered."
+    : chosen.some(c => classes[c].by_part[image.part] !== null) ? `The mark on a bar is the threshold, fitted without this ${PART}.`
+    : "Labels are compared with each other, so no threshold is marked.";
   const head = ["label", "probability", "answer", hasMaps ? "evidence" : ""].map((title, i) =>
     title ? element("th", { scope: "col", class: i > 1 ? "text" : null }, title) : element("td"));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Labels of this image" },
-    element("p", { class: "quiet" }, `Fold ${image.fold}, loss ${image.loss.toFixed(3)}. The mark on a bar is the threshold.`),
+    element("p", { class: "quiet" }, `Fold ${image.fold}, loss ${image.loss.toFixed(3)}. ${marks}`),
     element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
 }
 
@@ -294,7 +301,7 @@ function light(c) {
   for (const button of one("viewer-labels").querySelectorAll("button[data-label]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.label) === lit));
   }
-  one("heat-about").textContent = lit === null ? "" : `Red and yellow: what speaks for ${classes[lit].name} (Grad-CAM).`;
+  one("heat-about").textContent = lit === null ? "" : `Red and yellow: what speaks for ${classes[lit].name} (Grad-CAM${data.maps_by ? `, of ${data.maps_by} alone` : ""}).`;
   if (lit === null) return;
   const [height, width, text] = list[place].maps[lit], bytes = atob(text);
   const small = element("canvas", { width, height }), pixels = new ImageData(width, height);
@@ -321,7 +328,7 @@ viewer.addEventListener("click", event => { if (event.target === viewer) viewer.
 
 const doubts = data.suspects, SHOWN = 50;
 one("suspects-about").textContent = doubts.length
-  ? `${count(doubts.length)} labels that are rather wrong than right, by the networks that never trained on these images and ` +
+  ? `${count(data.n_suspects)} labels that are rather wrong than right, by the networks that never trained on these images and ` +
     "by how often labels that they are sure of say the opposite, the most doubtful first. Look at them before you believe the score of a label."
   : "No label is rather wrong than right.";
 if (doubts.length) {
@@ -335,14 +342,14 @@ if (doubts.length) {
   ], rows, "Suspected labels", [4, "descending"]));
   const cell = text => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   const csv = ["id,label,given,probability,doubt", ...doubts.map(row => [cell(row.id), cell(classes[row.label].name), row.given, row.p, row.doubt].join(","))].join("\n") + "\n";
-  one("suspects-table").append(element("p", {}, element("a", { download: `${data.name}-suspects.csv`, href: "data:text/csv;charset=utf-8," + encodeURIComponent(csv) }, `All ${count(doubts.length)} as CSV`)));
+  one("suspects-table").append(element("p", {}, element("a", { download: `${data.name}-suspects.csv`, href: "data:text/csv;charset=utf-8," + encodeURIComponent(csv) }, `${doubts.length < data.n_suspects ? "The most doubtful" : "All"} ${count(doubts.length)} as CSV`)));
 }
 
 /* --- labels */
 
 one("classes-about").textContent =
-  `Each label alone, from cross-fitted decisions. Lagging labels are those of low average precision (the networks don't ` +
-  `see them) or of a threshold that differs from fold to fold (too few images to fit one). Column titles sort.`;
+  `Each label alone, by cross-fitted decisions. Lagging labels are those of low average precision (the networks don't ` +
+  `see them) or of a threshold that differs from ${PART} to ${PART} (too few images to fit one). Column titles sort.`;
 one("classes-table").append(table([
   ["label", row => row.name, row => row.name, "text"],
   ["images", row => count(row.n), row => row.n],
@@ -353,7 +360,7 @@ one("classes-table").append(table([
   ["missed", row => count(row.misses), row => row.misses],
   ["false alarms", row => count(row.alarms), row => row.alarms],
   ["threshold", row => row.threshold === null ? "–" : row.threshold.toFixed(3), row => row.threshold],
-  ["± folds", row => row.spread === null ? "–" : row.spread.toFixed(3), row => row.spread],
+  [`± ${PART}s`, row => row.spread === null ? "–" : row.spread.toFixed(3), row => row.spread],
 ], classes, "Labels"));
 
 const common = classes.map((_, c) => c).filter(c => classes[c].curve);
@@ -364,8 +371,8 @@ one("thresholds-about").textContent = data.single
   : `${F} of each label alone against its threshold. A flat top forgives a threshold that is off, a narrow one does not.${left}`;
 one("thresholds-charts").append(...common.map(c => {
   const row = classes[c];
-  const marks = row.threshold === null || data.single ? [] : [
-    ...row.by_fold.map(x => ({ x, colour: "var(--c1)", faint: true })), { x: row.threshold, colour: "var(--c1)" }];
+  const marks = row.threshold === null ? [] : [
+    ...row.by_part.filter(x => x !== null).map(x => ({ x, colour: "var(--c1)", faint: true })), { x: row.threshold, colour: "var(--c1)" }];
   return chart({
     small: true, width: 240, height: 130, title: `${row.name} (${count(row.n)})`, x: [0, 1], y: [0, 1], marks,
     about: `${F} of ${row.name} against its threshold` + (row.threshold === null ? "" : `; chosen ${row.threshold.toFixed(3)}`),
@@ -375,14 +382,14 @@ one("thresholds-charts").append(...common.map(c => {
 if (!data.single && classes.some(row => row.threshold !== null)) {
   one("thresholds-charts").after(element("ul", { class: "legend" },
     element("li", {}, element("i", { style: "border-color: var(--c0)" }), F),
-    element("li", {}, element("i", { style: "border-color: var(--c1)" }), "the threshold, and thin those fitted without one of the folds")));
+    element("li", {}, element("i", { style: "border-color: var(--c1)" }), "the threshold, and thin those fitted without a " + PART)));
 }
 
 /* --- calibration */
 
 one("calibration-about").textContent =
   "Of the images that were given a probability of, say, 0.3, three in ten should have the label: the line is where that " +
-  "holds. Below it the network is too sure. Lines through dots are 95 % intervals, wide where there are few images.";
+  "holds. Below it probabilities are too high, above it too low. Lines through dots are 95 % intervals, wide where there are few images.";
 one("calibration-label").append(element("option", { value: "" }, "all together"), ...common.map(c => element("option", { value: c }, classes[c].name)));
 function wilson(share, n) {
   const z = 1.96, middle = (share + z * z / (2 * n)) / (1 + z * z / n);
@@ -454,28 +461,29 @@ one("drift-table").append(table([
 
 if (data.curves.length) {
   const several = new Set(data.curves.map(c => c.run)).size > 1;
-  const named = c => several ? `${c.run} ${c.fold}` : `fold ${c.fold}`;
+  const named = c => (several ? `${c.run}, ` : "") + (c.fold === null ? "all images" : `fold ${c.fold}`);
+  const runs = [...new Set(data.curves.map(c => c.run))], dash = c => ["none", "6 3", "2 3"][runs.indexOf(c.run) % 3];
   one("curves-about").textContent =
     "Each network by epoch; where the image size changes, a phase begins. The held-out scores are watched without test-time views, " +
     `${data.single ? "" : F + " at one threshold fitted to the same rows, "}and nothing is chosen by them.`;
   const last = Math.max(...data.curves.flatMap(c => c.rows.map(row => row.epoch)));
-  const bands = [];
-  for (const row of data.curves[0].rows) if (!bands.length || bands.at(-1).phase !== row.phase) bands.push({ phase: row.phase, from: row.epoch, text: `${row.size} px` });
-  const legend = data.curves.map((c, i) => [named(c), colour(i)]);
+  const phases = c => JSON.stringify(c.rows.map(row => [row.phase, row.size])), bands = [];
+  if (data.curves.every(c => phases(data.curves[0]).startsWith(phases(c).slice(0, -1)))) for (const row of data.curves[0].rows) if (!bands.length || bands.at(-1).phase !== row.phase) bands.push({ phase: row.phase, from: row.epoch, text: `${row.size} px` });
+  const legend = data.curves.map((c, i) => [named(c), colour(several ? c.fold ?? 7 : i), runs.indexOf(c.run) % 3]);
   const kinds = [["loss", "training loss", "loss"], ["valid_loss", "held-out loss (log loss)", "loss"], ["mAP", "held-out mean average precision", "mAP"],
     data.single ? ["accuracy", "held-out accuracy", "accuracy"] : ["fbeta", `held-out ${data.metric}`, F], ["lr", "learning rate", "rate"]];
   for (const [key, title, unit] of kinds) {
     const values = data.curves.flatMap(c => c.rows.map(row => row[key])).filter(v => v !== null && v !== undefined);
     if (!values.length) continue;
-    const low = Math.min(...values), high = Math.max(...values), room = (high - low) * .06 || high * .06 || 1;
+    const low = Math.min(...values), high = Math.max(...values), room = Math.max((high - low) * .06, Math.abs(high) * 1e-3) || 1;
     one("curves-charts").append(chart({
       title, x: [1, Math.max(last, 2), "epoch"], y: [key === "lr" ? 0 : low - room, high + room, unit], bands, whole: true,
       about: `${title} by epoch; at the end ` + data.curves.map(c => `${named(c)} ${four(c.rows.at(-1)[key])}`).join(", "),
-      lines: data.curves.map((c, i) => ({ points: c.rows.map(row => [row.epoch, row[key], `${named(c)}, epoch ${row.epoch}: ${four(row[key])}`]), colour: colour(i), dots: true })),
+      lines: data.curves.map((c, i) => ({ points: c.rows.map(row => [row.epoch, row[key], `${named(c)}, epoch ${row.epoch}: ${four(row[key])}`]), colour: legend[i][1], dash: dash(c), dots: true })),
     }));
   }
-  one("curves-charts").after(element("ul", { class: "legend" }, ...legend.map(([name, paint]) =>
-    element("li", {}, element("i", { style: `border-color: ${paint}` }), name))));
+  one("curves-charts").after(element("ul", { class: "legend" }, ...legend.map(([name, paint, dashed]) =>
+    element("li", {}, element("i", { style: `border-color: ${paint}; border-top-style: ${dashed ? "dashed" : "solid"}` }), name))));
 } else {
   one("curves-about").textContent = "No log of training is beside this run.";
 }

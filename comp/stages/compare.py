@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from comp.artifacts import (
     compared_path,
@@ -24,13 +23,11 @@ from comp.artifacts import (
     log_path,
     model_path,
     oof_path,
-    predicted_paths,
     read_json,
     read_safetensors_header,
     read_stamp,
     replacing,
     run_dir,
-    started_path,
 )
 from comp.comparison import (
     bootstrap,
@@ -47,8 +44,10 @@ from comp.errors import CompError, some
 from comp.labels import Labels
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
+from comp.origins import origin_of
+from comp.outcomes import parts_of, rules_of
 from comp.predictions import load
-from comp.rules import Fitted, decide_by_fold
+from comp.rules import decide_by_fold
 
 N_RESAMPLES = 4000
 NO_PARAMETERS = ("__metadata__", "running_mean", "running_var", "num_batches_tracked")
@@ -141,7 +140,7 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     recipe, settings = _origin(name, made, given, remarks)
     if before and recipe.competition.name != (other := before[0].recipe.competition.name):
         raise CompError(f"{name} is of {recipe.competition.name}, {before[0].name} of {other}")
-    _, labels, fold_of = read_training(recipe)
+    data, labels, fold_of = read_training(recipe)
     predictions = load(oof_path(name), labels.classes)
     if unknown := sorted(set(predictions.ids.tolist()) - set(labels.ids.tolist())):
         raise CompError(f"{oof_path(name)} has ids without labels: {some(unknown)}")
@@ -150,29 +149,25 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     if made.get("fold_of") != digest(labels.ids, fold_of):
         raise CompError(f"{oof_path(name)} was made with other folds than now; run its stages again")
     at = _rows(labels.ids, predictions.ids)
-    targets, parts, settled = labels.targets[at], fold_of[at], recipe.competition
+    settled, parts = recipe.competition, parts_of(recipe, data, labels, at, fold_of)
     path = decision_path(name)
     decision = read_json(path) if path.exists() else {}
     stamp = decision.get("stamp", {})
     settings["rule"] = stamp.get("rule", recipe.rule)
-    if stamp.get("oof") == digest(made) and decision.get("by_fold"):
+    rules = rules_of(decision, labels.classes) if stamp.get("oof") == digest(made) else {}
+    if rules:
         metric, rule = stamp["metric"], decision["rule"]
-        rules = {
-            fold: Fitted.from_json(content, labels.classes) for fold, content in decision["by_fold"].items()
-        }
         options = {key: metric[key] for key in ("beta", "empty") if key in metric}
         decisions = decide_by_fold(rules, predictions.probs, parts, **options)
     else:
         metric = settled.metric.settings
-        if one_fold := len(np.unique(parts)) == 1:
-            parts = np.random.default_rng(recipe.seed).permutation(len(parts)) % 5
         least, single = 0 if settled.labels.empty else 1, settled.labels.single
         weighed = weigh(
-            predictions.probs, targets, parts, **metric, least=least, single=single, seed=recipe.seed
-        )
+            predictions.probs, labels.targets[at], parts, **metric, least=least, single=single,
+            seed=recipe.seed,
+        )  # fmt: skip
         decisions, rule = weighed.decisions, weighed.rule
         why = "its decision.json is of other predictions, or older" if path.exists() else "no decision.json"
-        why = "one fold alone, in fifths at random" if one_fold else why
         remarks.append(f"{name}: {why}, so {rule!r} is cross-fitted here")
     ids, probs = predictions.ids, predictions.probs
     return Run(name, recipe, settings, made, ids, probs, decisions, rule, metric, tuple(remarks))
@@ -181,26 +176,17 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
 def _origin(
     name: str, made: dict[str, Any], given: Recipe | None, remarks: list[str]
 ) -> tuple[Recipe, dict[str, Any]]:
-    """(the recipe, what was made with it) as files of the run have it: a TOML may have changed since."""
+    """(the recipe, what was made with it) as files of the run have it."""
     if "how" in made:
         blended = load_recipe(str(run_dir(name) / "recipe.toml"))
         return blended, {"blend of": ", ".join(made["members"]), "how": made["how"]}
-    recipe, settings = given, dict[str, Any]()
-    for fold in made["folds"]:
-        path = started_path(name, fold)
-        started = read_json(path) if path.exists() else {"recipe": {"n_folds": fold + 1}}
-        stamps = [read_stamp(p) or {} for p in predicted_paths(name, fold, started["recipe"]["n_folds"])]
-        trained = digest(started.get("stamp")) == stamps[0].get("train")
-        if not trained or digest(stamps) != made["members"][f"fold {fold}"]:
-            remarks.append(f"{name}: fold {fold} was trained or predicted again after `comp blend`")
-        elif not settings:
-            try:
-                recipe = Recipe.model_validate(started["recipe"])
-            except ValidationError as error:
-                raise CompError(f"{path} is of another version ({error.errors()[0]['msg']})") from error
-            settings = recipe.model_dump(mode="json", exclude={"name", "track", "tune", "views", "rule"})
-            settings["views"] = " ".join(stamps[0]["views"])
-    recipe = recipe or load_recipe(name)
+    origin = origin_of(name, made)
+    remarks += [f"{name}: fold {k} was trained or predicted again after `comp blend`" for k in origin.changed]
+    settings = dict[str, Any]()
+    if origin.recipe:
+        settings = origin.recipe.model_dump(mode="json", exclude={"name", "track", "tune", "views", "rule"})
+        settings["views"] = " ".join(origin.views)
+    recipe = origin.recipe or given or load_recipe(name)
     if made["folds"] != list(range(recipe.n_networks)):
         settings["folds"] = ", ".join(map(str, made["folds"]))
     return recipe, flat(settings)

@@ -26,11 +26,11 @@ from comp.artifacts import (
 from comp.config import Metric, Recipe
 from comp.console import say, table
 from comp.decisions import Decision, Weighed, decide, is_single, steady_of
-from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.labels import groups_of
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class, score
+from comp.outcomes import parts_of
 from comp.predictions import aligned, load
 from comp.studies import forget
 from comp.tables import read_folds_of, read_probs, read_targets
@@ -72,18 +72,14 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     row = {image_id: i for i, image_id in enumerate(labels.ids.tolist())}
     rows = np.array([row[i] for i in oof.ids.tolist()])
     probs = aligned(oof, labels.ids[rows], oof_path(recipe.name))
-    targets, parts = labels.targets[rows], fold_of[rows]
+    targets, parts = labels.targets[rows], parts_of(recipe, data, labels, rows, fold_of)
     if (made_with := oof_stamp.get("fold_of")) != digest(labels.ids, fold_of):
         raise CompError(
             f"{oof_path(recipe.name)} was blended with {'other' if made_with else 'unknown'} folds; "
             "run `comp blend` again"
         )
-    if one_fold := len(np.unique(parts)) == 1:
+    if one_fold := len(np.unique(fold_of[rows])) == 1:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
-        groups = grouped(labels, competition.name, data.stamp).groups
-        names = labels.ids if groups is None else groups
-        units, unit_of = np.unique(names[rows], return_inverse=True)
-        parts = (np.random.default_rng(recipe.seed).permutation(len(units)) % 5)[unit_of]
     if force:
         forget(study_path(recipe.name), digest(stamp))
     decision = decide(
@@ -94,11 +90,13 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     )  # fmt: skip
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
     rules = {w.rule: {"cross_fitted": w.cross_fitted, "in_sample": w.in_sample} for w in decision.weighed}
-    honest = [] if one_fold else zip(np.unique(parts.astype(str)).tolist(), decision.by_fold)
+    honest = zip(np.unique(parts).tolist(), decision.by_fold)
+    by_part = {part: fitted.as_json(labels.classes) for part, fitted in honest}
     content = {
         "rule": decision.rule,
         **decision.fitted.as_json(labels.classes),
-        "by_fold": {fold: fitted.as_json(labels.classes) for fold, fitted in honest},
+        "by_fold": {} if one_fold else by_part,
+        **({"by_fifth": by_part} if one_fold else {}),
         "metric": str(metric),
         "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
         "n_rows": len(rows),

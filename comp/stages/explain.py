@@ -63,13 +63,6 @@ class Answer:
     shown: list[int]  # classes, the most important first
     maps: np.ndarray  # (up to N_MAPS, h, w) 0 … 1, of the first of them
 
-    def threshold(self, c: int) -> float | None:
-        """Above which label c is given; None where the rule compares it with other labels."""
-        rule = self.asked.rule
-        if rule.expected or any(c in group for group in rule.groups):
-            return None
-        return float(rule.thresholds[c])
-
     @property
     def about(self) -> str:
         """Whose answer it is, and how labels came in that no threshold lets in."""
@@ -79,9 +72,8 @@ class Answer:
             whose = f"mean of {self.n_networks} networks" if self.n_networks > 1 else "one network"
         if self.asked.rule.expected:
             return f"{whose}, labels of the best expected F-beta"
-        at = [np.inf if (value := self.threshold(c)) is None else value for c in range(len(self.probs))]
-        forced = self.given.any() and (self.probs[self.given == 1] <= np.array(at)[self.given == 1]).all()
-        return whose + ("; none above its threshold, so the nearest" if forced else "")
+        nearest = self.asked.rule.is_nearest(self.probs, self.given)
+        return whose + ("; none above its threshold, so the nearest" if nearest else "")
 
 
 def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, force: bool) -> None:
@@ -101,11 +93,12 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
         raise CompError(f"{target} would replace an image that is explained; --to names another file")
     if to and target.exists() and not force:
         raise CompError(f"{target} is there; --force replaces it, --to names another file")
+    replaced = ", which replaces another" if target.exists() else ""
     answers = explain(recipe, folds, asked)
     for answer in answers:
         report(answer, classes)
     draw(answers, classes, f"{recipe.competition.title or recipe.competition.name}, {recipe.name}", target)
-    say(f"explain: {target}")
+    say(f"explain: {target}{replaced}")
 
 
 # --- what is asked ------------------------------------------------------------------------------------------
@@ -182,7 +175,9 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
             f"{name} is a training image, and {decision_path(recipe.name)} was made with other {other[0]}; "
             "run the stages from `comp train` on"
         )
-    row = labels.ids.tolist().index(name)
+    row = {image: i for i, image in enumerate(labels.ids.tolist())}.get(name)
+    if row is None:  # it lies there without labels
+        return asked
     fold = int(fold_of[row])
     if fold not in folds:
         raise CompError(
@@ -245,7 +240,7 @@ def report(answer: Answer, classes: tuple[str, ...]) -> None:
     say(f"{answer.asked.name}: {answer.about}")
     true, rows = answer.asked.true, []
     for c in answer.shown:
-        at, p = answer.threshold(c), answer.probs[c]
+        at, p = answer.asked.rule.threshold_of(c), answer.probs[c]
         numbers = ["", ""] if at is None else [f"{at:.3f}", f"{p - at:+.3f}"]
         truth = [] if true is None else ["yes" if true[c] else "no"]
         rows.append([classes[c], "yes" if answer.given[c] else "no", *truth, f"{p:.3f}", *numbers])
@@ -278,7 +273,7 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
 
     text(0.2, height - 0.3, title, fontsize=15)
     handles: list[Any] = [Patch(color=GIVEN, label="predicted"), Patch(color=OTHER, label="not predicted")]
-    if any(answer.threshold(c) is not None for answer in answers for c in answer.shown):
+    if any(answer.asked.rule.threshold_of(c) is not None for answer in answers for c in answer.shown):
         handles.append(Line2D([], [], color="black", linewidth=2.5, label="threshold"))
     legend = panel(0.2, height - 0.5, maps_at, 0.5)
     legend.legend(handles=handles, loc="center left", ncols=3, fontsize=13, frameon=False, borderaxespad=0)
@@ -311,7 +306,7 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
 def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
     true = answer.asked.true
     for y, c in enumerate(answer.shown):
-        p, at = float(answer.probs[c]), answer.threshold(c)
+        p, at = float(answer.probs[c]), answer.asked.rule.threshold_of(c)
         panel.barh(y, p, height=0.6, color=GIVEN if answer.given[c] else OTHER)
         beyond = p
         if at is not None:

@@ -38,6 +38,7 @@ from comp.findings import (
     together,
 )
 from comp.images import as_cached, resize
+from comp.origins import Origin, members_of, origin_of
 from comp.outcomes import Outcome, read_outcome
 from comp.pictures import jpeg, thumbnail
 from comp.predictions import aligned, load
@@ -45,7 +46,7 @@ from comp.suspects import suspects
 
 PICTURE = 160  # pixels
 MOST_IMAGES = 480
-MOST_BYTES = 10_000_000  # of pictures, as text
+MOST_BYTES = 12_000_000  # of images and their heat maps
 MOST_SUSPECTS = 50  # as pictures
 MOST_LISTED = 500
 MOST_MAPS = 6  # of an image
@@ -59,17 +60,24 @@ def run(recipe: Recipe, *, force: bool) -> None:
     if read_stamp(path) == stamp and not force:
         say(f"report: {path} done already")
         return
-    content = findings(outcome)
-    content["images"], content["suspects"] = images_of(outcome)
+    origins = []
+    for member in members_of(recipe.name, outcome.made):
+        if made := outcome.made if member == recipe.name else read_stamp(oof_path(member)):
+            origins.append(origin_of(member, made))
+            if changed := ", ".join(map(str, origins[-1].changed)):
+                say(f"report: {member}, fold {changed} was trained or predicted again; left out")
+    content = findings(outcome, origins)
+    content |= images_of(outcome, origins)
     text = page(content, stamp)
+    replaced = ", instead of that of another decision" if path.exists() and read_stamp(path) != stamp else ""
     write_text(path, text)
     told(content)
     n_images, seconds = len(content["images"]), time.monotonic() - started
     size = size_text(len(text.encode()))
-    say(f"report: {path}, {size}, {n_images:,} images, in {seconds:.0f} s; open it in a browser")
+    say(f"report: {path}, {size}, {n_images:,} images, in {seconds:.0f} s{replaced}; open it in a browser")
 
 
-def findings(outcome: Outcome) -> dict[str, Any]:
+def findings(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
     """All but the images."""
     recipe, classes = outcome.recipe, outcome.labels.classes
     competition = recipe.competition
@@ -78,7 +86,6 @@ def findings(outcome: Outcome) -> dict[str, Any]:
     metric = competition.metric.settings
     test = aligned(load(path, classes), test_ids, path)
     decided = outcome.fitted.decide(test, beta=metric["beta"], empty=metric.get("empty", 0.0))
-    members = networks_of(recipe)
     rows, pairs = by_class(outcome), commonest(outcome.targets, MOST_PAIRED)
     aps = [row["ap"] for row in rows if row["ap"] is not None]
     return {
@@ -88,16 +95,14 @@ def findings(outcome: Outcome) -> dict[str, Any]:
         "beta": metric["beta"],
         "single": competition.labels.single,
         "rule": outcome.decision["rule"],
-        "backbones": [member.backbone for member in recipe.members or (recipe,)],
-        "views": list(recipe.views),
+        "networks": [[o.recipe.backbone, *o.views] for o in origins if o.recipe],
         "n_rows": len(outcome.rows),
         "n_test": len(test_ids),
         "n_folds": len(np.unique(outcome.folds)),
         "scores": scores(outcome),
         "mean_ap": float(np.mean(aps)),
         "log_loss": float(log_losses(outcome.probs, outcome.targets).mean() / len(classes)),
-        "curves": curves(members, recipe.n_networks),
-        "sizes": [[phase.size, phase.epochs] for phase in (recipe.members or (recipe,))[0].phases],
+        "curves": curves(origins),
         "classes": rows,
         "calibration": calibration(outcome.probs, outcome.targets),
         "together": {
@@ -114,93 +119,95 @@ def findings(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def networks_of(recipe: Recipe) -> list[str]:
-    """The runs whose networks a run is made of."""
-    if recipe.members:
-        return [member.name for member in recipe.members]
-    made_from = read_stamp(oof_path(recipe.name)) or {}
-    return list(made_from["members"]) if "how" in made_from else [recipe.name]
-
-
-def images_of(outcome: Outcome) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
     """The images that are shown, and the suspected labels of all."""
     probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
-    losses = log_losses(probs, targets)
+    losses, parts = log_losses(probs, targets), list(outcome.rules)
     rows, classes, doubts = suspects(probs, targets)
-    chosen = gallery(
-        probs, targets, decisions, losses, rows[:MOST_SUSPECTS].tolist(), MOST_IMAGES, outcome.recipe.seed
-    )
-    competition = outcome.recipe.competition
-    files = outcome.data.images("train", outcome.ids[chosen], competition.images.channels)
+    seen = rows[:MOST_SUSPECTS].tolist()
+    chosen = gallery(probs, targets, decisions, losses, seen, MOST_IMAGES, outcome.recipe.seed)
+    channels = outcome.recipe.competition.images.channels
+    files = outcome.data.images("train", outcome.ids[chosen], channels)
     shown, n_bytes = [], 0
     for at, row in enumerate(chosen.tolist()):
         try:
             picture = jpeg(thumbnail(files, at, PICTURE), 85)
         except OSError as error:
             raise CompError(f"{files.paths[at][0]}: {str(error).splitlines()[0]}; mend it") from error
-        if (n_bytes := n_bytes + len(picture)) > MOST_BYTES:
+        part = str(outcome.parts[row])
+        image = {
+            "id": str(outcome.ids[row]),
+            "fold": int(outcome.folds[row]),
+            "part": parts.index(part),
+            "nearest": outcome.rules[part].is_nearest(probs[row], decisions[row]),
+            "loss": round(float(losses[row]), 4),
+            "true": np.flatnonzero(targets[row]).tolist(),
+            "decided": np.flatnonzero(decisions[row]).tolist(),
+            "probs": {c: p for c, p in enumerate(probs[row].astype(float).round(3).tolist()) if p},
+            "picture": picture,
+        }
+        if (n_bytes := n_bytes + size_of(image)) > MOST_BYTES:
             break
-        shown.append(
-            {
-                "id": str(outcome.ids[row]),
-                "fold": int(outcome.folds[row]),
-                "loss": round(float(losses[row]), 4),
-                "true": np.flatnonzero(targets[row]).tolist(),
-                "decided": np.flatnonzero(decisions[row]).tolist(),
-                "probs": [round(float(p), 3) for p in probs[row]],
-                "picture": picture,
-            }
-        )
-    chosen = chosen[: len(shown)]
-    place = {row: i for i, row in enumerate(chosen.tolist())}
+        shown.append(image)
+    place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
+    listed = zip(rows[:MOST_LISTED].tolist(), classes.tolist(), doubts.tolist())
     doubtful = [
         {"id": str(outcome.ids[row]), "image": place.get(row), "label": c, "doubt": round(doubt, 3)}
         | {"given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
-        for row, c, doubt in zip(rows.tolist(), classes.tolist(), doubts.tolist())
+        for row, c, doubt in listed
     ]
     wanted = [wanted_maps(image, doubtful, i) for i, image in enumerate(shown)]
-    for image, maps in zip(shown, heat_maps_of(outcome, chosen, wanted)):
-        image["maps"] = maps
-    return shown, doubtful[:MOST_LISTED]
+    of = next((o for o in origins if any(model_path(o.name, fold).exists() for fold in o.folds)), None)
+    maps = heat_maps_of(outcome, of, chosen[: len(shown)], wanted) if of else [{} for _ in shown]
+    for image, found in zip(shown, maps):
+        fits = (n_bytes := n_bytes + size_of(found)) < MOST_BYTES
+        image["maps"] = found if fits else {}
+    maps_by = of.name if of and len(origins) > 1 else None
+    return {"images": shown, "suspects": doubtful, "n_suspects": len(rows), "maps_by": maps_by}
+
+
+def size_of(content: Any) -> int:
+    return len(json.dumps(content, separators=(",", ":")))
 
 
 def wanted_maps(image: dict[str, Any], doubtful: Sequence[dict[str, Any]], at: int) -> list[int]:
     """The labels of an image whose evidence one would look at: those in question first."""
     true, decided = set(image["true"]), set(image["decided"])
     asked = [s["label"] for s in doubtful[:MOST_SUSPECTS] if s["image"] == at]
-    falling = sorted(true | decided, key=lambda c: (c in true and c in decided, -image["probs"][c]))
+    falling = sorted(true | decided, key=lambda c: (c in true and c in decided, -image["probs"].get(c, 0)))
     return list(dict.fromkeys([*asked, *falling]))[:MOST_MAPS]
 
 
 def heat_maps_of(
-    outcome: Outcome, rows: np.ndarray, classes: Sequence[Sequence[int]]
+    outcome: Outcome, origin: Origin, rows: np.ndarray, classes: Sequence[Sequence[int]]
 ) -> list[dict[int, tuple[int, int, str]]]:
-    """For each of the rows, by class: (height, width, base64 of uint8) of its heat map, by the network that
-    held the image out. Empty where no such network is there."""
+    """For each of the rows, by class: (height, width, base64 of uint8) of its heat map, by the network of a
+    run that held the image out. Empty where it isn't there, or has no layer for it."""
     from comp import model as models
     from comp.heatmaps import heat_maps
     from comp.parallel import devices
 
     found: list[dict[int, tuple[int, int, str]]] = [{} for _ in rows]
-    members = {member.name: member for member in outcome.recipe.members or (outcome.recipe,)}
-    first = next((m for name, m in members.items() if model_path(name, int(outcome.folds[0])).exists()), None)
-    if first is None:
-        return found
-    device = devices(1)[0].activate()
-    for fold in np.unique(outcome.folds[rows]).tolist():
-        if not (path := model_path(first.name, fold)).exists():
-            continue
+    recipe, device = origin.recipe, devices(1)[0].activate()
+    assert recipe
+    for fold in origin.folds:
         part = np.flatnonzero(outcome.folds[rows] == fold).tolist()
-        images = outcome.data.images("train", outcome.ids[rows[part]], first.channels)
+        if not (part and (path := model_path(origin.name, fold)).exists()):
+            continue
+        images = outcome.data.images("train", outcome.ids[rows[part]], recipe.channels)
         model, spec = models.load(path)
-        size, joined = first.phases[-1].size, bool(images.channels)
+        size, joined = recipe.phases[-1].size, bool(images.channels)
         pixels = [
-            as_cached(paths, size, joined=joined, finest=first.finest, filter=first.filter)
+            as_cached(paths, size, joined=joined, finest=recipe.finest, filter=recipe.filter)
             for paths in images.paths
         ]
         side = max(map(len, pixels))
         seen = np.stack([resize(image, side) for image in pixels])
-        maps = heat_maps(model, spec, seen, [classes[i] for i in part], device)
+        try:
+            maps = heat_maps(model, spec, seen, [classes[i] for i in part], device)
+        except CompError as error:
+            say(f"report: {error}")
+            break
         for i, of_image in zip(part, maps):
             for c, values in zip(classes[i], of_image):
                 if values.any():

@@ -65,7 +65,7 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         f"fold {fold}": (recipe, fold, *joined(labels, fold_of, extras[fold]), caches, stamps[fold], force)
         for fold in todo
     }
-    with tracked(runs):
+    with tracked(runs, grow=True):
         if on == "ray":
             files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
             run_on_ray(
