@@ -54,10 +54,17 @@ def draw(rows: list[Row]) -> None:
             if points:
                 panel.scatter(*zip(*points), marker=marker, color=color, label=part, alpha=0.8)
                 values += [y for _, y in points]
-        for row in mine:
-            at = (float(row["cross_fitted"]), float(row["public"]))
-            panel.annotate(row["name"], at, (4, 4), textcoords="offset points", fontsize=7)
         low, high = min(values), max(values)
+        taken: list[tuple[float, float]] = []  # by names, which go up as far as others are in their way
+        for x, y, text in sorted((float(r["cross_fitted"]), float(r["public"]), r["name"]) for r in mine):
+            right, at = x > (low + high) / 2, y
+            while any(abs(at - v) < 0.025 * (high - low) and abs(x - u) < (high - low) / 2 for u, v in taken):
+                at += 0.005 * (high - low)
+            taken.append((x, at))
+            panel.annotate(
+                text, (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7, va="center",
+                ha="right" if right else "left", arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6},
+            )  # fmt: skip
         panel.axline(
             (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
         )
