@@ -73,8 +73,7 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
     for c, name in enumerate(outcome.labels.classes):
         true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
         n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
-        by_part = [rule.threshold_of(c) for rule in outcome.rules.values()]
-        same = None not in by_part
+        threshold, spread = fitted.threshold_of(c), outcome.decision.get("spread", {}).get(name)
         rows.append(
             {
                 "name": name,
@@ -85,9 +84,9 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
                 "f": float(score(np.array(hits), np.array(n_chosen), np.array(n), beta)),
                 "misses": n - hits,
                 "alarms": n_chosen - hits,
-                "threshold": fitted.threshold_of(c),
-                "by_part": by_part,
-                "spread": float(np.std(np.array(by_part, float))) if same else None,
+                "threshold": threshold,
+                "by_part": [rule.threshold_of(c) for rule in outcome.rules.values()],
+                "spread": None if threshold is None else spread,
                 "curve": f_curve(p, true, beta) if c in drawn else None,
                 "calibration": calibration(p, true) if c in drawn else None,
             }

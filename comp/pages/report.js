@@ -286,7 +286,7 @@ function labelTable(image) {
   });
   const marks = image.nearest ? "No label is above its threshold, the mark on its bar, so the nearest is answered."
     : chosen.some(c => classes[c].by_part[image.part] !== null) ? `The mark on a bar is the threshold, fitted without this ${PART}.`
-    : "Labels are compared with each other, so no threshold is marked.";
+    : `The rule fitted without this ${PART} compares labels with each other, so no threshold is marked.`;
   const head = ["label", "probability", "answer", hasMaps ? "evidence" : ""].map((title, i) =>
     title ? element("th", { scope: "col", class: i > 1 ? "text" : null }, title) : element("td"));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Labels of this image" },

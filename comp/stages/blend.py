@@ -33,7 +33,10 @@ def run(
     recipe: Recipe, *, folds: list[int], force: bool, others: list[str], name: str | None, how: str
 ) -> None:
     if others:
-        blend_recipes([recipe, *map(load_recipe, others)], name=name, how=how, force=force)
+        recipes = [recipe, *map(load_recipe, others)]
+        name = name or "_".join(r.name for r in recipes)
+        blend_recipes(recipes, name=name, how=how, force=force)
+        say(f"blend: next, `comp decide {run_dir(name) / 'recipe.toml'}`")
         return
     if recipe.members:
         for member in recipe.members:
@@ -77,10 +80,10 @@ def run(
     say(f"blend: {len(oof.ids):,} held-out ids once each, {len(test_ids):,} test ids as the folds' mean")
 
 
-def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: bool) -> None:
+def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) -> None:
     """Weigh the ways to blend these recipes, all cross-fitted on their common folds, and write the best."""
     first, names = recipes[0], [recipe.name for recipe in recipes]
-    target = first.model_copy(update={"name": name or "_".join(names)})
+    target = first.model_copy(update={"name": name})
     if len(set(names)) < len(names):
         raise CompError(f"a recipe is named twice: {', '.join(names)}")
     if target.name in names:
@@ -168,4 +171,3 @@ def blend_recipes(recipes: list[Recipe], *, name: str | None, how: str, force: b
         weight = "" if chosen.weights is None else f"{chosen.weights[i]:.2f}"
         rows.append([member, f"{worth(members[i]):.4f}", f"{gain:+.4f}", weight])
     table(["member", "alone", "gain to the mean", "weight"], rows)
-    say(f"blend: next, `comp decide {run_dir(target.name) / 'recipe.toml'}`")

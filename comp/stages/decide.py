@@ -97,6 +97,7 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         **decision.fitted.as_json(labels.classes),
         "by_fold": {} if one_fold else by_part,
         **({"by_fifth": by_part} if one_fold else {}),
+        "spread": dict(zip(labels.classes, spread_of(chosen).tolist())),
         "metric": str(metric),
         "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
         "n_rows": len(rows),
@@ -172,6 +173,11 @@ def _position(name: str, classes: tuple[str, ...]) -> int:
     return classes.index(name)
 
 
+def spread_of(weighed: Weighed) -> np.ndarray:
+    """(C,) standard deviation of a rule's thresholds as fitted without each of the folds."""
+    return np.std([fitted.thresholds for fitted in weighed.by_fold], axis=0)
+
+
 def report(
     decision: Decision,
     chosen: Weighed,
@@ -202,7 +208,7 @@ def report(
             for row, w in zip(rows, decision.weighed):
                 row.append(f"{fbeta(targets, w.decisions, **other.settings):.4f}")
     table(header, rows)
-    spread = np.std([fitted.thresholds for fitted in chosen.by_fold], axis=0)
+    spread = spread_of(chosen)
     per_class = fbeta_per_class(targets, chosen.decisions, beta=decision.beta)
     columns = zip(classes, targets.sum(0), precision, chosen.fitted.thresholds, spread, per_class)
     rows = [
