@@ -37,7 +37,7 @@ from comp.comparison import (
     precision_per_class,
     share_above,
 )
-from comp.config import Recipe, load_recipe
+from comp.config import Phase, Recipe, load_recipe
 from comp.console import clock, say, size_text, table
 from comp.ensembles import weigh
 from comp.errors import CompError, some
@@ -260,6 +260,9 @@ def show_settings(runs: Sequence[Run], letters: Sequence[str]) -> None:
     lines = []
     for key in dict.fromkeys(key for r in runs for key in r.settings):
         values = [_text(r.settings[key]) if key in r.settings else "" for r in runs]
+        field = Phase.model_fields[key.split(".")[2]] if key.startswith("phases.") else None
+        if field and not field.is_required() and set(values) <= {"", _text(field.default)}:
+            continue  # of a phase that others lack
         of_blends = any(key in r.settings for r in blends)
         if len({value for r, value in zip(runs, values) if of_blends or r not in blends}) > 1:
             lines.append([key, *values])
