@@ -312,24 +312,22 @@ def test_planted_label_errors_are_the_first_suspects(here: Path, browser: Any):
     check_report(browser, here / "runs" / "demo" / "report.html")
 
 
-def test_a_doubt_is_the_share_of_labels_that_are_wrong():
-    """Of labels that are drawn from known probabilities and turned round at known rates, against Bayes' rule
-    with these rates."""
+@pytest.mark.parametrize("learned", [False, True])
+def test_doubts_promise_no_more_than_holds(learned: bool):
+    """Of labels that are drawn from known probabilities and turned round at known rates; the network knows
+    the true probabilities, or those of the labels as they are given."""
     rng = np.random.default_rng(0)
     invented, missed = np.array([0.02, 0.05, 0, 0]), np.array([0.02, 0.3, 0.1, 0])
-    sure = rng.normal([0, -3, -1, 0], [6, 4, 6, 2], (20_000, 4))
-    probs = 1 / (1 + np.exp(-sure))
-    true = rng.random(probs.shape) < probs
-    wrong = rng.random(probs.shape) < np.where(true, missed, invented)
+    truth = 1 / (1 + np.exp(-rng.normal([0, -3, -1, 0], [6, 4, 6, 2], (20_000, 4))))
+    true = rng.random(truth.shape) < truth
+    wrong = rng.random(truth.shape) < np.where(true, missed, invented)
     given = (true ^ wrong).astype(np.uint8)
+    probs = (1 - missed) * truth + invented * (1 - truth) if learned else truth
     rows, classes, doubts = suspects(probs, given)
-    assert (np.diff(doubts) <= 0).all() and doubts.min() > 0.5 and doubts.max() <= 1
-    both = np.where(given, invented * (1 - probs), missed * probs)
-    expected = both / (both + np.where(given, (1 - missed) * probs, (1 - invented) * (1 - probs)))
     found = wrong[rows, classes]
-    assert found.mean() == pytest.approx(doubts.mean(), abs=0.06)
-    assert found.sum() > 0.95 * (wrong & (expected > 0.5)).sum()
-    assert np.abs(doubts - expected[rows, classes]).mean() < 0.06
-    assert (classes == 3).mean() < 0.03  # no label of which is wrong, though many are uncertain
+    assert (np.diff(doubts) <= 0).all() and doubts.min() > 0.5 and doubts.max() <= 1
+    assert found.mean() > doubts.mean() and found[classes < 2].mean() > 0.95
+    assert found.sum() > (200 if learned else 1000)
+    assert (classes == 3).sum() < 0.002 * len(given) * 2  # none is wrong, though many are uncertain
     doubts = suspects(np.eye(2, dtype=np.float32)[[0, 1] * 50], np.ones((100, 2), np.uint8))[2]
-    assert doubts == pytest.approx(1)  # no division by 0 where probabilities are 0 and 1
+    assert np.isfinite(doubts).all()  # no division by 0 where probabilities are 0 and 1
