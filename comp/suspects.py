@@ -4,6 +4,7 @@
 import numpy as np
 
 SURE = 0.9
+SELDOM = 0.001  # a noise rate that is believed of any class
 CAUTION = 5  # labels that are added to what noise rates are shares of: a few contradictions prove no noise
 
 
@@ -33,4 +34,4 @@ def noise_rates(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
     sure = probs >= np.maximum(SURE, typical)
     counted = (sure & ~given).sum(0) / (sure.sum(0) + CAUTION)
     left_open = [np.median(1 - p[s]) if s.any() else 0.0 for p, s in zip(probs.T, sure.T)]
-    return np.minimum(counted, left_open)
+    return np.minimum(counted, np.maximum(left_open, SELDOM))
