@@ -17,6 +17,7 @@ if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
     "${PYTHON:-python3}" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$here/constraints.txt" -e "$here[test]"
     echo "$wanted" > "$venv/installed"
+    echo "run.sh: installed; \`source $venv/bin/activate\` for the comp command itself"
 fi
 export PATH="$venv/bin:$PATH"
 
@@ -24,6 +25,8 @@ if [ "${1:-}" = test ]; then
     cd "$here"
     exec python -m pytest "${@:2}"
 fi
+
+[[ "${1:-}" == -* ]] && set -- demo "$@"
 
 stages() {
     for stage in download duplicates folds train predict blend decide submit report; do

@@ -97,7 +97,7 @@ DETAILS = {
     "test images, which may be others than those that the models were made with. The folds' mean, decided "
     "and checked, becomes a CSV.",
     "explain": "For any image on disk: the mean of the finished networks runs/<recipe>/fold<k>/, over the "
-    "recipe's test-time views, decided by decision.json, and for the labels that are given, or nearly so, "
+    "recipe's test-time views, decided by decision.json, and for up to four labels, wrong ones first, "
     "where in the image the evidence for them lies (Grad-CAM). A training image is explained by the network "
     "that held it out, with its true labels. Where each channel is a file, the path of one finds the others. "
     "Writes runs/<recipe>/explain-<image>.png, a row an image; no training data is needed.",

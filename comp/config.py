@@ -504,7 +504,7 @@ def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
     if content.get("members"):
         content["members"] = _members(content, path)
-    return _validated(Recipe, content, path)
+    return _validated(Recipe, content, f"{path} with --set" if overrides else path)
 
 
 def _members(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:

@@ -60,6 +60,16 @@ class Weighed:
     by_fold: tuple[Fitted, ...] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Honest:
+    """A choice among rules, cross-fitted like the rules: each fold has the one that the others choose."""
+
+    score: float
+    decisions: np.ndarray = field(repr=False)  # (N, C)
+    rules: tuple[str, ...]  # by fold
+    by_fold: tuple[Fitted, ...] = field(repr=False)
+
+
 class Fitter:
     """Fits rules to probabilities (N, C) and targets (N, C) without some of the folds (N,). What several
     rules need is worked out once.
@@ -365,7 +375,7 @@ def choose(
     return (best if sure[best.rule] > SURE else steady), sure
 
 
-def honest_score(
+def honest_choice(
     weighed: Sequence[Weighed],
     targets: np.ndarray,
     folds: np.ndarray,
@@ -374,13 +384,10 @@ def honest_score(
     beta: float,
     average: str,
     empty: float = 0.0,
-) -> tuple[float, tuple[Fitted, ...]]:
-    """(the score of choosing among candidates by `take(candidates, targets)`, what decided each fold): a fold
-    has the decisions of the one that is chosen by what they score on the others."""
-    if len(weighed) == 1:
-        return weighed[0].cross_fitted, weighed[0].by_fold
+) -> Honest:
+    """What choosing among candidates by `take(candidates, targets)` is worth."""
     metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
-    decisions, by_fold = np.zeros_like(weighed[0].decisions), []
+    decisions, rules, by_fold = np.zeros_like(weighed[0].decisions), [], []
     for k, fold in enumerate(np.unique(folds)):
         others = folds != fold
         seen = [
@@ -395,7 +402,8 @@ def honest_score(
         at = next(i for i, w in enumerate(seen) if w is chosen)
         decisions[~others] = weighed[at].decisions[~others]
         by_fold.append(weighed[at].by_fold[k])
-    return fbeta(targets, decisions, **metric), tuple(by_fold)
+        rules.append(chosen.rule)
+    return Honest(fbeta(targets, decisions, **metric), decisions, tuple(rules), tuple(by_fold))
 
 
 @dataclass(frozen=True)
@@ -409,7 +417,7 @@ class Decision:
     empty: float
     # default (0.5 for all, or the most probable), in_sample, cross_fitted: of the choice of rule as well
     scores: dict[str, float]
-    by_fold: tuple[Fitted, ...] = field(repr=False)  # what decided each fold, chosen and fitted without it
+    honest: Honest = field(repr=False)  # what decided each fold, chosen and fitted without it
     weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
     sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
 
@@ -480,15 +488,15 @@ def decide(
     metric = fitter.metric
     chosen, sure = choose(weighed, targets, **metric, seed=seed)
     default = fitter.decided(fitter.fit(STEADY_OF_ONE if fitter.single else "0.5"))
-    honest, by_fold = honest_score(
+    honest = honest_choice(
         weighed, targets, folds, lambda seen, true: choose(seen, true, **metric, seed=seed)[0], **metric
     )
     scores = {
-        "cross_fitted": honest,
+        "cross_fitted": honest.score,
         "in_sample": chosen.in_sample,
         "default": fitter.score(default),
     }
-    return Decision(chosen.rule, chosen.fitted, beta, average, empty, scores, by_fold, weighed, sure)
+    return Decision(chosen.rule, chosen.fitted, beta, average, empty, scores, honest, weighed, sure)
 
 
 def candidates(

@@ -66,14 +66,15 @@ def curves(origins: Sequence[Origin]) -> list[dict[str, Any]]:
 
 def by_class(outcome: Outcome) -> list[dict[str, Any]]:
     """For each class its count, average precision, what its cross-fitted decisions are worth, its threshold
-    and that of each part, and of the commonest ones F-beta at other thresholds and calibration."""
+    as fitted to all and without each part, and of the commonest F-beta at other thresholds and calibration.
+    """
     probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
     beta, fitted = outcome.recipe.competition.metric.settings["beta"], outcome.fitted
     rows, drawn = [], set(commonest(targets, MOST_DRAWN))
     for c, name in enumerate(outcome.labels.classes):
         true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
         n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
-        threshold, spread = fitted.threshold_of(c), outcome.decision.get("spread", {}).get(name)
+        threshold, without = fitted.threshold_of(c), outcome.decision["thresholds_by_fold"][name]
         rows.append(
             {
                 "name": name,
@@ -86,7 +87,8 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
                 "alarms": n_chosen - hits,
                 "threshold": threshold,
                 "by_part": [rule.threshold_of(c) for rule in outcome.rules.values()],
-                "spread": None if threshold is None else spread,
+                "by_fold": [] if threshold is None else without,
+                "spread": None if threshold is None else float(np.std(without)),
                 "curve": f_curve(p, true, beta) if c in drawn else None,
                 "calibration": calibration(p, true) if c in drawn else None,
             }

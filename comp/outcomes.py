@@ -64,8 +64,8 @@ def read_outcome(recipe: Recipe) -> Outcome:
     settings = recipe.competition.metric.settings
     options = {key: settings[key] for key in ("beta", "empty") if key in settings}
     parts, rules = parts_of(recipe, data, labels, rows, fold_of), rules_of(decision, labels.classes)
-    if set(rules) != set(parts.tolist()):
-        raise CompError(f"{path} has no rule for each fold; remove it and run `comp decide` again")
+    if set(rules) != set(parts.tolist()) or "thresholds_by_fold" not in decision:
+        raise CompError(f"{path} is of an older version; remove it and run `comp decide` again")
     decisions = decide_by_fold(rules, probs, parts, **options)
     fitted, made = Fitted.from_json(decision, labels.classes), made_from or {}
     return Outcome(recipe, data, labels, rows, folds, parts, probs, decisions, fitted, rules, made, decision)

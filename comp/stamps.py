@@ -120,7 +120,8 @@ def check_models(
         if found != wanted:
             raise CompError(
                 f"{path} was trained with {difference(found, wanted)}, as {recipe.name} and "
-                f"{decision_file.name} have it; run the stages from `comp train` on"
+                f"{decision_file.name} have it; give the same --set as then, or run the stages from "
+                "`comp train` on"
             )
         spec = json.loads(read_safetensors_metadata(path).get("spec", "{}"))
         if spec.get("classes") != list(classes):

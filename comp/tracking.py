@@ -164,7 +164,7 @@ def _follow(name: str, runs: Sequence[Run], ends: Any, lines: Connection) -> Non
                 for tracker in told.values():
                     tracker.close()
         except ImportError as error:
-            lines.send(f'{error}; pip install "comp[{name}]". log.jsonl has it all')
+            lines.send(f"{error}; pip install {name}. log.jsonl has it all")
             return
         except Exception as error:
             told.clear()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import comp
 from comp import studies
-from comp.decisions import RULES, Fitter, choose, honest_score, sureness
+from comp.decisions import RULES, Fitter, choose, honest_choice, sureness
 from comp.errors import CompError
 from comp.expected import expected_decisions
 from comp.metrics import fbeta
@@ -291,7 +291,7 @@ def test_the_score_of_a_choice_is_not_that_of_the_luckiest():
             decisions = np.where(rng.random(targets.shape) < 0.03, 1 - steady.decisions, steady.decisions)
             score = fbeta(targets, decisions, beta=2.0, average="samples")
             lucky.append(replace(steady, decisions=decisions, cross_fitted=score))
-        honest, _ = honest_score(lucky, targets, folds, best_of, beta=2.0, average="samples")
+        honest = honest_choice(lucky, targets, folds, best_of, beta=2.0, average="samples").score
         expected = np.mean([w.cross_fitted for w in lucky])
         flattery.append((max(w.cross_fitted for w in lucky) - expected, honest - expected))
     luckiest, honest = np.mean(flattery, axis=0)

@@ -141,8 +141,8 @@ def test_a_fold_s_pseudo_labels_do_not_depend_on_its_own_labels(finished: Path):
     other[parts == 0] = 1 - other[parts == 0]
 
     first, second = (decide(oof.probs, y, folds=parts, n_trials=5, least=1) for y in (targets, other))
-    assert np.array_equal(first.by_fold[0].thresholds, second.by_fold[0].thresholds)
-    assert first.by_fold[0].expected == second.by_fold[0].expected
+    assert np.array_equal(first.honest.by_fold[0].thresholds, second.honest.by_fold[0].thresholds)
+    assert first.honest.by_fold[0].expected == second.honest.by_fold[0].expected
 
 
 def test_a_network_of_all_images_joins_the_folds(finished: Path, capsys, fails):

@@ -94,9 +94,9 @@ const shown = x => x && Math.abs(x) < .001 ? x.toExponential(0) : Math.abs(x) >=
 /* Tables whose columns sort at a click: columns are [title, text of a row, number or text to sort by, class] */
 function table(columns, rows, caption, sorted) {
   const body = element("tbody");
-  const heads = columns.map(([title, , key]) => {
+  const heads = columns.map(([title, , key, kind]) => {
     if (!key) return title ? element("th", { scope: "col", class: "text" }, title) : element("td");
-    const head = element("th", { scope: "col" });
+    const head = element("th", { scope: "col", class: kind || null });
     head.append(element("button", { type: "button", onclick: () => {
       const falling = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && typeof key(rows[0]) === "string");
       for (const other of heads) other.removeAttribute("aria-sort");
@@ -155,7 +155,7 @@ for (const score of data.scores) {
     const all = data.scores.flatMap(s => s.folds.map(f => f.value)), mean = values.reduce((a, b) => a + b) / values.length;
     const spread = Math.sqrt(values.reduce((a, v) => a + (v - mean) ** 2, 0) / (values.length - 1));
     tile.append(dots(score.folds, Math.min(...all), Math.max(...all)),
-      element("span", { class: "quiet" }, `± ${four(spread)} from fold to fold`));
+      element("span", { class: "quiet" }, `${four(Math.min(...values))} to ${four(Math.max(...values))}, ± ${four(spread)} from fold to fold`));
   }
   tile.append(element("p", {}, text));
   one("scores").append(tile);
@@ -178,6 +178,9 @@ const notes = [
   `Labels an image: ${data.labels_an_image.true.toFixed(2)} true, ${data.labels_an_image.held_out.toFixed(2)} answered for held-out images, ${data.labels_an_image.test.toFixed(2)} for the ${count(data.n_test)} test images.`,
 ];
 if (data.n_folds === 1) notes.push("One fold alone was held out: for cross-fitted decisions it is cut into fifths at random.");
+const rules = Object.entries(data.rules);
+if (rules.length > 1) notes.push(`Each ${PART} is decided by the rule that the other ${PART}s choose: ` + rules.map(([rule, parts]) =>
+  `${parts.join(", ")} by “${rule}”`).join("; ") + `. Thresholds are those of “${data.rule}”, which decides the test images.`);
 if (fitted - honest > .005) notes.push([`The in-sample score is ${four(fitted - honest)} above the cross-fitted one: the thresholds have learnt by heart. A simpler rule, or more rows, would help.`]);
 if (warned.length) notes.push([`Test images are given ${warned.map(row => row.name).join(", ")} clearly more or less often than held-out ones: see “Held-out and test images”.`]);
 for (const note of notes) one("notes").append(element("li", { class: Array.isArray(note) ? "warning" : null }, String(note)));
@@ -290,7 +293,7 @@ function labelTable(image) {
   const head = ["label", "probability", "answer", hasMaps ? "evidence" : ""].map((title, i) =>
     title ? element("th", { scope: "col", class: i > 1 ? "text" : null }, title) : element("td"));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Labels of this image" },
-    element("p", { class: "quiet" }, `Fold ${image.fold}, loss ${image.loss.toFixed(3)}. ${marks}`),
+    element("p", { class: "quiet note" }, `Fold ${image.fold}, loss ${image.loss.toFixed(3)}, summed over labels. ${marks}`),
     element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
 }
 
@@ -301,7 +304,7 @@ function light(c) {
   for (const button of one("viewer-labels").querySelectorAll("button[data-label]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.label) === lit));
   }
-  one("heat-about").textContent = lit === null ? "" : `Red and yellow: what speaks for ${classes[lit].name} (Grad-CAM${data.maps_by ? `, of ${data.maps_by} alone` : ""}).`;
+  one("heat-about").textContent = lit === null ? "" : `Red: something, yellow: most of what speaks for ${classes[lit].name} (Grad-CAM${data.maps_by ? `, of ${data.maps_by} alone` : ""}).`;
   if (lit === null) return;
   const [height, width, text] = list[place].maps[lit], bytes = atob(text);
   const small = element("canvas", { width, height }), pixels = new ImageData(width, height);
@@ -348,8 +351,8 @@ if (doubts.length) {
 /* --- labels */
 
 one("classes-about").textContent =
-  `Each label alone, by cross-fitted decisions. Lagging labels are those of low average precision (the networks don't ` +
-  `see them) or of a threshold that differs from ${PART} to ${PART} (too few images to fit one). Column titles sort.`;
+  `Each label alone, by cross-fitted decisions. Where average precision is low the networks don't see a label; where a threshold ` +
+  `differs from ${PART} to ${PART} there are few images, or any would do (see the curves below). Column titles sort.`;
 one("classes-table").append(table([
   ["label", row => row.name, row => row.name, "text"],
   ["images", row => count(row.n), row => row.n],
@@ -368,11 +371,12 @@ const left = classes.length > common.length ? ` The ${common.length} commonest l
 
 one("thresholds-about").textContent = data.single
   ? `${F} of each label alone against a threshold of its own. The answer here is the most probable label.${left}`
-  : `${F} of each label alone against its threshold. A flat top forgives a threshold that is off, a narrow one does not.${left}`;
+  : `${F} of each label alone against its threshold. A flat top forgives a threshold that is off, a narrow one does not.` +
+    (classes.every(row => row.threshold === null) ? ` The rule “${data.rule}” has no thresholds.` : ` They are fitted to ${data.metric}, so they need not be at a label's own top.`) + left;
 one("thresholds-charts").append(...common.map(c => {
   const row = classes[c];
   const marks = row.threshold === null ? [] : [
-    ...row.by_part.filter(x => x !== null).map(x => ({ x, colour: "var(--c1)", faint: true })), { x: row.threshold, colour: "var(--c1)" }];
+    ...row.by_fold.map(x => ({ x, colour: "var(--c1)", faint: true })), { x: row.threshold, colour: "var(--c1)" }];
   return chart({
     small: true, width: 240, height: 130, title: `${row.name} (${count(row.n)})`, x: [0, 1], y: [0, 1], marks,
     about: `${F} of ${row.name} against its threshold` + (row.threshold === null ? "" : `; chosen ${row.threshold.toFixed(3)}`),
@@ -441,7 +445,7 @@ const truth = (r, c) => share(data.together.true, r, c), answered = (r, c) => sh
 one("together-charts").append(
   matrixChart("true", truth, blue, "Which labels come together in truth"),
   matrixChart("answered", answered, blue, "Which labels are answered together"),
-  matrixChart("answered less true", (r, c) => answered(r, c) - truth(r, c), apart, "Where the two differ"));
+  matrixChart("answered minus true", (r, c) => answered(r, c) - truth(r, c), apart, "Where the two differ"));
 
 /* --- drift */
 

@@ -22,7 +22,7 @@ from comp.artifacts import (
 )
 from comp.config import Recipe, load_recipe, toml_text
 from comp.console import say, table
-from comp.decisions import Weighed, honest_score
+from comp.decisions import Weighed, honest_choice
 from comp.ensembles import METHODS, best_blend, blend, weigh
 from comp.errors import CompError, some
 from comp.manifest import read_training
@@ -153,10 +153,11 @@ def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) ->
     if how == "auto":
 
         def take(seen: Sequence[Weighed], targets: np.ndarray) -> Weighed:
-            candidates = [replace(b, weighed=w) for b, w in zip(blends, seen)]
-            return best_blend(candidates, targets, **settings).weighed
+            on_others = [replace(b, weighed=w) for b, w in zip(blends, seen)]
+            return best_blend(on_others, targets, **settings).weighed
 
-        honest, _ = honest_score([b.weighed for b in blends], labels.targets, fold_of, take, **settings)
+        candidates = [b.weighed for b in blends]
+        honest = honest_choice(candidates, labels.targets, fold_of, take, **settings).score
     say(f"blend: {target.name}, {metric} {honest:.4f} cross-fitted, by {chosen.method!r}")
     table(["blend", "cross-fitted"], [[b.method, f"{b.weighed.cross_fitted:.4f}"] for b in blends])
 

@@ -90,14 +90,15 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     )  # fmt: skip
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
     rules = {w.rule: {"cross_fitted": w.cross_fitted, "in_sample": w.in_sample} for w in decision.weighed}
-    honest = zip(np.unique(parts).tolist(), decision.by_fold)
-    by_part = {part: fitted.as_json(labels.classes) for part, fitted in honest}
+    honest = zip(np.unique(parts).tolist(), decision.honest.rules, decision.honest.by_fold)
+    by_part = {part: {"rule": name, **rule.as_json(labels.classes)} for part, name, rule in honest}
+    without = np.array([fitted.thresholds for fitted in chosen.by_fold])
     content = {
         "rule": decision.rule,
         **decision.fitted.as_json(labels.classes),
         "by_fold": {} if one_fold else by_part,
         **({"by_fifth": by_part} if one_fold else {}),
-        "spread": dict(zip(labels.classes, spread_of(chosen).tolist())),
+        "thresholds_by_fold": dict(zip(labels.classes, without.T.tolist())),
         "metric": str(metric),
         "scores": {**decision.scores, "rules": rules, "sure": decision.sure},
         "n_rows": len(rows),
@@ -173,11 +174,6 @@ def _position(name: str, classes: tuple[str, ...]) -> int:
     return classes.index(name)
 
 
-def spread_of(weighed: Weighed) -> np.ndarray:
-    """(C,) standard deviation of a rule's thresholds as fitted without each of the folds."""
-    return np.std([fitted.thresholds for fitted in weighed.by_fold], axis=0)
-
-
 def report(
     decision: Decision,
     chosen: Weighed,
@@ -208,14 +204,14 @@ def report(
             for row, w in zip(rows, decision.weighed):
                 row.append(f"{fbeta(targets, w.decisions, **other.settings):.4f}")
     table(header, rows)
-    spread = spread_of(chosen)
-    per_class = fbeta_per_class(targets, chosen.decisions, beta=decision.beta)
-    columns = zip(classes, targets.sum(0), precision, chosen.fitted.thresholds, spread, per_class)
-    rows = [
-        [name, f"{n:,}", f"{ap:.4f}" if n else "", f"{at:.3f}", f"{off:.3f}", f"{value:.4f}"]
-        for name, n, ap, at, off, value in columns
-    ]
-    bare, answered = (matrix.sum(1, keepdims=True) == 0 for matrix in (targets, chosen.decisions))
+    spread = np.std([fitted.thresholds for fitted in chosen.by_fold], axis=0)
+    per_class = fbeta_per_class(targets, decision.honest.decisions, beta=decision.beta)
+    rows = []
+    for c, name in enumerate(classes):
+        at, n = decision.fitted.threshold_of(c), int(targets[:, c].sum())
+        held = ["", ""] if at is None else [f"{at:.3f}", f"{spread[c]:.3f}"]
+        rows.append([name, f"{n:,}", f"{precision[c]:.4f}" if n else "", *held, f"{per_class[c]:.4f}"])
+    bare, answered = (matrix.sum(1, keepdims=True) == 0 for matrix in (targets, decision.honest.decisions))
     if bare.any():
         (value,) = fbeta_per_class(bare, answered, beta=decision.beta)
         rows.append([f"({none})", f"{bare.sum():,}", "", "", "", f"{value:.4f}"])

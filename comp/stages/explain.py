@@ -40,6 +40,7 @@ N_LABELS, N_MAPS = 6, 4  # shown of an image: more labels where more are given
 NEAR = 1.0  # in logits: labels this little below their threshold have a heat map as well
 PICTURE = 512  # pixels: finer images are reduced
 GIVEN, OTHER = "tab:blue", "silver"
+TOLD = {(1, 1): " (right)", (1, 0): " (missed)", (0, 1): " (false alarm)", (0, 0): ""}
 
 
 @dataclass(frozen=True)
@@ -227,13 +228,13 @@ def _networks(
 
 
 def shown(asked: Asked, probs: np.ndarray, given: np.ndarray) -> tuple[list[int], list[int]]:
-    """(Labels that are given, true ones that are not, and others, each from the nearest to be given on; the
-    first of them, to draw maps of)."""
-    missed = np.zeros(len(probs), bool) if asked.true is None else asked.true > given
+    """(Labels that are wrongly given or missed, that are given, and others, each from the nearest to be given
+    on; the first of them, to draw maps of)."""
+    wrong = np.zeros(len(probs), bool) if asked.true is None else asked.true != given
     nearness = logit(probs, TINY) - (0 if asked.rule.expected else logit(asked.rule.thresholds, TINY))
-    order = np.lexsort((-nearness, ~missed, given == 0)).tolist()
-    telling = [c for c in order if given[c] or missed[c] or nearness[c] > -NEAR]
-    return order[: max(N_LABELS, int((given + missed).sum()))], (telling or order)[:N_MAPS]
+    order = np.lexsort((-nearness, given == 0, ~wrong)).tolist()
+    telling = [c for c in order if given[c] or wrong[c] or nearness[c] > -NEAR]
+    return order[: max(N_LABELS, int(((given == 1) | wrong).sum()))], (telling or order)[:N_MAPS]
 
 
 def report(answer: Answer, classes: tuple[str, ...]) -> None:
@@ -313,7 +314,7 @@ def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
             panel.plot([at, at], [y - 0.4, y + 0.4], color="black", linewidth=2.5)
             beyond = at if p < at < p + 0.3 else p
         panel.text(beyond + 0.03, y, f"{p:.2f}", va="center", fontsize=12)
-    names = [classes[c] + (" (true)" if true is not None and true[c] else "") for c in answer.shown]
+    names = [classes[c] + ("" if true is None else TOLD[true[c], answer.given[c]]) for c in answer.shown]
     size = min(13, 300 / max(map(len, names)))
     panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.set_ylim(len(names) - 0.4, -0.6)

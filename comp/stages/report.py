@@ -95,6 +95,7 @@ def findings(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
         "beta": metric["beta"],
         "single": competition.labels.single,
         "rule": outcome.decision["rule"],
+        "rules": rules_by_part(outcome.decision),
         "networks": [[o.recipe.backbone, *o.views] for o in origins if o.recipe],
         "n_rows": len(outcome.rows),
         "n_test": len(test_ids),
@@ -117,6 +118,14 @@ def findings(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
             "test": float(decided.sum(1).mean()),
         },
     }
+
+
+def rules_by_part(decision: dict[str, Any]) -> dict[str, list[str]]:
+    """The names of the rules that cross-fitted decisions are by, each with its parts."""
+    found: dict[str, list[str]] = {}
+    for part, rule in (decision.get("by_fold") or decision["by_fifth"]).items():
+        found.setdefault(rule["rule"], []).append(part)
+    return found
 
 
 def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
