@@ -248,6 +248,17 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_log(recipe: str, fold: int) -> list[dict[str, Any]]:
+    """The epochs of a fold's log.jsonl; none where it is absent."""
+    path = log_path(recipe, fold)
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise CompError(f"{path} has a line that is not JSON ({error}); mend it, or train again") from error
+
+
 PATIENCE = 10.0  # seconds that the helpers of a killed process may take to notice
 
 

@@ -361,6 +361,7 @@ def parser() -> argparse.ArgumentParser:
         "names", metavar="RUN", nargs="+", help="a finished run's name in runs/, or its recipe's TOML"
     )
     command.add_argument("--to", metavar="FILE", help="the picture (default: runs/compare-<names>.png)")
+    command.add_argument("--force", action="store_true", help="replace the file that --to names")
     command = stages.add_parser("bench", description=BENCH)
     command.add_argument("subject", choices=("decide", "speed", "tricks"), help="what to measure")
     command.add_argument(
@@ -410,7 +411,7 @@ def _run(given: argparse.Namespace) -> None:
         importlib.import_module("comp.stages.ledger").run(sync=given.sync)
         return
     if given.stage == "compare":
-        importlib.import_module("comp.stages.compare").run(given.names, to=given.to)
+        importlib.import_module("comp.stages.compare").run(given.names, to=given.to, force=given.force)
         return
     if given.stage == "bench":
         asked = {name: value for name, value in vars(given).items() if name != "stage"}

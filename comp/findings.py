@@ -1,6 +1,5 @@
 """What a decided run knows and what it gets wrong, as numbers for the report."""
 
-import json
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from comp.artifacts import log_path
+from comp.artifacts import read_log
 from comp.decisions import is_single
 from comp.labels import groups_of
 from comp.metrics import fbeta, most_probable, score
@@ -56,11 +55,9 @@ def curves(origins: Sequence[Origin]) -> list[dict[str, Any]]:
     found = []
     for origin in origins:
         for fold in origin.folds:
-            path = log_path(origin.name, fold)
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            if lines and origin.recipe:
+            if (rows := read_log(origin.name, fold)) and origin.recipe:
                 name = fold if fold < origin.recipe.n_folds else None
-                found.append({"run": origin.name, "fold": name, "rows": [json.loads(line) for line in lines]})
+                found.append({"run": origin.name, "fold": name, "rows": rows})
     return found
 
 

@@ -29,7 +29,7 @@ def predict_image(
     dtype = models.precision_of(recipe.precision, place, model)
     views = [VIEWS[view] for view in view_names(recipe.views)]
     with torch.inference_mode(), models.autocast(place, dtype):
-        x = prepare(torch.from_numpy(image[None]).to(place))
+        x = prepare(torch.from_numpy(np.array(image[None])).to(place))
         return models.of_views(model, x, views, spec.groups)[0].cpu().numpy()
 
 

@@ -6,7 +6,6 @@ training. What a tracker could not be told, or a killed process did not come to 
 when it is given again."""
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -22,10 +21,10 @@ from comp.artifacts import (
     decision_path,
     digest,
     flat,
-    log_path,
     mlflow_path,
     plain,
     read_json,
+    read_log,
     read_stamp,
     run_dir,
     started_path,
@@ -35,6 +34,7 @@ from comp.artifacts import (
 )
 from comp.config import Recipe
 from comp.console import say
+from comp.errors import CompError
 
 BETWEEN_LOOKS = 1.0  # seconds
 BETWEEN_TRIES = 60.0  # seconds, after an error
@@ -84,15 +84,19 @@ class Run:
                 return []
             contents = [read_json(path)["scores"]]
         else:
-            path = log_path(name, fold)
-            if read_stamp(started_path(name, fold)) != plain(self.stamp) or not path.exists():
+            if read_stamp(started_path(name, fold)) != plain(self.stamp):
                 return []
-            contents = [json.loads(row) for row in path.read_text("utf-8").splitlines()]
+            contents = read_log(name, fold)
         return [{key: value for key, value in row.items() if type(value) in (int, float)} for row in contents]
 
     def n_told(self, tracker: str) -> int:
         path = tracked_path(self.recipe.name, self.fold, tracker)
-        told = read_json(path) if path.exists() else {}
+        if tracker == "tensorboard" and not tensorboard_dir(self.recipe.name, self.fold).exists():
+            return 0
+        try:
+            told = read_json(path) if path.exists() else {}
+        except CompError:  # cut off
+            told = {}
         return told["rows"] if told.get("run") == self.id else 0
 
     def note(self, tracker: str, n_told: int) -> None:
@@ -127,7 +131,9 @@ def tracked(runs: Sequence[Run], *, grow: bool = False) -> Iterator[None]:
                 process.kill()
                 say(f"{name}: stopped after {PATIENCE:.0f} s, and may lack {TRACKERS[name].lost}")
             lines.join()
-            n_rows, n_told = sum(len(run.rows()) for run in runs), sum(run.n_told(name) for run in runs)
+            n_rows = n_told = 0
+            with contextlib.suppress(CompError):  # a log that can't be read, which the tracker said
+                n_rows, n_told = sum(len(run.rows()) for run in runs), sum(run.n_told(name) for run in runs)
             if n_told < n_rows:
                 say(f"{name}: lacks {n_rows - n_told} of {n_rows} rows; the same command tries again")
 

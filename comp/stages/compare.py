@@ -20,14 +20,15 @@ from comp.artifacts import (
     digest,
     finished_runs,
     flat,
-    log_path,
     model_path,
     oof_path,
     read_json,
+    read_log,
     read_safetensors_header,
     read_stamp,
     replacing,
     run_dir,
+    runs_dir,
 )
 from comp.comparison import (
     bootstrap,
@@ -37,10 +38,11 @@ from comp.comparison import (
     precision_per_class,
     share_above,
 )
-from comp.config import Phase, Recipe, load_recipe
+from comp.config import Metric, Phase, Recipe, load_recipe
 from comp.console import clock, say, size_text, table
 from comp.ensembles import weigh
 from comp.errors import CompError, some
+from comp.figures import new_figure
 from comp.labels import Labels
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
@@ -67,15 +69,17 @@ class Run:
     probs: np.ndarray  # (N, C)
     decisions: np.ndarray  # (N, C) 0/1, each fold's by a rule that was fitted without it
     rule: str
-    metric: dict[str, Any]  # which decided
+    metric: Metric  # which decided
     remarks: tuple[str, ...]
 
 
-def run(names: Sequence[str], *, to: str | None) -> None:
+def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     if len(names) < 2:
         raise CompError("two runs or more are expected")
     if to and Path(to).suffix != ".png":
         raise CompError(f"--to {to}: a name that ends in .png is expected")
+    if to and Path(to).exists() and not force:
+        raise CompError(f"{to} is there; --force replaces it, --to names another file")
     runs: list[Run] = []
     for name in names:
         runs.append(read_run(name, runs))
@@ -98,7 +102,7 @@ def run(names: Sequence[str], *, to: str | None) -> None:
     for remark in _remarks(runs):
         say(f"note: {remark}")
     show_settings(runs, letters)
-    metric = competition.metric
+    metric = first.metric
     values = [fbeta(targets, chosen, **metric.settings) for chosen in decisions]
     drawn = bootstrap(decisions, targets, **metric.settings, n_resamples=N_RESAMPLES)
     precision = [precision_per_class(p, targets) for p in probs]
@@ -130,6 +134,8 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     of another competition than the runs `before` or of other classes than its labels, or named twice."""
     given = load_recipe(name) if name.endswith(".toml") else None
     name = given.name if given else name
+    if "/" in name:
+        raise CompError(f"{name}: a run's name, as in {runs_dir()}, or its recipe's TOML file is expected")
     if name in [r.name for r in before]:
         raise CompError(f"{name} is named twice")
     made = read_stamp(oof_path(name))
@@ -154,20 +160,24 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     decision = read_json(path) if path.exists() else {}
     stamp = decision.get("stamp", {})
     settings["rule"] = stamp.get("rule", recipe.rule)
-    rules = rules_of(decision, labels.classes) if stamp.get("oof") == digest(made) else {}
+    now = {"oof": digest(made), "labels": digest(labels.ids, labels.classes, labels.targets)}
+    theirs = all(stamp.get(key) == value for key, value in now.items())
+    rules = rules_of(decision, labels.classes) if theirs else {}
     if rules:
-        metric, rule = stamp["metric"], decision["rule"]
-        options = {key: metric[key] for key in ("beta", "empty") if key in metric}
+        rule, settings_then = decision["rule"], stamp["metric"]
+        options = {key: settings_then[key] for key in ("beta", "empty") if key in settings_then}
+        alike = settings_then == settled.metric.settings
+        metric = settled.metric if alike else Metric.model_validate(settings_then)
         decisions = decide_by_fold(rules, predictions.probs, parts, **options)
     else:
-        metric = settled.metric.settings
+        metric = settled.metric
         least, single = 0 if settled.labels.empty else 1, settled.labels.single
         weighed = weigh(
-            predictions.probs, labels.targets[at], parts, **metric, least=least, single=single,
+            predictions.probs, labels.targets[at], parts, **metric.settings, least=least, single=single,
             seed=recipe.seed,
         )  # fmt: skip
         decisions, rule = weighed.decisions, weighed.rule
-        why = "its decision.json is of other predictions, or older" if path.exists() else "no decision.json"
+        why = "decision.json is of other predictions or labels" if path.exists() else "no decision.json"
         remarks.append(f"{name}: {why}, so {rule!r} is cross-fitted here")
     ids, probs = predictions.ids, predictions.probs
     return Run(name, recipe, settings, made, ids, probs, decisions, rule, metric, tuple(remarks))
@@ -178,6 +188,9 @@ def _origin(
 ) -> tuple[Recipe, dict[str, Any]]:
     """(the recipe, what was made with it) as files of the run have it."""
     if "how" in made:
+        now = {member: digest(read_stamp(oof_path(member))) for member in made["members"]}
+        again = [member for member, stamp in made["members"].items() if now[member] != stamp]
+        remarks += [f"{name}: {member} was trained or predicted again after `comp blend`" for member in again]
         blended = load_recipe(str(run_dir(name) / "recipe.toml"))
         return blended, {"blend of": ", ".join(made["members"]), "how": made["how"]}
     origin = origin_of(name, made)
@@ -232,8 +245,7 @@ def cost_of(name: str, made: dict[str, Any]) -> Cost:
             max((part.memory for part in parts), default=0),
             None,
         )
-    logs = [log_path(name, fold) for fold in made["folds"]]
-    rows = [json.loads(row) for path in logs if path.exists() for row in path.read_text("utf-8").splitlines()]
+    rows = [row for fold in made["folds"] for row in read_log(name, fold)]
     models = [path for fold in made["folds"] if (path := model_path(name, fold)).exists()]
     n_parameters = sum(
         math.prod(tensor["shape"])
@@ -362,10 +374,9 @@ def draw(
 ) -> None:
     """A picture: scores and their differences to the first run with 95 % intervals, and how alike they
     err."""
-    from matplotlib.figure import Figure
 
     n = len(names)
-    figure = Figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
+    figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     places = np.arange(n)[::-1]
     gains = drawn - drawn[:, :1]

@@ -27,6 +27,7 @@ from comp.config import Metric, Recipe
 from comp.console import say, table
 from comp.decisions import Decision, Weighed, decide, is_single, steady_of
 from comp.errors import CompError, some
+from comp.figures import new_figure
 from comp.labels import groups_of
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class, score
@@ -229,7 +230,6 @@ def draw(
     """A picture: F-beta of each class against its threshold, with the one chosen and those of the folds. A
     flat top forgives a threshold that is off, a narrow one does not. Where each image has one label: which
     are taken for which."""
-    from matplotlib.figure import Figure
 
     shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MOST_SHOWN])
     if is_single(targets, decision.fitted.groups):
@@ -237,7 +237,7 @@ def draw(
         return
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
-    figure = Figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
+    figure = new_figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).ravel()
     for panel in panels[len(shown) :]:
         panel.axis("off")
@@ -269,12 +269,11 @@ def draw_confusion(
 ) -> None:
     """How many images of each of the labels `shown` (its row) were given each of them, cross-fitted; dark
     where that is a large share of the label's images."""
-    from matplotlib.figure import Figure
 
     n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
     side = 2.5 + 0.45 * len(shown)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = new_figure(figsize=(side, side), layout="constrained")
     panel = figure.subplots()
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), n in np.ndenumerate(n_images):

@@ -18,14 +18,16 @@ from comp.artifacts import (
     decision_path,
     digest,
     explanation_path,
-    folds_path,
     manifest_path,
     model_path,
+    oof_path,
+    read_stamp,
     replacing,
 )
 from comp.config import Recipe
 from comp.console import say, table
 from comp.errors import CompError
+from comp.figures import new_figure
 from comp.finder import split_template
 from comp.heatmaps import heat_maps
 from comp.images import as_cached, decode
@@ -78,8 +80,9 @@ class Answer:
 
 
 def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, force: bool) -> None:
-    if recipe.members:
-        names = ", ".join(member.name for member in recipe.members)
+    made = read_stamp(oof_path(recipe.name)) or {}
+    if recipe.members or "how" in made:
+        names = ", ".join([member.name for member in recipe.members] or made["members"])
         raise CompError(f"{recipe.name} is a blend of {names}; explain takes the recipe of one of them")
     if len(images) > MOST_IMAGES:
         raise CompError(f"{len(images)} images; a picture holds {MOST_IMAGES} at most")
@@ -110,7 +113,7 @@ def read(path: Path, recipe: Recipe, decision: dict[str, Any]) -> Asked:
     channels, isn't there or isn't an image."""
     if not path.is_file():
         raise CompError(f"{path}: {'a folder; name the images in it' if path.is_dir() else 'no such file'}")
-    name, paths = path.stem, [path]
+    name, paths = path.stem.encode("utf-8", "replace").decode(), [path]
     if recipe.channels:
         places = names_of(path, recipe)
         if not places:
@@ -152,13 +155,14 @@ def names_of(path: Path, recipe: Recipe) -> list[tuple[Path, str, str]]:
 def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequence[int]) -> Asked:
     """The same; a training image, which has the name and the bytes of one, with its labels, the fold that
     holds it out, and the rule that was fitted to the other folds. Without the data none is known."""
-    competition, folds_file = (
-        recipe.competition,
-        folds_path(recipe.competition.name, recipe.n_folds, recipe.seed),
-    )
-    if not (manifest_path(competition.name).exists() and folds_file.exists()):
+    competition = recipe.competition
+    if not manifest_path(competition.name).exists():
         return asked
-    folders = read_manifest(competition).folders["train"]
+    try:
+        folders = read_manifest(competition).folders["train"]
+    except CompError as error:
+        say(f"explain: whether it is a training image isn't known ({error})")
+        return asked
     channel = recipe.channels[0] if recipe.channels else ""
     for _, _, name in names_of(asked.paths[0], recipe):
         originals = [folder / pattern.format(id=name, channel=channel) for folder, pattern in folders]
@@ -256,7 +260,6 @@ def report(answer: Answer, classes: tuple[str, ...]) -> None:
 
 def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: Path) -> None:
     """A row an image: it, the probabilities of its labels, and the heat maps of the first of them."""
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -264,7 +267,7 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
     width = maps_at + N_MAPS * (side + gap) + gap
     heights = [max(side, 0.38 * len(answer.shown)) for answer in answers]
     height = 1.1 + sum(heights) + len(answers) * (head + 0.45)
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
 
     def panel(left: float, top: float, wide: float, high: float) -> Any:
         return figure.add_axes((left / width, (top - high) / height, wide / width, high / height))
@@ -331,7 +334,8 @@ def picture(asked: Asked) -> np.ndarray:
     image = decode(asked.paths, joined=len(asked.paths) > 1, finest=PICTURE)
     image = np.pad(image[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[-1]))), mode="edge")
     scale = min(1.0, PICTURE / max(image.shape[:2]))
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def heat(cells: np.ndarray, image: np.ndarray) -> np.ndarray:

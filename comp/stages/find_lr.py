@@ -16,6 +16,7 @@ from comp.config import Recipe
 from comp.console import say, table
 from comp.errors import CompError
 from comp.extras import extras_of, joined
+from comp.figures import new_figure
 from comp.fitting import prepared
 from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, in_ranks, run_jobs
@@ -146,11 +147,10 @@ def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
 
 def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
     """A picture: the loss of each step and its smoothed curve against the rate, and the places on it."""
-    from matplotlib.figure import Figure
 
     rates, losses, smooth = (np.array(content[key]) for key in ("rates", "losses", "smooth"))
     phase = recipe.phases[content["phase"]]
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = new_figure(figsize=(7.0, 4.2), layout="constrained")
     panel = figure.subplots()
     panel.plot(rates, losses, ".", color="tab:blue", alpha=0.35, markersize=4)
     panel.plot(rates, smooth, color="tab:blue")

@@ -7,6 +7,7 @@ from comp import ledger, sending
 from comp.artifacts import ledger_path, replacing
 from comp.console import say, table
 from comp.errors import CompError
+from comp.figures import new_figure
 from comp.ledger import Row
 
 
@@ -42,10 +43,9 @@ def _line(row: Row) -> list[str]:
 def draw(rows: list[Row]) -> None:
     """ledger.png: a panel a competition, public and private score over the cross-fitted one. What climbs to
     the right can be trusted; what does not was fitted to one of the two."""
-    from matplotlib.figure import Figure
 
     names = sorted({row["competition"] for row in rows})
-    figure = Figure(figsize=(6.4, 5.2 * len(names)), layout="constrained")
+    figure = new_figure(figsize=(6.4, 5.2 * len(names)), layout="constrained")
     for panel, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names):
         mine = [row for row in rows if row["competition"] == name]
         values = [float(row["cross_fitted"]) for row in mine]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from comp.artifacts import (
+    digest,
     model_path,
     oof_path,
     plain,
@@ -62,7 +63,10 @@ def run(recipe: Recipe, *, force: bool) -> None:
         return
     origins = []
     for member in members_of(recipe.name, outcome.made):
-        if made := outcome.made if member == recipe.name else read_stamp(oof_path(member)):
+        made = outcome.made if member == recipe.name else read_stamp(oof_path(member)) or {}
+        if member != recipe.name and digest(made) != outcome.made["members"][member]:
+            say(f"report: {member} was trained or predicted again since it was blended; left out")
+        else:
             origins.append(origin_of(member, made))
             if changed := ", ".join(map(str, origins[-1].changed)):
                 say(f"report: {member}, fold {changed} was trained or predicted again; left out")

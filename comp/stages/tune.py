@@ -5,7 +5,6 @@ and keeps the study in runs/<recipe>/tune.log or another storage; writes tune.pn
 """
 
 import gc
-import json
 import shlex
 import time
 from pathlib import Path
@@ -17,8 +16,8 @@ from comp.artifacts import (
     checkpoint_path,
     digest,
     flat,
-    log_path,
     model_path,
+    read_log,
     replacing,
     run_dir,
     trial_run,
@@ -34,6 +33,7 @@ from comp.config import Recipe, toml_text, with_values
 from comp.console import Bars, clock, say, table
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.extras import Extra, extras_of, joined
+from comp.figures import new_figure
 from comp.fitting import check_network, check_steps, resized, train_fold
 from comp.labels import Labels
 from comp.manifest import Data, read_training
@@ -166,8 +166,8 @@ class Search:
 
         def look(fold: int) -> None:
             """Report the epochs that are done, which after a kill may be several."""
-            rows = log_path(recipe.name, fold).read_text(encoding="utf-8").splitlines()
-            scores[-1] = [json.loads(row)["mAP"] for row in rows]
+            rows = read_log(recipe.name, fold)
+            scores[-1] = [row["mAP"] for row in rows]
             for step, value in curve(scores, n_epochs).items():
                 if step not in known:
                     known[step] = value
@@ -249,14 +249,13 @@ def _report(recipe: Recipe, study: Shared, own: dict[str, Any]) -> None:
 def _draw(path: Path, study: Shared, before: float | None) -> None:
     """tune.png: the trials and the best so far, then each key's values against the score; crosses are trials
     that were pruned, at the score that they had then."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, NullFormatter
     from optuna.distributions import IntDistribution
 
     ended = [trial for trial in study.trials("COMPLETE", "PRUNED") if trial.value is not None]
     n_panels = 1 + len(study.space)
     n_columns = min(3, n_panels)
-    figure = Figure(figsize=(4.2 * n_columns, 3.1 * -(-n_panels // n_columns)), layout="constrained")
+    figure = new_figure(figsize=(4.2 * n_columns, 3.1 * -(-n_panels // n_columns)), layout="constrained")
     panels = figure.subplots(-(-n_panels // n_columns), n_columns, squeeze=False, sharey=True).ravel()
     for panel, key in zip(panels, [None, *study.space]):
         space: Any = study.space[key] if key else None
