@@ -142,6 +142,20 @@ def test_runs_are_shown_as_their_files_say_they_were(there: Path, capsys: pytest
     assert (there / "runs/compare-tiny-mixed-mix.png").stat().st_size > 10_000 and Path("both.png").exists()
 
 
+def test_the_first_runs_metric_and_todays_labels_score(
+    there: Path, capsys: pytest.CaptureFixture[str], fails
+):
+    assert main(["decide", "tiny.toml", "--set", "competition.metric.beta=1", "--force"]) == 0
+    honest = json.loads(Path("runs/tiny/decision.json").read_text())["scores"]["cross_fitted"]
+    printed = compared("tiny", "mixed", capsys=capsys)
+    assert "samples F1 cross-fitted" in printed and f"A tiny   {honest:.4f}" in printed
+    assert "note: mixed was decided for another metric than tiny's" in printed
+    assert "is there; --force replaces it" in fails(
+        "compare", "tiny", "mixed", "--to", "runs/tiny/decision.png"
+    )
+    assert "a run's name, as in runs" in fails("compare", "tiny", "tiny/")
+
+
 def test_rows_are_those_that_all_runs_have(there: Path, capsys: pytest.CaptureFixture[str]):
     printed = compared("tiny", "one", capsys=capsys)
     assert "46 images that all runs held out" in printed and "tiny, 44 more images left out" in printed

@@ -236,6 +236,12 @@ def test_the_picture_has_a_row_an_image_and_replaces_nothing_silently(copy: Path
     assert "ends in .png" in fails("explain", "tiny.toml", "wide.jpg", "--to", "three.jpg")
 
 
+def test_any_name_and_any_shape(copy: Path, told):
+    for name, shape in (("cost $x^$ z", (1, 3000, 3)), ("tall", (3000, 1, 3)), ("grey", (9, 20))):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(f"{name}.png")
+        assert told("tiny.toml", f"{name}.png", "--to", "picture.png", "--force")[0][0].startswith(name)
+
+
 def test_what_cannot_be_explained_is_one_line(copy: Path, fails):
     Path("text.jpg").write_text("no image")
     assert "text.jpg can't be read as an image" in fails("explain", "tiny.toml", "text.jpg")

@@ -134,6 +134,12 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     assert [network[0] for network in data["networks"]] == ["test_resnet"] * 2 and data["maps_by"] == "tiny"
     assert {curve["run"] for curve in data["curves"]} == {"tiny", "other"}
     check_report(browser, runs / "mix" / "report.html")
+    for stage in ("predict", "blend"):
+        assert main([stage, "other.toml", "--set", "views=identity", "--force"]) == 0
+    capsys.readouterr()
+    assert main(["report", "runs/mix/recipe.toml", "--force"]) == 0
+    assert "other was trained or predicted again since it was blended" in capsys.readouterr().out
+    assert {curve["run"] for curve in content_of(runs / "mix" / "report.html")["curves"]} == {"tiny"}
 
 
 def test_networks_that_were_trained_again_explain_nothing(inside: Path, capsys: pytest.CaptureFixture[str]):
