@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.fake_kaggle.kernels import Kernels
-from tests.fake_kaggle.replies import Json, Refusal, Reply, iso, page_of
+from tests.fake_kaggle.replies import Json, Refusal, Reply, files_of, iso, page_of
 from tests.fake_kaggle.scoring import judge
 from tests.fake_kaggle.state import Competition, Submission
 
@@ -76,17 +76,7 @@ class Competitions(Kernels):
 
     def _competitions_list_data_files(self, request: Json, _user: str) -> Json:
         competition = self._competition(request)
-        page, token = page_of(sorted(competition.files), request)
-        created = iso(competition.created)
-        files = [
-            {
-                "ref": n,
-                "name": n,
-                "totalBytes": competition.files[n].stat().st_size,
-                "creationDate": created,
-            }
-            for n in page
-        ]
+        files, token = files_of(competition.files, competition.created, request)
         return {"files": files, "nextPageToken": token}
 
     def _competitions_download_data_file(self, request: Json, _user: str) -> Reply:

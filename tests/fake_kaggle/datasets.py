@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.fake_kaggle.replies import Json, Refusal, Reply, iso, page_of
+from tests.fake_kaggle.replies import Json, Refusal, Reply, files_of, iso
 from tests.fake_kaggle.state import Dataset, DatasetVersion
 from tests.fake_kaggle.storage import Storage
 
@@ -84,18 +84,8 @@ class Datasets(Storage):
 
     def _datasets_list_dataset_files(self, request: Json, _user: str) -> Json:
         version = self._version(request)
-        page, token = page_of(sorted(version.files), request)
-        created = iso(version.created)
-        files = [
-            {
-                "ref": n,
-                "name": n,
-                "totalBytes": version.files[n].stat().st_size,
-                "creationDate": created,
-                "fileType": Path(n).suffix,
-            }
-            for n in page
-        ]
+        rows, token = files_of(version.files, version.created, request)
+        files = [{**row, "fileType": Path(row["name"]).suffix} for row in rows]
         return {"datasetFiles": files, "nextPageToken": token}
 
     def _datasets_download_dataset(self, request: Json, _user: str) -> Reply:

@@ -54,6 +54,13 @@ def json_reply(answer: Json, status: int = 200) -> Reply:
     return Reply(status, [("Content-Type", "application/json; charset=utf-8")], text.encode())
 
 
+def files_of(files: dict[str, Path], created: datetime, request: Json) -> tuple[list[Json], str]:
+    """The page of a listing of files that a request asks for, and the token of the next."""
+    page, token = page_of(sorted(files), request)
+    about = {"creationDate": iso(created)}
+    return [{"ref": n, "name": n, "totalBytes": files[n].stat().st_size, **about} for n in page], token
+
+
 def page_of(items: Sequence[Any], request: Json) -> tuple[Sequence[Any], str]:
     """The page that a request asks for and the token of the next."""
     size = min(request.get("pageSize") or 20, 200)
