@@ -386,6 +386,10 @@ def honest_choice(
     empty: float = 0.0,
 ) -> Honest:
     """What choosing among candidates by `take(candidates, targets)` is worth."""
+    if len(weighed) == 1:
+        (only,) = weighed
+        names = (only.rule,) * len(only.by_fold)
+        return Honest(only.cross_fitted, only.decisions, names, only.by_fold)
     metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
     decisions, rules, by_fold = np.zeros_like(weighed[0].decisions), [], []
     for k, fold in enumerate(np.unique(folds)):
