@@ -1,5 +1,5 @@
-"""What finished runs are worth beside each other: paired bootstrap of their scores, correlation of their
-errors, and what the mean of two gains."""
+"""What finished runs are worth beside each other: paired bootstrap of their scores, measures that need no
+threshold, correlation of their errors."""
 
 from collections.abc import Sequence
 
@@ -63,10 +63,10 @@ def precision_per_class(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.array([average_precision_score(true, p) if true.any() else np.nan for true, p in pairs])
 
 
-def log_loss(probs: np.ndarray, targets: np.ndarray) -> float:
-    """The mean binary cross-entropy of all cells (N, C), in nats."""
-    true = np.where(targets.astype(bool), probs, 1 - probs).astype(np.float64)
-    return float(-np.log(np.maximum(true, EPS)).mean())
+def log_losses(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(N,): the binary cross-entropy of each row of (N, C), summed over its labels, in nats."""
+    p = np.clip(probs.astype(np.float64), EPS, 1 - EPS)
+    return -np.where(targets, np.log(p), np.log1p(-p)).sum(1)
 
 
 def error_correlation(members: np.ndarray, targets: np.ndarray) -> np.ndarray:

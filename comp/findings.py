@@ -5,15 +5,15 @@ from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from comp.artifacts import read_log
+from comp.comparison import precision_per_class
 from comp.decisions import is_single
 from comp.labels import groups_of
 from comp.metrics import fbeta, most_probable, score
 from comp.origins import Origin
 from comp.outcomes import Outcome
-from comp.rules import EPS, Fitted
+from comp.rules import Fitted
 
 N_POINTS = 160  # of a curve
 N_BINS = 10
@@ -68,6 +68,7 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
     probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
     beta, fitted = outcome.recipe.competition.metric.settings["beta"], outcome.fitted
     rows, drawn = [], set(commonest(targets, MOST_DRAWN))
+    precision = precision_per_class(probs, targets)
     for c, name in enumerate(outcome.labels.classes):
         true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
         n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
@@ -76,7 +77,7 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "n": n,
-                "ap": float(average_precision_score(true, p)) if n else None,
+                "ap": float(precision[c]) if n else None,
                 "precision": hits / n_chosen if n_chosen else None,
                 "recall": hits / n if n else None,
                 "f": float(score(np.array(hits), np.array(n_chosen), np.array(n), beta)),
@@ -142,12 +143,6 @@ def drift(outcome: Outcome, test_decisions: np.ndarray) -> list[dict[str, Any]]:
         true = float(outcome.targets[:, c].mean())
         rows.append({"name": name, "true": true, "held_out": a / n, "test": b / m, "warn": warn})
     return rows
-
-
-def log_losses(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N,): binary cross-entropy of each image, summed over its labels."""
-    p = np.clip(probs.astype(np.float64), EPS, 1 - EPS)
-    return -np.where(targets, np.log(p), np.log1p(-p)).sum(1)
 
 
 def gallery(

@@ -12,7 +12,7 @@ from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.labels import Labels
 from comp.manifest import Data, read_training
-from comp.predictions import aligned, load
+from comp.predictions import load
 from comp.rules import Fitted, decide_by_fold
 
 
@@ -47,7 +47,6 @@ def read_outcome(recipe: Recipe) -> Outcome:
         raise CompError(f"{path} is not there; run `comp decide` first")
     data, labels, fold_of = read_training(recipe)
     decision, made_from = read_json(path), read_stamp(oof_path(recipe.name))
-    oof = load(oof_path(recipe.name), labels.classes)
     now = {
         "oof": digest(made_from),
         "labels": digest(labels.ids, labels.classes, labels.targets),
@@ -56,11 +55,8 @@ def read_outcome(recipe: Recipe) -> Outcome:
     }
     if other := [key for key, value in now.items() if decision["stamp"].get(key) != value]:
         raise CompError(f"{path} was made with other {' and '.join(other)}; run `comp decide` again")
-    row = {name: i for i, name in enumerate(labels.ids.tolist())}
-    if unknown := [name for name in oof.ids.tolist() if name not in row]:
-        raise CompError(f"{oof_path(recipe.name)} has ids without labels: {some(unknown)}; predict again")
-    rows = np.array([row[name] for name in oof.ids.tolist()])
-    probs, folds = aligned(oof, labels.ids[rows], oof_path(recipe.name)), fold_of[rows]
+    rows, probs = held_out(recipe.name, labels)
+    folds = fold_of[rows]
     settings = recipe.competition.metric.settings
     options = {key: settings[key] for key in ("beta", "empty") if key in settings}
     parts, rules = parts_of(recipe, data, labels, rows, fold_of), rules_of(decision, labels.classes)
@@ -69,6 +65,16 @@ def read_outcome(recipe: Recipe) -> Outcome:
     decisions = decide_by_fold(rules, probs, parts, **options)
     fitted, made = Fitted.from_json(decision, labels.classes), made_from or {}
     return Outcome(recipe, data, labels, rows, folds, parts, probs, decisions, fitted, rules, made, decision)
+
+
+def held_out(name: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """(rows (N,) of the labels, probs (N, C)) of a run's oof.npz. Raises CompError for ids without labels."""
+    path = oof_path(name)
+    oof = load(path, labels.classes)
+    row = {image: i for i, image in enumerate(labels.ids.tolist())}
+    if unknown := [image for image in oof.ids.tolist() if image not in row]:
+        raise CompError(f"{path} has ids without labels: {some(unknown)}; predict again")
+    return np.array([row[image] for image in oof.ids.tolist()], int), oof.probs
 
 
 def parts_of(recipe: Recipe, data: Data, labels: Labels, rows: np.ndarray, fold_of: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ training. What a tracker could not be told, or a killed process did not come to 
 when it is given again."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -225,7 +226,7 @@ class TensorBoard:
     lost = "the last row"
 
     def __init__(self, run: Run, n_told: int, lines: Connection):
-        import tensorboard  # noqa: F401  (says that it isn't there; torch's module is there without it)
+        importlib.import_module("tensorboard")  # says if it isn't there; torch's module is without it as well
         from torch.utils.tensorboard import SummaryWriter
 
         folder = tensorboard_dir(run.recipe.name, run.fold)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from comp.cli import main
-from comp.comparison import bootstrap, error_correlation, interval, log_loss, share_above
+from comp.comparison import bootstrap, error_correlation, interval, log_losses, share_above
 from comp.metrics import fbeta
 from tests.conftest import TINY
 
@@ -69,7 +69,7 @@ def test_errors_that_are_independent_do_not_correlate():
     assert error_correlation(members, targets) == pytest.approx(
         np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]]), abs=0.03
     )
-    assert log_loss(np.full((2, 2), 0.25), np.array([[0, 0], [0, 1]])) == pytest.approx(
+    assert log_losses(np.full((2, 2), 0.25), np.array([[0, 0], [0, 1]])).mean() / 2 == pytest.approx(
         -(3 * np.log(0.75) + np.log(0.25)) / 4
     )
     assert share_above(np.array([0.1, 0.2, -0.1, 0.0])) == 0.625

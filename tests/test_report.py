@@ -14,9 +14,11 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import fbeta_score, precision_score, recall_score
 
 from comp.cli import main
+from comp.comparison import log_losses
 from comp.config import load_recipe
-from comp.findings import calibration, drift, f_curve, gallery, log_losses, together
+from comp.findings import calibration, drift, f_curve, gallery, together
 from comp.outcomes import read_outcome
+from comp.stages.explain import known, read
 from comp.suspects import suspects
 from tests.conftest import TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
@@ -118,6 +120,13 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     capsys.readouterr()
     assert main(["compare", "one", "tiny"]) == 0
     assert f"A one   {decision['scores']['cross_fitted']:.4f}" in capsys.readouterr().out
+
+    for image in data["images"][:4]:  # by the rule that was fitted without its fifth, as explain has it
+        path = Path("data/tiny/drawn/train-jpg") / f"{image['id']}.jpg"
+        recipe = load_recipe("tiny.toml", ["name=one"])
+        asked = known(read(path, recipe, decision), recipe, decision, [0])
+        rules = [row["by_part"][image["part"]] for row in data["classes"]]
+        assert [asked.rule.threshold_of(c) for c in range(len(rules))] == rules
 
     assert main(["decide", *one, "--rule", "expected", "--force"]) == 0
     assert main(["report", *one]) == 0
@@ -334,6 +343,6 @@ def test_doubts_promise_no_more_than_holds(learned: bool):
     assert (np.diff(doubts) <= 0).all() and doubts.min() > 0.5 and doubts.max() <= 1
     assert found.mean() > doubts.mean() and found[classes < 2].mean() > 0.95
     assert found.sum() > (200 if learned else 1000)
-    assert (classes == 3).sum() < 0.002 * len(given) * 2  # none is wrong, though many are uncertain
+    assert (classes == 3).sum() < 80  # none is wrong, though many are uncertain
     doubts = suspects(np.eye(2, dtype=np.float32)[[0, 1] * 50], np.ones((100, 2), np.uint8))[2]
     assert np.isfinite(doubts).all()  # no division by 0 where probabilities are 0 and 1

@@ -34,7 +34,7 @@ from comp.comparison import (
     bootstrap,
     error_correlation,
     interval,
-    log_loss,
+    log_losses,
     precision_per_class,
     share_above,
 )
@@ -47,8 +47,7 @@ from comp.labels import Labels
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
 from comp.origins import origin_of
-from comp.outcomes import parts_of, rules_of
-from comp.predictions import load
+from comp.outcomes import held_out, parts_of, rules_of
 from comp.rules import decide_by_fold
 
 N_RESAMPLES = 4000
@@ -147,14 +146,11 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
     if before and recipe.competition.name != (other := before[0].recipe.competition.name):
         raise CompError(f"{name} is of {recipe.competition.name}, {before[0].name} of {other}")
     data, labels, fold_of = read_training(recipe)
-    predictions = load(oof_path(name), labels.classes)
-    if unknown := sorted(set(predictions.ids.tolist()) - set(labels.ids.tolist())):
-        raise CompError(f"{oof_path(name)} has ids without labels: {some(unknown)}")
-    if not len(predictions.ids):
+    at, probs = held_out(name, labels)
+    if not len(at):
         raise CompError(f"{oof_path(name)} holds no image")
     if made.get("fold_of") != digest(labels.ids, fold_of):
         raise CompError(f"{oof_path(name)} was made with other folds than now; run its stages again")
-    at = _rows(labels.ids, predictions.ids)
     settled, parts = recipe.competition, parts_of(recipe, data, labels, at, fold_of)
     path = decision_path(name)
     decision = read_json(path) if path.exists() else {}
@@ -168,19 +164,18 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
         options = {key: settings_then[key] for key in ("beta", "empty") if key in settings_then}
         alike = settings_then == settled.metric.settings
         metric = settled.metric if alike else Metric.model_validate(settings_then)
-        decisions = decide_by_fold(rules, predictions.probs, parts, **options)
+        decisions = decide_by_fold(rules, probs, parts, **options)
     else:
         metric = settled.metric
         least, single = 0 if settled.labels.empty else 1, settled.labels.single
         weighed = weigh(
-            predictions.probs, labels.targets[at], parts, **metric.settings, least=least, single=single,
+            probs, labels.targets[at], parts, **metric.settings, least=least, single=single,
             seed=recipe.seed,
         )  # fmt: skip
         decisions, rule = weighed.decisions, weighed.rule
         why = "decision.json is of other predictions or labels" if path.exists() else "no decision.json"
         remarks.append(f"{name}: {why}, so {rule!r} is cross-fitted here")
-    ids, probs = predictions.ids, predictions.probs
-    return Run(name, recipe, settings, made, ids, probs, decisions, rule, metric, tuple(remarks))
+    return Run(name, recipe, settings, made, labels.ids[at], probs, decisions, rule, metric, tuple(remarks))
 
 
 def _origin(
@@ -350,11 +345,12 @@ def show_errors(
 ) -> None:
     """Each pair: how alike they err, and what the plain mean of their probabilities gains over the better of
     them. Neither mAP nor log loss needs a threshold, and the mean nothing that is fitted."""
-    losses = [log_loss(p, targets) for p in probs]
+    losses = [log_losses(p, targets).mean() / targets.shape[1] for p in probs]
     lines = []
     for a, b in itertools.combinations(range(len(letters)), 2):
         both = (probs[a] + probs[b]) / 2
-        ap, loss = _mean(precision_per_class(both, targets)), log_loss(both, targets)
+        ap = _mean(precision_per_class(both, targets))
+        loss = log_losses(both, targets).mean() / targets.shape[1]
         lines.append([f"{letters[a]} + {letters[b]}", f"{correlation[a, b]:.3f}"])
         lines[-1] += [f"{ap:.4f}", f"{ap - max(mean_ap[a], mean_ap[b]):+.4f}"]
         lines[-1] += [f"{loss:.4f}", f"{loss - min(losses[a], losses[b]):+.4f}"]

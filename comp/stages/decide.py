@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from comp.artifacts import (
     decision_path,
@@ -23,6 +22,7 @@ from comp.artifacts import (
     write_json,
     write_text,
 )
+from comp.comparison import precision_per_class
 from comp.config import Metric, Recipe
 from comp.console import say, table
 from comp.decisions import Decision, Weighed, decide, is_single, steady_of
@@ -31,8 +31,7 @@ from comp.figures import new_figure
 from comp.labels import groups_of
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class, score
-from comp.outcomes import parts_of
-from comp.predictions import aligned, load
+from comp.outcomes import held_out, parts_of
 from comp.studies import forget
 from comp.tables import read_folds_of, read_probs, read_targets
 from comp.tracking import Run, tracked
@@ -67,12 +66,7 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         say(f"decide: {recipe.name} done already")
         _track(recipe, stamp)
         return
-    oof = load(oof_path(recipe.name), labels.classes)
-    if unknown := sorted(set(oof.ids.tolist()) - set(labels.ids.tolist())):
-        raise CompError(f"{oof_path(recipe.name)} has ids without labels: {some(unknown)}; predict again")
-    row = {image_id: i for i, image_id in enumerate(labels.ids.tolist())}
-    rows = np.array([row[i] for i in oof.ids.tolist()])
-    probs = aligned(oof, labels.ids[rows], oof_path(recipe.name))
+    rows, probs = held_out(recipe.name, labels)
     targets, parts = labels.targets[rows], parts_of(recipe, data, labels, rows, fold_of)
     if (made_with := oof_stamp.get("fold_of")) != digest(labels.ids, fold_of):
         raise CompError(
@@ -187,9 +181,7 @@ def report(
 ) -> None:
     """What was decided, by rule and by class; `none` is the name of the answer that nothing is there."""
     among = f", of {len(decision.weighed)}" if len(decision.weighed) > 1 else ""
-    precision = [  # (C,)
-        average_precision_score(true, p) if true.any() else np.nan for true, p in zip(targets.T, probs.T)
-    ]
+    precision = precision_per_class(probs, targets)
     mean_ap = f", mAP {np.nanmean(precision):.4f}" if targets.any() else ""
     score_text = f"{metric} {decision.scores['cross_fitted']:.4f} cross-fitted{mean_ap}"
     say(f"decide: {title}, {score_text}, by the rule {decision.rule!r}{among}")

@@ -33,6 +33,7 @@ from comp.heatmaps import heat_maps
 from comp.images import as_cached, decode
 from comp.inference import predict_image
 from comp.manifest import read_manifest, read_training
+from comp.outcomes import parts_of, rules_of
 from comp.parallel import devices
 from comp.rules import TINY, Fitted, logit
 from comp.stamps import read_decision
@@ -170,7 +171,7 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
             break
     else:
         return asked
-    _, labels, fold_of = read_training(recipe)
+    data, labels, fold_of = read_training(recipe)
     made_with = {
         "labels": digest(labels.ids, labels.classes, labels.targets),
         "folds": digest(labels.ids, fold_of),
@@ -189,7 +190,10 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
             f"{name} is a training image of fold {fold}, and only its network has not learned it; "
             f"{model_path(recipe.name, fold)} is not there, or not among --folds"
         )
-    rule = Fitted.from_json(decision.get("by_fold", {}).get(str(fold), decision), labels.classes)
+    part, of_fold = str(fold), np.flatnonzero(fold_of == fold)
+    if "by_fifth" in decision:  # this fold alone was held out
+        (part,) = parts_of(recipe, data, labels, of_fold, fold_of)[of_fold == row].tolist()
+    rule = rules_of(decision, labels.classes).get(part, asked.rule)
     return replace(asked, name=name, rule=rule, fold=fold, true=labels.targets[row])
 
 

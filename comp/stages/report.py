@@ -24,6 +24,7 @@ from comp.artifacts import (
     test_path,
     write_text,
 )
+from comp.comparison import log_losses
 from comp.config import Recipe
 from comp.console import say, size_text, table
 from comp.errors import CompError
@@ -34,7 +35,6 @@ from comp.findings import (
     curves,
     drift,
     gallery,
-    log_losses,
     scores,
     together,
 )
