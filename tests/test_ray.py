@@ -129,12 +129,11 @@ def test_a_killed_machine_costs_no_finished_epoch_and_changes_no_weight(
     nodes: Nodes, folder: Path, runs: Path, capfd: pytest.CaptureFixture[str]
 ):
     killed: dict[int, int] = {}  # the fold that was trained there, and its epochs that were back
+    ended = threading.Event()
 
     def kill() -> None:
         """A machine that trains, once three epochs of its fold are here."""
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and not killed:
-            time.sleep(0.02)
+        while not ended.wait(0.02):
             for log in runs.glob("tiny/fold?/log.jsonl"):
                 n_back, fold = len(log.read_text().splitlines()), log.parent
                 here = fold / "last.pt"  # comes after the log
@@ -148,8 +147,11 @@ def test_a_killed_machine_costs_no_finished_epoch_and_changes_no_weight(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert main([*TRAIN, "--on", "ray"]) == 0
-    killer.join()
+    try:
+        assert main([*TRAIN, "--on", "ray"]) == 0
+    finally:
+        ended.set()
+        killer.join()
     ((fold, n_done),) = killed.items()
     out = capfd.readouterr().out
     assert f"fold {fold}  lost its worker on" in out
