@@ -154,7 +154,7 @@ def test_a_stopped_kernel_goes_on_in_its_next_version(
     built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     here = copy_of(built, tmp_path / "here", monkeypatch)
-    longer = ["tiny.toml", "--set", "phases.0.epochs=200", "--folds", "0"]
+    longer = ["tiny.toml", "--set", "phases.0.epochs=40", "--folds", "0"]
     build = ["kernel", "build", *longer, "--python", PYTHON]
     kernel = here / "runs" / "tiny" / "kernel-train"
     for seconds in (24, 48, 96, 192):  # on a slow machine the first are too short for an epoch
@@ -162,7 +162,8 @@ def test_a_stopped_kernel_goes_on_in_its_next_version(
         first = tmp_path / f"{seconds}s" / "working"
         mount(kernel, built / "files", first.parent / "input", LAYOUTS["by slug"])
         started = time.monotonic()
-        holding = threading.Thread(target=hold, args=(first, started + 0.94 * seconds))
+        # until after the kernel interrupts it, which is 5 % before the end
+        holding = threading.Thread(target=hold, args=(first, started + 0.97 * seconds))
         holding.start()
         answer = run_kernel(kernel, image, first.parent)
         holding.join()
