@@ -62,7 +62,8 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Honest:
-    """A choice among rules, cross-fitted like the rules: each fold has the one that the others choose."""
+    """A choice among rules, cross-fitted like the rules: each fold has the one that the others choose,
+    by their own cross-fitted decisions. Those were fitted with this fold's labels among others."""
 
     score: float
     decisions: np.ndarray = field(repr=False)  # (N, C)
@@ -421,7 +422,7 @@ class Decision:
     empty: float
     # default (0.5 for all, or the most probable), in_sample, cross_fitted: of the choice of rule as well
     scores: dict[str, float]
-    honest: Honest = field(repr=False)  # what decided each fold, chosen and fitted without it
+    honest: Honest = field(repr=False)  # what decided each fold, fitted without it
     weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
     sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
 

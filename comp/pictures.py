@@ -1,4 +1,4 @@
-"""Images inside of pages: JPEGs as text."""
+"""Images to look at, and as text inside of pages."""
 
 import base64
 
@@ -14,11 +14,14 @@ def thumbnail(images: ImageSet, row: int, size: int) -> np.ndarray:
     return resize(image, min(size, max(image.shape[:2])))
 
 
+def as_colours(image: np.ndarray) -> np.ndarray:
+    """(h, w, 3) of (h, w, channels): the first three as red, green and blue, the last for any that lack."""
+    return np.pad(image[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[-1]))), mode="edge")
+
+
 def jpeg(image: np.ndarray, quality: int = 88) -> str:
-    """Base64 of (side, side, channels) uint8; of joined channels the first three, as red, green and blue."""
+    """Base64 of the colours of (side, side, channels) uint8."""
     import cv2
 
-    lacking = max(0, 3 - image.shape[-1])
-    colours = np.pad(image[..., :3], ((0, 0), (0, 0), (0, lacking)), mode="edge")
-    _, data = cv2.imencode(".jpg", colours[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(".jpg", as_colours(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return base64.b64encode(data.tobytes()).decode()

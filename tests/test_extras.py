@@ -130,7 +130,7 @@ def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fai
 
 
 def test_a_fold_s_pseudo_labels_do_not_depend_on_its_own_labels(finished: Path):
-    """The decision of a fold's teacher is fitted and chosen without the fold's rows."""
+    """The rule of a fold's teacher is fitted without the fold's rows, and chosen by the others."""
     recipe = load_recipe("tiny.toml")
     _, labels, fold_of = read_training(recipe)
     oof = load(oof_path("tiny"), labels.classes)

@@ -35,6 +35,7 @@ from comp.inference import predict_image
 from comp.manifest import read_manifest, read_training
 from comp.outcomes import parts_of, rules_of
 from comp.parallel import devices
+from comp.pictures import as_colours
 from comp.rules import TINY, Fitted, logit
 from comp.stamps import read_decision
 
@@ -332,11 +333,10 @@ def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
 
 
 def picture(asked: Asked) -> np.ndarray:
-    """(h, w, 3) uint8 to look at; of joined channels the first three are red, green and blue."""
+    """(h, w, 3) uint8 to look at."""
     import cv2
 
-    image = decode(asked.paths, joined=len(asked.paths) > 1, finest=PICTURE)
-    image = np.pad(image[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[-1]))), mode="edge")
+    image = as_colours(decode(asked.paths, joined=len(asked.paths) > 1, finest=PICTURE))
     scale = min(1.0, PICTURE / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
