@@ -62,7 +62,7 @@ class LabelTable(Strict):
     indices: bool = False  # the column holds positions in `classes` and not names
     exclusive: tuple[tuple[str, ...], ...] = ()  # groups in which exactly one label holds
     single: bool = False  # exactly one label an image: all are one group, and `column` holds one, not split
-    group: str | None = None  # a column: rows with the same value stay in one fold
+    group: str | None = None  # a column: rows with the same value stay in one fold; an empty cell is no group
     none: str | None = Field(None, min_length=1)  # the text of no label, or without `column` its 0/1 column
     empty: bool = Field(  # whether an image may have no label at all; that is then an answer of its own
         default_factory=lambda data: data.get("none") is not None

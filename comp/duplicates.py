@@ -10,12 +10,12 @@ Where every channel is a file of its own, each counts as much as the others, how
 all where it is blank. One alike channel is not enough: the microscope's shading may be all that it holds."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from comp.artifacts import digest, duplicates_path, read_stamp
 from comp.console import progress
@@ -39,6 +39,7 @@ BASIS = BASIS.astype(np.float32)
 FREQUENCY = np.sqrt(_k[:, None] ** 2 + _k**2).astype(np.float32)  # 0 for the mean, which doesn't count
 ROUNDING = float((FREQUENCY**2).sum() / 12)  # what rounding to whole grey levels adds to a squared length
 
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows i, rows j, and how alike each two are
 Groups = dict[tuple[str, str], str]  # by (split, id), of the images that have a duplicate
 
 
@@ -64,11 +65,16 @@ class Found:
     group: np.ndarray  # (N,) int: the first row of each row's group, itself where it has no duplicate
     likeness: np.ndarray  # (N,) float32: to the most alike other row of the group, 0 where there is none
     n_blank: int  # rows without contrast, which are never called duplicates
+    torn: float = 0.0  # how alike rows are that `most` keeps apart
 
 
-def find(thumbnails: Sequence[np.ndarray], *, joined: bool, likeness: float = LIKENESS) -> Found:
+def find(
+    thumbnails: Sequence[np.ndarray], *, joined: bool, likeness: float = LIKENESS, most: int | None = None
+) -> Found:
     """Groups of alike images over several sets of thumbnails, whose rows are counted through. An equal
-    thumbnail joins the groups of two images, and so does a product of `likeness` or more."""
+    thumbnail joins the groups of two images, and so does a product of `likeness` or more: the most alike
+    first, and none but equal ones to a group of over `most` rows of the first set. The images of a camera
+    that stands still are each like the next, and would else all be one group."""
     prints = np.concatenate([fingerprints(part, joined=joined) for part in thumbnails])
     n, strength = len(prints), (prints**2).sum(1)
     blank = strength < BLANK
@@ -83,14 +89,18 @@ def find(thumbnails: Sequence[np.ndarray], *, joined: bool, likeness: float = LI
     nearest[copies] = nearest[group[copies]] = 1
     # one of each that is equal; a product is at most the shorter one's length
     rows = np.flatnonzero((group == np.arange(n)) & (strength >= likeness**2))
-    for i, j, values in alike(prints[rows], likeness):
-        group = connected(group, rows[i], rows[j])
-        np.maximum.at(nearest, rows[i], values)
-        np.maximum.at(nearest, rows[j], values)
-    return Found(group, np.minimum(nearest, 1), int(blank.sum()))
+    i, j, values = forest(alike(prints[rows], likeness), len(rows))
+    i, j, torn = rows[i], rows[j], 0.0
+    if most is not None:
+        kept = within(most, np.bincount(group[: len(thumbnails[0])], minlength=n), i, j)
+        torn = float(values[~kept].max(initial=0))
+        i, j, values = i[kept], j[kept], values[kept]
+    np.maximum.at(nearest, i, values)
+    np.maximum.at(nearest, j, values)
+    return Found(connected(group, i, j), np.minimum(nearest, 1), int(blank.sum()), torn)
 
 
-def alike(prints: np.ndarray, likeness: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def alike(prints: np.ndarray, likeness: float) -> Iterator[Pairs]:
     """All pairs i < j of rows (N, F) whose product is `likeness` or more, some at a time: (i, j, product)."""
     n = len(prints)
     with progress("comparing pairs of images", n * (n + 1) // 2) as advance:
@@ -104,6 +114,39 @@ def alike(prints: np.ndarray, likeness: float) -> Iterator[tuple[np.ndarray, np.
                 if once.any():
                     yield (i + top)[once], (j + left)[once], products[places[once]]
             advance(len(rows) * (n - top) - len(rows) * (len(rows) - 1) // 2)
+
+
+def forest(pairs: Iterable[Pairs], n: int) -> Pairs:
+    """Those of the pairs of n rows that connect as much as all of them, the most alike ones: a maximum
+    spanning forest. They are sorted, the most alike first."""
+    kept: Pairs = (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
+    for more in pairs:
+        i, j, values = (np.concatenate(both) for both in zip(kept, more))
+        graph = coo_matrix((2.0 - values, (i, j)), (n, n))  # exact, and never 0, which would be no pair
+        tree = minimum_spanning_tree(graph.tocsr()).tocoo()
+        kept = tree.row, tree.col, (2.0 - tree.data).astype(np.float32)
+    i, j, values = kept
+    order = np.lexsort((j, i, -values))
+    return i[order], j[order], values[order]
+
+
+def within(most: int, size: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """(P,) bool: which pairs, one after the other, join two groups of rows (N,) of these sizes to one of at
+    most so many."""
+    part, size = np.arange(len(size)), size.copy()
+
+    def first(row: int) -> int:
+        while part[row] != row:
+            part[row] = row = part[part[row]]
+        return row
+
+    kept = np.zeros(len(i), bool)
+    for pair, ends in enumerate(zip(i.tolist(), j.tolist())):
+        a, b = map(first, ends)
+        if size[a] == 0 or size[b] == 0 or size[a] + size[b] <= most:
+            kept[pair], part[b] = True, a
+            size[a] += size[b]
+    return kept
 
 
 def connected(group: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:

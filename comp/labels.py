@@ -12,6 +12,9 @@ import pandas as pd
 from comp.config import LabelTable
 from comp.errors import CompError, some
 
+NO_GROUP = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")  # texts, in lower case
+ALONE = " "  # before the id, the group of an image without one; other groups have no blank in front
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -81,7 +84,7 @@ def read_labels(path: Path, table: LabelTable) -> Labels:
         raise CompError(
             f"{path} has images without any label: {some(empty)}; if that is meant, set labels.empty = true"
         )
-    groups = frame[table.group].to_numpy(str) if table.group else None
+    groups = _groups(frame[table.group], ids) if table.group else None
     return Labels(ids, classes, targets, groups)
 
 
@@ -147,6 +150,12 @@ def format_tags(
     names = [str(i) for i in range(len(classes))] if indices else list(classes)
     texts = [(separator or " ").join(names[c] for c in np.flatnonzero(row)) for row in decisions]
     return [text or none or "" for text in texts]
+
+
+def _groups(cells: Iterable[str], ids: np.ndarray) -> np.ndarray:
+    """(N,) str: the group of each image; one without a group is a group of its own."""
+    texts = [cell.strip() for cell in cells]
+    return np.array([f"{ALONE}{i}" if t.lower() in NO_GROUP else t for t, i in zip(texts, ids.tolist())], str)
 
 
 def _parse_columns(frame: pd.DataFrame, path: Path) -> np.ndarray:

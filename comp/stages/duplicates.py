@@ -33,6 +33,7 @@ from comp.pictures import jpeg, thumbnail
 
 MOST_GROUPS, MOST_IMAGES = 200, 12  # shown: groups, and images of one
 PICTURE = 128  # pixels
+LEAST = 10  # images that a group may have, however few there are; else a tenth of the train images
 
 PAGE = """\
 <!doctype html>
@@ -108,10 +109,12 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     needed = {name: (images, [SIDE, *(sizes if plain else ())]) for name, (images, sizes, _) in parts.items()}
     caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, first.finest)
     thumbnails = [np.load(caches[name][SIDE], mmap_mode="r") for name in parts]
-    found = find(thumbnails, joined=bool(channels), likeness=likeness)
+    most = max(LEAST, len(labels.ids) // 10)
+    found = find(thumbnails, joined=bool(channels), likeness=likeness, most=most)
     groups = groups_of(found, list(parts.values()), labels.classes)
     path.unlink(missing_ok=True)
-    write_text(page_path, page(groups, f"Duplicates in {competition.title or competition.name}"))
+    title = f"Duplicates in {competition.title or competition.name}"
+    write_text(page_path, page(groups, len(found.group), title))
     write_json(stamp_path, {"stamp": {"sets": sets, "likeness": likeness}})
     rows = [
         f"{member.images.name},{member.id},{number},{member.likeness:.4f}\n"
@@ -122,6 +125,12 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     report(groups, list(parts))
     if found.n_blank:
         say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
+    if found.torn:
+        say(
+            f"duplicates: groups are cut at {most:,} train images, so that folds can be even; images up to "
+            f"{found.torn:.3f} alike are in different ones. Images of one camera, patient or place are kept "
+            "together by a column that names it: labels.group"
+        )
     say(f"duplicates: {path}, {len(rows):,} of {len(found.group):,} images; {page_path} shows them")
 
 
@@ -183,14 +192,16 @@ def what_is_done(kind: tuple[str, ...]) -> str:
     return f"train images in one fold{beside}"
 
 
-def page(groups: Sequence[Group], title: str) -> str:
-    """The groups as a page that needs nothing else: pictures are inside."""
+def page(groups: Sequence[Group], n: int, title: str) -> str:
+    """The groups, of n images, as a page that needs nothing else: pictures are inside."""
     shown = groups[:MOST_GROUPS]
     about = (
         f"{len(groups):,} groups of {sum(map(len, groups)):,} images that are equal or nearly so: first "
         "those across sets, then those whose labels differ (marked). The number after an image's id says "
         "how alike the most alike other one is; 1 is equal."
     )
+    if not groups:
+        about = f"Nothing was found: no two of {n:,} images are equal or nearly so."
     if left := len(groups) - len(shown):
         about += f" {left:,} more groups are not shown; the CSV beside this page has them."
     sections = [section(number, group) for number, group in enumerate(shown, 1)]

@@ -4,10 +4,11 @@ Reads the label CSV, and where it is there folds/<competition>-duplicates.csv; w
 folds/<competition>-k<n>-s<seed>.csv (id, fold), and its stamp beside it.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from scipy.sparse import csr_array, hstack
 
 from comp.artifacts import digest, folds_path, is_done, write_json, write_text
 from comp.config import Recipe
@@ -15,14 +16,21 @@ from comp.console import say, table
 from comp.duplicates import grouped
 from comp.errors import CompError, some
 from comp.folds import read_folds
-from comp.labels import Labels, groups_of
+from comp.labels import ALONE, Labels, groups_of
 from comp.manifest import read_manifest
+from comp.stratification import by_size, stratified
+
+UNEVEN = 0.05  # share by which the smallest fold may lack of the largest before it is said
+SHOWN = 100  # classes in the table
 
 
 def run(recipe: Recipe, *, force: bool) -> None:
     competition = recipe.competition
     data = read_manifest(competition)
-    labels = grouped(data.labels(competition), competition.name, data.stamp)
+    given = data.labels(competition)
+    if not given.targets.any():
+        raise CompError(f"{data.labels_csv}: no image has a label; there is nothing to learn")
+    labels = grouped(given, competition.name, data.stamp)
     path = folds_path(competition.name, recipe.n_folds, recipe.seed)
     stamp_path = path.with_suffix(".json")
     stamp = {
@@ -51,42 +59,87 @@ def run(recipe: Recipe, *, force: bool) -> None:
         if n_wrong := int((labels.targets[:, group].sum(1) != 1).sum()):
             listed = ", ".join(labels.classes[c] for c in group)
             say(f"folds: {n_wrong:,} images don't have exactly one of {listed}")
-    counts = [
-        [int(labels.targets[fold_of == fold, c].sum()) for fold in range(recipe.n_folds)]
-        for c in range(len(labels.classes))
-    ]
-    names = list(labels.classes)
+    alone = [] if given.groups is None else [name for name in given.groups.tolist() if name[:1] == ALONE]
+    if alone:
+        say(f"folds: {len(alone):,} images have no {competition.labels.group}; each is a group of its own")
+    parts = [fold_of == fold for fold in range(recipe.n_folds)]
+    counts = np.stack([labels.targets[part].sum(0, dtype=int) for part in parts], 1)  # (C, folds)
+    for line in remarks(labels, counts, fold_of, united=labels is not given):
+        say(f"folds: {line}")
+    rarest = np.sort(np.argsort(counts.sum(1), kind="stable")[:SHOWN])
+    names = [labels.classes[c] for c in rarest.tolist()]
+    rows = counts[rarest].tolist()
     if competition.labels.empty:
-        bare = fold_of[~labels.targets.any(1)]
-        counts.append([int((bare == fold).sum()) for fold in range(recipe.n_folds)])
+        rows.append([int((~labels.targets[part].any(1)).sum()) for part in parts])
         names.append(f"({competition.labels.none or 'none'})")
-    sizes = [int((fold_of == fold).sum()) for fold in range(recipe.n_folds)]
+    rows.append([int(part.sum()) for part in parts])
     table(
         ["class", "all", *(f"fold {fold}" for fold in range(recipe.n_folds))],
-        [[n, f"{sum(c):,}", *(f"{x:,}" for x in c)] for n, c in zip([*names, "images"], [*counts, sizes])],
+        [[n, f"{sum(c):,}", *(f"{x:,}" for x in c)] for n, c in zip([*names, "images"], rows)],
     )
+
+
+def remarks(labels: Labels, counts: np.ndarray, fold_of: np.ndarray, *, united: bool) -> Iterator[str]:
+    """What is odd about folds that hold `counts` (classes, folds) images of each class; `united`: duplicates
+    have a say in the groups."""
+    in_all, in_folds, n_folds = counts.sum(1), (counts > 0).sum(1), counts.shape[1]
+    for about, found in (
+        ("no image has: {}; there is nothing to learn about them", in_all == 0),
+        ("every image has: {}; there is nothing to learn about them", in_all == len(labels.ids)),
+        ("one fold alone holds: {}; the network that holds it out never learns them", in_folds == 1),
+        ("some folds lack: {}; too few images or groups have them", (in_folds > 1) & (in_folds < n_folds)),
+    ):
+        if found.any():
+            yield "classes that " + about.format(some(labels.classes[c] for c in np.flatnonzero(found)))
+    sizes = np.bincount(fold_of, minlength=n_folds)
+    if uneven(sizes):
+        line = f"sizes differ by {unevenness(sizes):.0%}, from {sizes.min():,} to {sizes.max():,} images"
+        if labels.groups is not None:
+            names, members = np.unique(labels.groups, return_counts=True)
+            most, name = members.max(), names[members.argmax()].strip()
+            line += f"; {name}, the largest of {len(names):,} groups, has {most:,}"
+        yield line + ("; `comp duplicates --force --likeness 0.95` unites fewer" if united else "")
+    if len(labels.classes) > SHOWN:
+        yield f"the {SHOWN} rarest of {len(labels.classes):,} classes:"
+
+
+def unevenness(sizes: np.ndarray) -> float:
+    """The share of the largest fold that the smallest one lacks."""
+    return float(1 - sizes.min() / sizes.max())
+
+
+def uneven(sizes: np.ndarray) -> bool:
+    return unevenness(sizes) > UNEVEN and sizes.max() - sizes.min() > 1
 
 
 def assign(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
     """(N,) int: the fold of each row, the same whatever the order of the rows. A group counts as one row that
-    has all labels of its images."""
+    has all labels of its images; where this leaves folds uneven, since groups are, it counts by its size."""
     names = labels.ids if labels.groups is None else labels.groups
-    if len(np.unique(names)) < n_folds:
+    # sorted before shuffling
+    units, unit_of, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    if len(units) < n_folds:
         raise CompError(
-            f"{len(np.unique(names))} images or groups can't be cut into {n_folds} folds; lower n_folds"
+            f"{len(units)} images or groups can't be cut into {n_folds} folds; lower n_folds"
+            + (f", or change the groups that {len(names):,} images have" if labels.groups is not None else "")
         )
-    units, unit_of = np.unique(names, return_inverse=True)  # sorted before shuffling
-    targets = np.zeros((len(units), len(labels.classes) + 1), np.uint8)
-    np.maximum.at(targets, unit_of, np.pad(labels.targets, ((0, 0), (0, 1))))
-    targets[:, -1] = ~targets.any(1)  # images without any label are spread as well
-    targets = targets[:, targets.any(0)]
-    fold_of_unit = np.full(len(units), -1)
-    splitter = MultilabelStratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(targets, targets)):
-        assert (fold_of_unit[held_out] == -1).all(), "a row is held out twice"
-        fold_of_unit[held_out] = fold
-    assert (fold_of_unit >= 0).all(), "a row is in no fold"
+    images = csr_array((np.ones(len(names), int), (unit_of, np.arange(len(names)))))  # of each unit
+    counts = images @ csr_array(labels.targets)
+    bare = (counts.sum(1) == 0).astype(int)  # units without any label are spread as well
+    targets = without_empty(hstack([counts > 0, csr_array(bare[:, None])], "csr", int))
+    fold_of_unit = stratified(targets, n_folds, seed)
+    held = np.bincount(fold_of_unit, sizes, n_folds)
+    if held.min() == 0 or (uneven(held) and sizes.min() < sizes.max()):
+        bare = images @ ~labels.targets.any(1)
+        counts = hstack([csr_array(sizes[:, None]), counts, csr_array(bare[:, None])], "csr", int)
+        weighed = by_size(without_empty(counts), n_folds, seed)
+        if unevenness(np.bincount(weighed, sizes, n_folds)) < unevenness(held):
+            fold_of_unit = weighed
     return fold_of_unit[unit_of]
+
+
+def without_empty(columns: csr_array) -> csr_array:
+    return columns[:, np.flatnonzero(columns.sum(0))]
 
 
 def check_groups(labels: Labels, fold_of: np.ndarray, path: Path) -> None:
