@@ -122,9 +122,9 @@ def forest(pairs: Iterable[Pairs], n: int) -> Pairs:
     kept: Pairs = (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
     for more in pairs:
         i, j, values = (np.concatenate(both) for both in zip(kept, more))
-        graph = coo_matrix((2.0 - values, (i, j)), (n, n))  # exact, and never 0, which would be no pair
+        graph = coo_matrix((2 - values.astype(float), (i, j)), (n, n))  # never 0, which would be no pair
         tree = minimum_spanning_tree(graph.tocsr()).tocoo()
-        kept = tree.row, tree.col, (2.0 - tree.data).astype(np.float32)
+        kept = tree.row, tree.col, (2 - tree.data).astype(np.float32)
     i, j, values = kept
     order = np.lexsort((j, i, -values))
     return i[order], j[order], values[order]

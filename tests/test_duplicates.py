@@ -26,6 +26,7 @@ from comp.errors import CompError
 from comp.extras import extras_of
 from comp.labels import Labels
 from comp.manifest import read_manifest, read_training
+from comp.stages.duplicates import page
 from comp.stages.folds import assign, check_groups
 from tests.conftest import TINY
 
@@ -272,6 +273,47 @@ def test_a_fingerprint_is_what_its_definition_says():
         rounding = (np.hypot(*np.mgrid[:16, :16]) ** 2).sum() / 12
         expected = waves.ravel() / np.sqrt((waves**2).sum() + rounding)
         assert np.allclose(print_, expected, atol=1e-5)
+
+
+def drift(n: int) -> np.ndarray:
+    """(n, 32, 32, 3) of a camera that stands still while light changes: each like the next, and the last one
+    not like the first."""
+    ends = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    shares = np.linspace(0, 1, n)[:, None, None, None]
+    return (ends[0] * (1 - shares) + ends[1] * shares).round().astype(np.uint8)
+
+
+def test_images_of_a_still_camera_end_as_groups_of_the_most_alike():
+    scenes = np.random.default_rng(1).integers(0, 256, (16, 32, 32, 3), np.uint8)
+    train, test = np.concatenate([drift(44), scenes]), np.concatenate([scenes[:2], drift(44)[:30:7]])
+    chained = find([train, test], joined=False)
+    assert (chained.group[:44] == 0).all()
+    assert chained.torn == 0
+    cut = find([train, test], joined=False, most=10)
+    assert np.bincount(cut.group[:60]).max() == 10
+    assert 0.9 < cut.torn < 1
+    assert cut.group[44:62].tolist() == [*range(44, 60), 44, 45]  # others stay as they are
+    assert (cut.likeness[44:62] == chained.likeness[44:62]).all()
+    assert cut.group[62:].tolist() == cut.group[:30:7].tolist()  # equal ones are never torn
+    _, sizes = np.unique(cut.group, return_counts=True)
+    alone = np.isin(cut.group, np.unique(cut.group)[sizes == 1])
+    assert (cut.likeness[alone] == 0).all()
+    assert (cut.likeness[~alone] >= 0.9).all()
+    labels = Labels(np.arange(60).astype(str), ("a",), np.ones((60, 1), np.uint8), cut.group[:60].astype(str))
+    assert np.bincount(assign(labels, 5, 0)).tolist() == [12] * 5
+
+
+def test_most_does_nothing_where_groups_are_smaller():
+    images = np.concatenate([drift(8), np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), np.uint8)])
+    for answer in (find([images], joined=False), find([images], joined=False, most=10)):
+        assert answer.group.tolist() == [*[0] * 8, *range(8, 28)]
+        products = fingerprints(images[:8], joined=False) @ fingerprints(images[:8], joined=False).T
+        np.fill_diagonal(products, 0)
+        assert np.allclose(answer.likeness[:8], products.max(0), atol=1e-6)
+
+
+def test_an_empty_page_says_that_nothing_was_found():
+    assert "Nothing was found: no two of 1,500 images are equal or nearly so." in page([], 1500, "Duplicates")
 
 
 def test_all_pairs_are_those_of_brute_force():
