@@ -303,6 +303,20 @@ def test_images_of_a_still_camera_end_as_groups_of_the_most_alike():
     assert np.bincount(assign(labels, 5, 0)).tolist() == [12] * 5
 
 
+def test_folds_are_even_though_a_camera_stands_still(files: Path, here: Path, capsys):
+    own = shutil.copytree(files, here / "own")
+    for i, frame in enumerate(drift(60)):
+        Image.fromarray(frame).save(own / "train-jpg" / f"train_{i}.jpg", quality=95)
+    (here / "tiny.toml").write_text(RECIPE)
+    assert main(["download", "tiny.toml", "--from", "own"]) == 0
+    for stage in ("duplicates", "folds"):
+        assert main([stage, "tiny.toml", "--set", "n_folds=5"]) == 0
+    assert "groups are cut at 10 train images, so that folds can be even" in capsys.readouterr().out
+    assert max(map(len, found(here))) == 10
+    sizes = pd.read_csv(here / "folds" / "tiny-k5-s42.csv")["fold"].value_counts()
+    assert sizes.max() - sizes.min() <= 2
+
+
 def test_most_does_nothing_where_groups_are_smaller():
     images = np.concatenate([drift(8), np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), np.uint8)])
     for answer in (find([images], joined=False), find([images], joined=False, most=10)):

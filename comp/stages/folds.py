@@ -94,11 +94,12 @@ def remarks(labels: Labels, counts: np.ndarray, fold_of: np.ndarray, *, united: 
     sizes = np.bincount(fold_of, minlength=n_folds)
     if uneven(sizes):
         line = f"sizes differ by {unevenness(sizes):.0%}, from {sizes.min():,} to {sizes.max():,} images"
-        if labels.groups is not None:
-            names, members = np.unique(labels.groups, return_counts=True)
-            most, name = members.max(), names[members.argmax()].strip()
+        names, members = np.unique(labels.ids if labels.groups is None else labels.groups, return_counts=True)
+        if (most := members.max()) > sizes.mean():
+            name = names[members.argmax()].strip()
             line += f"; {name}, the largest of {len(names):,} groups, has {most:,}"
-        yield line + ("; `comp duplicates --force --likeness 0.95` unites fewer" if united else "")
+            line += "; `comp duplicates --force --likeness 0.95` unites fewer" if united else ""
+        yield line
     if len(labels.classes) > SHOWN:
         yield f"the {SHOWN} rarest of {len(labels.classes):,} classes:"
 
