@@ -17,12 +17,14 @@ from comp.errors import CompError, some
 from comp.folds import read_folds
 from comp.labels import Labels, groups_of
 from comp.manifest import read_manifest
+from comp.submissions import check_sample
 
 
 def run(recipe: Recipe, *, force: bool) -> None:
     competition = recipe.competition
     data = read_manifest(competition)
     labels = grouped(data.labels(competition), competition.name, data.stamp)
+    check_sample(data.sample_csv, competition, labels.classes)
     path = folds_path(competition.name, recipe.n_folds, recipe.seed)
     stamp_path = path.with_suffix(".json")
     stamp = {
