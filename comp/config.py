@@ -64,6 +64,7 @@ class LabelTable(Strict):
     single: bool = False  # exactly one label an image: all are one group, and `column` holds one, not split
     group: str | None = None  # a column: rows with the same value stay in one fold; an empty cell is no group
     none: str | None = Field(None, min_length=1)  # the text of no label, or without `column` its 0/1 column
+    ignore: Texts = ()  # columns that are no labels, where each label has a column
     empty: bool = Field(  # whether an image may have no label at all; that is then an answer of its own
         default_factory=lambda data: data.get("none") is not None
     )
@@ -78,6 +79,11 @@ class LabelTable(Strict):
             raise ValueError("labels.single is one group of all classes; leave out exclusive, empty and none")
         if self.none is not None and not self.empty:
             raise ValueError("labels.none stands for no label; set labels.empty = true")
+        if self.ignore and self.column:
+            raise ValueError("labels.ignore is for 0/1 columns; with labels.column all others are ignored")
+        named = {self.id, self.group, self.none, *self.classes}
+        if both := next((name for name in self.ignore if name in named), None):
+            raise ValueError(f"labels.ignore holds {both!r}, which another key of labels names")
         if self.none in self.classes:
             raise ValueError(f"labels.none is {self.none!r}, which is in labels.classes; leave it out there")
         return self
@@ -114,7 +120,7 @@ class SubmissionTable(Strict):
 
     sample: Files
     id: str | None = None
-    column: str | None = None
+    column: str | None = None  # "": one 0/1 column a class, though the labels are texts
     separator: str | None = Field(None, min_length=1)
     solution: str | None = None  # a file with the test labels and a column Usage (Public, Private)
 

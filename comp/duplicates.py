@@ -19,9 +19,10 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from comp.artifacts import digest, duplicates_path, read_stamp
 from comp.console import progress
+from comp.csvs import read_table
 from comp.errors import CompError, some
 from comp.images import resize
-from comp.labels import Labels, read_table
+from comp.labels import Labels
 
 SIDE = 32  # pixels of a thumbnail
 KEPT = 16  # its lowest frequencies, each way

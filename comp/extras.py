@@ -91,7 +91,7 @@ def _external(
     if csv is None:
         raise CompError(f"external: no {external.csv} in {looked}; put it there, or give its path")
     own = competition.labels
-    changes = {"classes": classes, "group": None, "csv": (external.csv,), "exclusive": ()}
+    changes = {"classes": classes, "group": None, "csv": (external.csv,), "exclusive": (), "ignore": ()}
     named = {key: getattr(external, key) for key in ("id", "column", "separator")}
     changes |= {key: value for key, value in named.items() if value is not None}
     labels = read_labels(csv, own.model_copy(update=changes))

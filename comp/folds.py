@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from comp.csvs import check_unique, read_table
 from comp.errors import CompError, some
-from comp.labels import check_unique, read_table
 
 EXTRA, UNUSED = -1, -2  # in the place of a fold: rows that every network learns, and that none does
 

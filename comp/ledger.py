@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from comp.artifacts import ledger_path, waiting_lock, write_text
+from comp.csvs import read_table
 from comp.errors import CompError
-from comp.labels import read_table
 
 COLUMNS = [
     *("time", "name", "recipe", "competition", "cross_fitted", "public", "private"),

@@ -9,10 +9,11 @@ import numpy as np
 
 from comp.artifacts import digest, folds_path, manifest_path, read_json
 from comp.config import Competition, Recipe
+from comp.csvs import ids_of, read_table
 from comp.errors import CompError
 from comp.folds import read_folds
 from comp.images import ImageSet, find_images
-from comp.labels import Labels, check_unique, read_labels, read_table
+from comp.labels import Labels, read_labels
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,7 @@ class Data:
 def read_sample_ids(sample: Path, competition: Competition) -> np.ndarray:
     """(N,) str: the ids of a sample submission, in its order. Raises CompError where one is there twice."""
     column = competition.submission.id or competition.labels.id
-    ids = read_table(sample, [column])[column].to_numpy(str)
-    check_unique(ids, sample)
-    return ids
+    return ids_of(read_table(sample, [column]), column, sample)
 
 
 def read_manifest(competition: Competition) -> Data:

@@ -1,14 +1,16 @@
-"""The CSV that Kaggle takes: its text, and the check of a text against the sample submission."""
+"""The CSV that Kaggle takes: its text, and the checks of a text and of the labels against the sample."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from comp.config import Competition
+from comp.csvs import check_unique, ids_of, read_table
 from comp.errors import CompError, some
-from comp.labels import check_unique, format_tags, parse_tags, read_table, separator_of
+from comp.labels import format_tags, parse_tags, separator_of
 
 
 def submission_text(
@@ -17,7 +19,8 @@ def submission_text(
     """The CSV in the sample's columns and order. `decisions` (N, C) belongs to `ids` (N,)."""
     id_column, column, separator = columns(competition)
     labels = competition.labels
-    header = list(read_table(sample, [id_column]).columns)
+    header = list(read_table(sample, []).columns)
+    _check_header(header, classes, competition, sample)
     if column:
         texts = format_tags(decisions, classes, separator, labels.indices, labels.none)
         frame = pd.DataFrame({id_column: ids, column: texts})
@@ -26,12 +29,75 @@ def submission_text(
         if labels.none:
             frame[labels.none] = (decisions.sum(1) == 0).astype(np.uint8)
         frame.insert(0, id_column, ids)
-    if set(header) != set(frame.columns):
-        raise CompError(
-            f"{sample} has columns {', '.join(header)}; "
-            f"the submission would have {', '.join(map(str, frame))}"
-        )
     return frame[header].to_csv(index=False)
+
+
+def check_sample(sample: Path, competition: Competition, classes: Sequence[str]) -> str | None:
+    """A line on what the user should know of the sample, if anything. Raises CompError where a submission of
+    these classes could not have its form."""
+    id_column, column, separator = columns(competition)
+    labels, frame = competition.labels, read_table(sample, [])
+    _check_header(list(frame.columns), classes, competition, sample)
+    ids_of(frame, id_column, sample)
+    names = {str(i) for i in range(len(classes))} if labels.indices else set(classes)
+    cells = frame.drop(columns=id_column).head(1000).to_numpy(object).ravel().tolist()
+    texts = {text.strip() for text in cells} - {"", labels.none, *names}
+    if any(_is_between(text) for text in texts):
+        return (
+            f"{sample} holds probabilities: this competition seems to want them (for AUC or log loss), and "
+            "comp writes labels, which are 0 or 1"
+        )
+    if not column:
+        return None
+    if separator and (wrong := [name for name in sorted(names) if separator in name]):
+        raise CompError(
+            f"labels hold {separator!r}, which stands between the labels of a submission: {some(wrong)}; set "
+            f"submission.separator to what {sample} has between labels"
+        )
+    tags = {tag.strip() for text in texts for tag in (text.split(separator) if separator else [text])} - {""}
+    decorated = any(tag[0] in "[{('\"" for tag in tags)
+    if tags and tags.isdisjoint(names) and (decorated or not labels.classes):
+        raise CompError(
+            f"{sample} holds labels that no image has: {some(sorted(tags))}; the labels are "
+            f"{some(sorted(names))}: set labels.column, separator and submission.separator to those of the "
+            "files, or list the labels in labels.classes if the sample's are just an example"
+        )
+    return None
+
+
+def _is_between(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+def _check_header(header: list[str], classes: Sequence[str], competition: Competition, sample: Path) -> None:
+    """Raises CompError, with what to do, where a submission would have other columns than the sample."""
+    id_column, column, _ = columns(competition)
+    none = competition.labels.none
+    own = [column] if column else [*classes, *([none] if none else [])]
+    others = [name for name in header if name != id_column]
+    here, there = set(own), set(others)
+    if id_column in header and here == there:
+        return
+    if id_column not in header:
+        cure = "set submission.id to the column of its ids"
+    elif not header[0] or header[0].startswith("Unnamed: "):
+        cure = "its first column is an index, as pandas writes it: remove it (to_csv(…, index=False))"
+    elif column and there >= set(classes):
+        more = "" if there <= {*classes, none} else " and labels.classes to its columns"
+        cure = f'set submission.column = ""{more}, for one 0/1 column a label'
+    elif len(others) == 1:
+        cure = f"set submission.column = {others[0]!r} for labels as texts"
+    elif not column and (surplus := [name for name in own if name not in there]) and there < here:
+        cure = f"set labels.ignore = {surplus} if these are no labels"
+    else:
+        cure = "set id, column and classes to those of the files"
+    raise CompError(
+        f"{sample}: its columns are {some(name or '(no name)' for name in header)}, those of a submission "
+        f"would be {some([id_column, *own])}; {cure}"
+    )
 
 
 def check_submission(

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from comp.console import say
+from comp.csvs import check_unique, ids_of, is_index, read_table
 from comp.errors import CompError, some
-from comp.labels import check_unique, read_table
+from comp.labels import parse_columns, split_tags
 from comp.predictions import Predictions
 
 
@@ -27,8 +29,11 @@ def read_probs(path: Path) -> Predictions:
         try:
             probs = frame.iloc[:, 1:].to_numpy(np.float64)
         except ValueError as error:
+            wrong = frame.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").isna().to_numpy()
+            row, c = np.argwhere(wrong)[0]
             raise CompError(
-                f"{path}: after the ids, columns of probabilities are expected ({error})"
+                f"{path}: after the ids, columns of probabilities are expected; in line {frame.index[row]}, "
+                f"{classes[c] or '(no name)'} is {frame.iat[row, c + 1]!r}"
             ) from error
     if ids.ndim != 1 or probs.shape != (len(ids), len(classes)):
         raise CompError(f"{path} has probabilities {probs.shape} for {len(ids)} ids, {len(classes)} classes")
@@ -39,8 +44,8 @@ def read_probs(path: Path) -> Predictions:
 
 
 def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """(N, C) 0/1 of these ids and classes: from a table of ids and tags separated by spaces, or of one 0/1
-    column a class; or from an npz with `targets` and, if they are there, `ids` and `classes`."""
+    """(N, C) 0/1 of these ids and classes: from a table of ids and tags, or of one 0/1 column a
+    class; or from an npz with `targets` and, if they are there, `ids` and `classes`."""
     if path.suffix == ".npz":
         arrays = _npz(path)
         if "targets" not in arrays:
@@ -59,17 +64,9 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
         frame = _frame(path)
         names = frame.iloc[:, 0].to_numpy(str)
         if set(classes) <= set(frame.columns[1:]):
-            values = frame[list(classes)].astype(str).replace({"True": "1", "False": "0"})
-            targets = values.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+            targets = parse_columns(frame[list(classes)], path)
         elif frame.shape[1] == 2:
-            if not all(isinstance(text, str) for text in frame.iloc[:, 1]):
-                raise CompError(f"{path}: its second column holds other things than texts of labels")
-            tags = [set(text.split()) for text in frame.iloc[:, 1]]
-            if unknown := sorted(set().union(*tags) - set(classes)):
-                raise CompError(
-                    f"{path} has labels without probabilities: {some(unknown)}; they have {some(classes)}"
-                )
-            targets = np.array([[name in row for name in classes] for row in tags], float)
+            targets = _tags(frame.iloc[:, 1], classes, path)
         else:
             lacking = [name for name in classes if name not in set(frame.columns)]
             raise CompError(f"{path} lacks columns of the probabilities: {some(lacking)}")
@@ -78,17 +75,34 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
     check_unique(names, path)
     row = {name: i for i, name in enumerate(names.tolist())}
     if missing := [name for name in ids.tolist() if name not in row]:
-        raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
+        raise CompError(
+            f"{path} lacks ids of the probabilities: {some(missing)}; it has {some(names.tolist(), 3)}"
+        )
     targets = targets[[row[name] for name in ids.tolist()]]
     if targets.shape != (len(ids), len(classes)) or not np.isin(targets, (0, 1)).all():
         raise CompError(f"{path}: 0/1 for {len(ids)} ids and {len(classes)} classes are expected")
     return targets.astype(np.uint8)
 
 
+def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
+    """(N, C) 0/1 of texts of labels, with whatever stands between them so that all are among the classes."""
+    if not all(isinstance(text, str) for text in given):
+        raise CompError(f"{path}: its second column holds other things than texts of labels")
+    unknown = {}
+    for separator in (" ", None, ",", ";", "|", "\t"):
+        tags = split_tags([text.strip() for text in given], classes, separator)
+        if not (strange := set().union(*tags) - set(classes)):
+            return np.array([[name in row for name in classes] for row in map(set, tags)], np.uint8)
+        unknown[separator] = sorted(strange)
+    raise CompError(
+        f"{path} has labels without probabilities: {some(unknown[' '])}; they have {some(classes)}"
+    )
+
+
 def read_folds_of(path: Path, ids: np.ndarray) -> np.ndarray:
     """(N,) the fold of each id, from a table with the columns id and fold."""
     frame = read_table(path, ["id", "fold"])
-    check_unique(frame["id"].to_numpy(str), path)
+    ids_of(frame, "id", path)
     frame = frame.set_index("id")
     if missing := sorted(set(ids.tolist()) - set(frame.index)):
         raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
@@ -105,13 +119,26 @@ def _frame(path: Path) -> pd.DataFrame:
             raise CompError(f"{path}: parquet needs pyarrow; pip install '.[parquet]'") from error
         except (ValueError, OSError) as error:
             raise CompError(f"{path} can't be read as parquet ({error})") from error
-        frame = frame.reset_index() if frame.index.name else frame
-        return frame.astype({frame.columns[0]: str})
-    header = read_table(path, [])
-    if header.shape[1] < 2:
-        columns = ", ".join(map(str, header.columns))
+        if frame.index.name or not isinstance(frame.index, pd.RangeIndex):
+            frame = frame.reset_index()
+        frame = frame.astype({frame.columns[0]: str})
+    else:
+        frame = read_table(path, [])
+    if frame.shape[1] < 2:
+        columns = ", ".join(map(str, frame.columns))
         raise CompError(f"{path} has the columns {columns}; ids and at least one more are expected")
-    return header
+    while is_index(frame) and frame.shape[1] > 2 and not _are_values(frame.iloc[:, 1]):
+        frame = frame.iloc[:, 1:]
+    if is_index(frame):
+        say(f"decide: {path}: its first column, which has no name, is taken for the ids")
+    return frame
+
+
+def _are_values(column: pd.Series) -> bool:
+    """Whether they are probabilities, or 0 and 1, and so no ids."""
+    return bool(pd.to_numeric(column, errors="coerce").between(0, 1).all()) or bool(
+        column.astype(str).str.lower().isin(["true", "false", "yes", "no"]).all()
+    )
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:

@@ -156,7 +156,7 @@ def test_more_tables_that_do_not_fit(tables, fails):
     folds = pd.DataFrame({"id": ["image_0", *[f"image_{i}" for i in range(600)]], "fold": 0})
     folds.to_csv("folds.csv", index=False)
     for arguments, message in (
-        (("oof.csv", "gap.csv"), "0/1 for 600 ids and 8 classes"),
+        (("oof.csv", "gap.csv"), "something else than 0 and 1: 1 (label_a); in line 2, label_a is ''"),
         (("oof.csv", "others.npz"), "has targets (600, 7)"),
         (("two.npz", "tags.csv"), "has a class twice"),
         (("oof.csv", "tags.csv", "--fold-file", "folds.csv"), "more than once"),

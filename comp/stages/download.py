@@ -30,7 +30,8 @@ from comp.console import say, size_text
 from comp.errors import CompError, NoImages, some
 from comp.finder import Finder, Need, contents
 from comp.kaggle_api import Kaggle, NoCredentials, RemoteFile
-from comp.manifest import data_of, read_manifest
+from comp.manifest import Data, data_of, read_manifest
+from comp.submissions import check_sample
 from comp.transfer import is_as_noted, note_of, read_notes, sha256_of
 
 
@@ -45,6 +46,7 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
         as_it_came = _is_as_it_came(competition)
         if _is_done(path, stamp, source, force=force) and as_it_came and _is_there(competition, force=force):
             say(f"download: {competition.name} done already")
+            _check_tables(read_manifest(competition), competition)
             return
         if competition.drawn:
             demo.draw(competition, folder)
@@ -69,6 +71,7 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
         notes = read_notes(downloads_dir(competition.name))
         tables = {name: sha256_of(folder / file) for name, file in found["files"].items()}
         content = {"competition": competition.name, **found, "tables": tables, "downloads": notes}
+        _check_tables(data_of(content, folder, competition), competition)
         write_json(path, {**content, "stamp": stamp})
         finder.remove_what_is_not_used()
     for line in describe(found):
@@ -109,6 +112,12 @@ def _is_there(competition: Competition, *, force: bool) -> bool:
             raise
         return False
     return True
+
+
+def _check_tables(data: Data, competition: Competition) -> None:
+    """Say what there is to say of labels and sample submission before anything is trained on them."""
+    if line := check_sample(data.sample_csv, competition, data.labels(competition).classes):
+        say(f"download: {line}")
 
 
 def _is_enough(found: dict[str, Any], missing: Sequence[Need], competition: Competition) -> bool:

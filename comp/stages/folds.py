@@ -19,6 +19,7 @@ from comp.folds import read_folds
 from comp.labels import ALONE, Labels, groups_of
 from comp.manifest import read_manifest
 from comp.stratification import by_size, stratified
+from comp.submissions import check_sample
 
 UNEVEN = 0.05  # share by which the smallest fold may lack of the largest before it is said
 SHOWN = 100  # classes in the table
@@ -31,6 +32,7 @@ def run(recipe: Recipe, *, force: bool) -> None:
     if not given.targets.any():
         raise CompError(f"{data.labels_csv}: no image has a label; there is nothing to learn")
     labels = grouped(given, competition.name, data.stamp)
+    check_sample(data.sample_csv, competition, labels.classes)
     path = folds_path(competition.name, recipe.n_folds, recipe.seed)
     stamp_path = path.with_suffix(".json")
     stamp = {

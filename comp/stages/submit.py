@@ -8,6 +8,7 @@ Kaggle and waits for its score.
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
 from comp import __version__, ledger, sending
 from comp.artifacts import (
@@ -23,14 +24,15 @@ from comp.artifacts import (
 )
 from comp.config import Competition, Recipe
 from comp.console import say, table
-from comp.errors import CompError
-from comp.labels import parse_tags, read_table, separator_of
+from comp.csvs import ids_of, read_table
+from comp.errors import CompError, some
+from comp.labels import columns_of, parse_labels
 from comp.manifest import Data, read_manifest
 from comp.metrics import fbeta
 from comp.predictions import aligned, load
 from comp.provenance import commit
 from comp.rules import Fitted
-from comp.submissions import check_submission, columns, submission_text
+from comp.submissions import check_sample, check_submission, columns, submission_text
 from comp.transfer import sha256_of
 
 
@@ -65,6 +67,8 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
             "stages the same settings, or run `comp decide --force`"
         )
     classes = tuple(decision["thresholds"])
+    if line := check_sample(data.sample_csv, competition, classes):
+        say(f"submit: {line}")
     sample_ids, none = data.sample_ids(competition), competition.labels.none
     stamp = {
         "test": digest(read_stamp(test_path(recipe.name))),
@@ -120,14 +124,15 @@ def leaderboard(
     if data.solution_csv is None:
         return {}
     id_column, _, _ = columns(competition)
-    tags = competition.labels.column or ""
-    solution = read_table(data.solution_csv, [id_column, tags, "Usage"]).set_index(id_column)
-    solution = solution.loc[data.sample_ids(competition)]
-    labels = competition.labels
-    _, truth = parse_tags(
-        solution[tags], classes, separator_of(labels), labels.indices, data.solution_csv, labels.none
-    )
-    parts = {part.lower(): (solution["Usage"] == part).to_numpy() for part in ("Public", "Private")}
+    labels = competition.labels.model_copy(update={"classes": classes, "id": id_column, "ignore": ()})
+    solution = read_table(data.solution_csv, [id_column, *columns_of(labels), "Usage"])
+    _, truth = parse_labels(solution, labels, data.solution_csv)
+    wanted = data.sample_ids(competition)
+    order = pd.Index(ids_of(solution, id_column, data.solution_csv)).get_indexer(wanted)
+    if len(lacking := wanted[order < 0]):
+        raise CompError(f"{data.solution_csv} lacks ids of the sample submission: {some(lacking)}")
+    truth, usage = truth[order], solution["Usage"].to_numpy(str)[order]
+    parts = {part.lower(): usage == part for part in ("Public", "Private")}
     return {
         part: fbeta(truth[rows], decisions[rows], **competition.metric.settings)
         for part, rows in parts.items()

@@ -28,6 +28,7 @@ from comp.manifest import read_training
 from comp.parallel import devices, run_jobs
 from comp.ranks import Ranks
 from comp.stamps import train_stamp
+from comp.submissions import check_sample
 from comp.tracking import Run, tracked
 from comp.weights import weights_file
 
@@ -42,6 +43,8 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
 def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on: str, ranks: Ranks) -> None:
     deadline = ranks.agreed(deadline_in(budget))
     data, labels, fold_of = read_training(recipe)
+    if (line := check_sample(data.sample_csv, recipe.competition, labels.classes)) and ranks.is_first:
+        say(f"train: {line}")
     extras = extras_of(recipe, folds, data, labels, fold_of)
     stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]) for fold in folds}
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
