@@ -11,6 +11,7 @@ from typing import Any
 
 from comp import __version__
 from comp.errors import CompError, TimeIsUp
+from comp.names import told
 
 STAGES = {
     "download": "get a competition's files in order",
@@ -389,10 +390,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(given)
     except CompError as error:
-        print(f"comp {given.stage}: {error}", file=sys.stderr)
+        print(told(f"comp {given.stage}: {error}"), file=sys.stderr)
         return error.code
     except TimeIsUp as stop:
-        print(f"comp {given.stage}: the time is up ({stop}); run it again to go on", file=sys.stderr)
+        print(told(f"comp {given.stage}: the time is up ({stop}); run it again to go on"), file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         print(f"comp {given.stage}: stopped; run it again to go on", file=sys.stderr)
@@ -401,7 +402,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"comp {given.stage}: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        reason = f"{error.filename or 'system'}: {error.strerror or error}"
+        print(told(f"comp {given.stage}: {reason}"), file=sys.stderr)
         return 1
     return 0
 

@@ -16,7 +16,6 @@ from comp.artifacts import (
     is_done,
     oof_path,
     read_stamp,
-    replacing,
     study_path,
     waiting_lock,
     write_json,
@@ -27,7 +26,7 @@ from comp.config import Metric, Recipe
 from comp.console import say, table
 from comp.decisions import Decision, Weighed, decide, is_single, steady_of
 from comp.errors import CompError, some
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.labels import groups_of
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class, score
@@ -243,7 +242,7 @@ def draw(
         for fitted in chosen.by_fold:
             panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
         panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
-        panel.set_title(f"{classes[c]} ({targets[:, c].sum():,})", fontsize=8)
+        panel.set_title(f"{written(classes[c])} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
@@ -252,8 +251,7 @@ def draw(
         "thick: the threshold chosen, thin: those fitted without a fold",
         fontsize=9,
     )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save(figure, path)
 
 
 def draw_confusion(
@@ -272,10 +270,9 @@ def draw_confusion(
         if n:
             colour = "white" if shares[row, column] > 0.5 else "black"
             panel.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7, color=colour)
-    names = [classes[c] for c in shown]
+    names = [written(classes[c]) for c in shown]
     panel.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
     panel.set_yticks(range(len(shown)), names, fontsize=8)
     panel.set_xlabel("decided, by the other folds' rule")
     panel.set_ylabel("true")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save(figure, path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+import pandas as pd
 
 from comp.artifacts import (
     cache_dir,
@@ -29,10 +30,12 @@ from comp.errors import CompError
 from comp.extras import externals_of
 from comp.images import ImageSet, cached
 from comp.manifest import read_manifest
+from comp.names import as_cell, visible
 from comp.pictures import jpeg, thumbnail
 
 MOST_GROUPS, MOST_IMAGES = 200, 12  # shown: groups, and images of one
 PICTURE = 128  # pixels
+MOST_OF_NAME = 80  # characters
 
 PAGE = """\
 <!doctype html>
@@ -114,11 +117,12 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     write_text(page_path, page(groups, f"Duplicates in {competition.title or competition.name}"))
     write_json(stamp_path, {"stamp": {"sets": sets, "likeness": likeness}})
     rows = [
-        f"{member.images.name},{member.id},{number},{member.likeness:.4f}\n"
+        (member.images.name, as_cell(member.id), number, f"{member.likeness:.4f}")
         for number, group in enumerate(groups, 1)
         for member in group
     ]
-    write_text(path, "split,id,group,likeness\n" + "".join(rows))
+    frame = pd.DataFrame(rows, columns=["split", "id", "group", "likeness"])
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
     report(groups, list(parts))
     if found.n_blank:
         say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
@@ -213,11 +217,13 @@ def section(number: int, group: Group) -> str:
 def figure(member: Member, shared: frozenset[str]) -> str:
     image = thumbnail(member.images, member.row, PICTURE)
     labels = [
-        escape(name) if name in shared else f"<mark>{escape(name)}</mark>"
+        text if name in shared else f"<mark>{text}</mark>"
         for name in sorted(member.labels or ())
+        if (text := escape(visible(name, MOST_OF_NAME)))
     ]
-    about = f"{escape(member.images.name)} <b>{escape(member.id)}</b> {member.likeness:.3f}"
+    name = escape(visible(member.id, MOST_OF_NAME))
+    about = f"{escape(member.images.name)} <b>{name}</b> {member.likeness:.3f}"
     return (
-        f'<figure><img alt="{escape(member.id)}" src="data:image/jpeg;base64,{jpeg(image)}">'
+        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{jpeg(image)}">'
         f"<figcaption>{about}<br>{', '.join(labels)}</figcaption></figure>"
     )

@@ -4,10 +4,10 @@ Reads submissions/ledger.csv, which --sync brings up to date with Kaggle; writes
 """
 
 from comp import ledger, sending
-from comp.artifacts import ledger_path, replacing
+from comp.artifacts import ledger_path
 from comp.console import say, table
 from comp.errors import CompError
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.ledger import Row
 
 
@@ -62,14 +62,13 @@ def draw(rows: list[Row]) -> None:
                 at += 0.005 * (high - low)
             taken.append((x, at))
             panel.annotate(
-                text, (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7, va="center",
+                written(text), (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7, va="center",
                 ha="right" if right else "left", arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6},
             )  # fmt: skip
         panel.axline(
             (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
         )
-        panel.set(title=name, xlabel="cross-fitted score", ylabel="leaderboard score")
+        panel.set(title=written(name), xlabel="cross-fitted score", ylabel="leaderboard score")
         panel.legend(loc="lower right")
     path = ledger_path().with_suffix(".png")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save(figure, path, dpi=120)

@@ -18,7 +18,6 @@ from comp.artifacts import (
     flat,
     model_path,
     read_log,
-    replacing,
     run_dir,
     trial_run,
     trials_dir,
@@ -33,7 +32,7 @@ from comp.config import Recipe, toml_text, with_values
 from comp.console import Bars, clock, say, table
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.extras import Extra, extras_of, joined
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.fitting import check_network, check_steps, resized, train_fold
 from comp.labels import Labels
 from comp.manifest import Data, read_training
@@ -266,7 +265,7 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
             mine = [trial for trial in ended if trial.state.name == state]
             x = [trial.params[key] if key else trial.number for trial in mine]
             if hasattr(space, "choices"):
-                x = [str(value) for value in x]
+                x = [space.choices.index(value) for value in x]
             panel.scatter(
                 x, [trial.value for trial in mine], marker=marker, color=color, s=22, clip_on=False, zorder=3,
                 label=label if mine else None,
@@ -276,6 +275,9 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
             panel.set_xlim(space.low, space.high)
             if space.log and space.high >= 10 * space.low:
                 panel.xaxis.set_minor_formatter(NullFormatter())
+        if hasattr(space, "choices"):
+            panel.set_xticks(range(len(space.choices)), [written(value, 24) for value in space.choices])
+            panel.set_xlim(-0.5, len(space.choices) - 0.5)
         if space is None or isinstance(space, IntDistribution):
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel(key or "trial")
@@ -288,5 +290,4 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
     panels[0].set_ylabel("held-out mAP")
     for panel in panels[n_panels:]:
         panel.axis("off")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save(figure, path)
