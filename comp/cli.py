@@ -307,7 +307,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "metavar": "FILE|URL",
             "help": "where the study is kept, for all processes that share it: a file, also on a shared "
-            "disk, or a database as sqlite:///FILE or postgresql://… (default: runs/<recipe>/tune.log)",
+            "disk, or a database as sqlite:///FILE or postgresql://…; or $NAME, the variable that holds it "
+            "(default: runs/<recipe>/tune.log)",
         },
     ),
     "--set": (
@@ -388,6 +389,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
+        if arguments is None and (storage := getattr(given, "storage", None)):
+            _keep_to_itself(storage)
         _run(given)
     except CompError as error:
         print(told(f"comp {given.stage}: {error}"), file=sys.stderr)
@@ -406,6 +409,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(told(f"comp {given.stage}: {reason}"), file=sys.stderr)
         return 1
     return 0
+
+
+def _keep_to_itself(storage: str) -> None:
+    """Begin again with the address of a database, which may hold a password, in the environment: everyone on
+    the machine can list arguments, and trackers write them down."""
+    if os.name == "posix" and ("@" in storage or "=" in storage):
+        os.environ["COMP_STORAGE"] = storage
+        os.execv(sys.executable, [part.replace(storage, "$COMP_STORAGE") for part in sys.orig_argv])
 
 
 def _run(given: argparse.Namespace) -> None:

@@ -65,10 +65,8 @@ def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[li
     every = list(zip(*rows)) if rows else [()] * len(titles)
     words = [max(map(cell_len, title.split()), default=0) for title in titles]
     wrapped = [max([word, *map(cell_len, column)]) for word, column in zip(words, every)]
-    least = [
-        max([word, *(cell_len(text) if i and is_number(text) else min(cell_len(text), LEAST) for text in column)])
-        for i, (word, column) in enumerate(zip(words, every))
-    ]
+    least = [max([word, *map(_least, column)]) for word, column in zip(words, every)]
+    least[0] = max(words[0], min(wrapped[0], LEAST))
     widths = [max(cell_len(title), known) for title, known in zip(titles, wrapped)]
 
     def excess() -> int:
@@ -92,9 +90,10 @@ def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[li
     return blocks or [([0], [first])]
 
 
-def is_number(text: str) -> bool:
-    """'0.93', '+0.0012 +0.0031', '12.5 MB', but no long name that begins with a digit."""
-    return len(text) <= LONGEST_NUMBER and text.lstrip("+-")[:1].isdigit()
+def _least(text: str) -> int:
+    """The width that a cell needs: all of '0.93', '+0.0012 +0.0031' and '12.5 MB', part of a name."""
+    is_number = len(text) <= LONGEST_NUMBER and text.lstrip("+-")[:1].isdigit()
+    return cell_len(text) if is_number else min(cell_len(text), LEAST)
 
 
 def _cut(text: str, width: int, is_name: bool) -> str:

@@ -25,8 +25,8 @@ def written(name: object, most: int = MOST_OF_NAME) -> str:
 
 
 def save(figure: Any, path: Path, dpi: int = 110) -> None:
-    """Write the picture as PNG. Characters that its fonts lack are taken from others that are installed; those
-    that no font has are said."""
+    """Write the picture as PNG. Characters that its fonts lack are taken from others that are installed, and
+    those that no font has are named."""
     from matplotlib.text import Text
 
     with replacing(path) as temporary, warnings.catch_warnings():

@@ -10,8 +10,10 @@ SECRETS = (
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "MYSQL_PWD"),
 )  # variables of the environment
 LEAST = 6  # characters of a secret: shorter ones would be found in many words
-ACCOUNT = re.compile(r"""(\w[\w+.-]*://)[^\s/:@'"]*(?::[^\s'"]*)?@""")  # of an address
-OPTION = re.compile(r"""(?i)([?&][\w.-]*(?:passw|pwd|token|key|secret|signature|credential)[\w.-]*=)[^\s&'"]+""")
+ACCOUNT = re.compile(r"""://[^\s/:@'"]{0,500}(?::[^\s'"]{0,500})?@""")  # of an address
+OPTION = re.compile(
+    r"""(?i)([?&][\w.-]{0,40}(?:passw|pwd|token|key|secret|signature|credential)[\w.-]{0,40}=)[^\s&'"]+"""
+)
 FORMULA = r"[=+\-@\t\r\n＝＋－＠]"  # what a cell begins with that a spreadsheet works out
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?")
 
@@ -29,14 +31,14 @@ def visible(text: object, most: int = 2000) -> str:
 
 def without_secrets(text: str) -> str:
     """The text without the accounts and keys in its addresses, and without the secrets of the environment."""
-    text = OPTION.sub(r"\1…", ACCOUNT.sub(r"\1…@", text))
+    text = OPTION.sub(r"\1…", ACCOUNT.sub("://…@", text))
     for secret in sorted(_secrets(), key=len, reverse=True):
         text = text.replace(secret, "…")
     return text
 
 
 def _secrets() -> set[str]:
-    found = {os.environ.get(name, "").strip() for name in SECRETS}
+    found = {part for name in SECRETS for part in os.environ.get(name, "").split()}
     for name, value in os.environ.items():
         if "@" in value and ("://" in value or name.lower().endswith("_proxy")):
             account = value.rpartition("@")[0].rpartition("://")[2]

@@ -372,7 +372,7 @@ def draw(
     """A picture: scores and their differences to the first run with 95 % intervals, and how alike they
     err."""
 
-    n, names = len(names), [written(name) for name in names]
+    n, names = len(names), [written(name, 36) for name in names]
     figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     places = np.arange(n)[::-1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 
 from comp.artifacts import (
     decision_path,
@@ -242,7 +243,7 @@ def draw(
         for fitted in chosen.by_fold:
             panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
         panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
-        panel.set_title(f"{written(classes[c])} ({targets[:, c].sum():,})", fontsize=8)
+        panel.set_title(f"{written(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
@@ -262,7 +263,8 @@ def draw_confusion(
 
     n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
-    side = 2.5 + 0.45 * len(shown)
+    names = [written(classes[c]) for c in shown]
+    side = 1.3 + 0.45 * len(shown) + max(1.2, 0.075 * max(map(cell_len, names)))
     figure = new_figure(figsize=(side, side), layout="constrained")
     panel = figure.subplots()
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -270,7 +272,6 @@ def draw_confusion(
         if n:
             colour = "white" if shares[row, column] > 0.5 else "black"
             panel.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7, color=colour)
-    names = [written(classes[c]) for c in shown]
     panel.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
     panel.set_yticks(range(len(shown)), names, fontsize=8)
     panel.set_xlabel("decided, by the other folds' rule")

@@ -116,17 +116,22 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     path.unlink(missing_ok=True)
     write_text(page_path, page(groups, f"Duplicates in {competition.title or competition.name}"))
     write_json(stamp_path, {"stamp": {"sets": sets, "likeness": likeness}})
+    write_text(path, csv_of(groups))
+    report(groups, list(parts))
+    if found.n_blank:
+        say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
+    n_found = sum(map(len, groups))
+    say(f"duplicates: {path}, {n_found:,} of {len(found.group):,} images; {page_path} shows them")
+
+
+def csv_of(groups: Sequence[Group]) -> str:
     rows = [
         (member.images.name, as_cell(member.id), number, f"{member.likeness:.4f}")
         for number, group in enumerate(groups, 1)
         for member in group
     ]
     frame = pd.DataFrame(rows, columns=["split", "id", "group", "likeness"])
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
-    report(groups, list(parts))
-    if found.n_blank:
-        say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
-    say(f"duplicates: {path}, {len(rows):,} of {len(found.group):,} images; {page_path} shows them")
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def groups_of(found: Found, parts: Sequence[Part], classes: Sequence[str]) -> list[Group]:

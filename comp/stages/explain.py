@@ -301,7 +301,7 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
         for k, (c, cells) in enumerate(zip(answer.shown, answer.maps)):
             panels.append(panel(maps_at + k * (side + gap), top, side, side))
             panels[-1].imshow(heat(cells, image))
-            label = f"{written(classes[c])} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
+            label = f"{written(classes[c], 36)} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
             colour = "black" if answer.given[c] else "gray"
             panels[-1].set_title(label, fontsize=min(13, 320 / cell_len(label)), color=colour)
         bare += panels
@@ -321,7 +321,8 @@ def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
             panel.plot([at, at], [y - 0.4, y + 0.4], color="black", linewidth=2.5)
             beyond = at if p < at < p + 0.3 else p
         panel.text(beyond + 0.03, y, f"{p:.2f}", va="center", fontsize=12)
-    names = [written(classes[c]) + ("" if true is None else TOLD[true[c], answer.given[c]]) for c in answer.shown]
+    told = ["" if true is None else TOLD[true[c], answer.given[c]] for c in answer.shown]
+    names = [written(classes[c], 36) + text for c, text in zip(answer.shown, told)]
     size = min(13, 300 / max(map(cell_len, names)))
     panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.set_ylim(len(names) - 0.4, -0.6)

@@ -165,7 +165,6 @@ def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
     panel.set_xlabel("learning rate of the head")
     panel.set_ylabel("training loss")
     panel.legend(fontsize=8)
-    panel.set_title(
-        f"{written(recipe.name)}, {written(recipe.backbone)} at {phase.size} px, batches of {phase.batch_size}", fontsize=9
-    )
+    about = f"{recipe.name}, {recipe.backbone} at {phase.size} px, batches of {phase.batch_size}"
+    panel.set_title(written(about, 200), fontsize=9)
     save(figure, path)

@@ -167,8 +167,8 @@ def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
     place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
     listed = zip(rows[:MOST_LISTED].tolist(), classes.tolist(), doubts.tolist())
     doubtful = [
-        {"id": visible(outcome.ids[row], MOST_OF_NAME), "image": place.get(row), "label": c, "doubt": round(doubt, 3)}
-        | {"given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
+        {"id": visible(outcome.ids[row], MOST_OF_NAME), "image": place.get(row), "label": c}
+        | {"doubt": round(doubt, 3), "given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
         for row, c, doubt in listed
     ]
     wanted = [wanted_maps(image, doubtful, i) for i, image in enumerate(shown)]

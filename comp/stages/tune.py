@@ -5,6 +5,8 @@ and keeps the study in runs/<recipe>/tune.log or another storage; writes tune.pn
 """
 
 import gc
+import os
+import re
 import shlex
 import time
 from pathlib import Path
@@ -62,7 +64,7 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
     stamps = [flat(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold])) for fold in folds]
     fixed = [{key: value for key, value in stamp.items() if key not in space} for stamp in stamps]
     name = f"{recipe.name}-{digest(fixed, recipe.model_dump(mode='json')['tune'])}"
-    place = storage or str(tune_study_path(recipe.name))
+    place = _place(storage) or str(tune_study_path(recipe.name))
     with readable(place):
         study = Shared(place, name, space, seed=recipe.seed, pruner=pruner(), folder=trials_dir(recipe.name))
         own = {key: value_at(recipe, key) for key in space}
@@ -78,6 +80,15 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
             search.work_on(trial)
         with waiting_lock(run_dir(recipe.name) / ".tune.lock"):
             _report(recipe, study, own)
+
+
+def _place(storage: str | None) -> str | None:
+    """Where the study is; '$NAME' stands for what the variable NAME of the environment holds."""
+    if storage is None or not (variable := re.fullmatch(r"\$(\w+)", storage)):
+        return storage
+    if not (place := os.environ.get(variable[1], "").strip()):
+        raise CompError(f"--storage {storage}: there is no such variable in the environment")
+    return place
 
 
 def _check(recipe: Recipe, labels: Labels) -> None:
@@ -276,7 +287,9 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
             if space.log and space.high >= 10 * space.low:
                 panel.xaxis.set_minor_formatter(NullFormatter())
         if hasattr(space, "choices"):
-            panel.set_xticks(range(len(space.choices)), [written(value, 24) for value in space.choices])
+            names = [written(value, 24) for value in space.choices]
+            slanted = {"rotation": 20, "ha": "right"} if sum(map(len, names)) > 40 else {}
+            panel.set_xticks(range(len(names)), names, **slanted)
             panel.set_xlim(-0.5, len(space.choices) - 0.5)
         if space is None or isinstance(space, IntDistribution):
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
