@@ -11,6 +11,7 @@ from typing import Any
 
 from comp import __version__
 from comp.errors import CompError, TimeIsUp
+from comp.names import told
 
 STAGES = {
     "download": "get a competition's files in order",
@@ -306,7 +307,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "metavar": "FILE|URL",
             "help": "where the study is kept, for all processes that share it: a file, also on a shared "
-            "disk, or a database as sqlite:///FILE or postgresql://… (default: runs/<recipe>/tune.log)",
+            "disk, or a database as sqlite:///FILE or postgresql://…; or $NAME, the variable that holds it "
+            "(default: runs/<recipe>/tune.log)",
         },
     ),
     "--set": (
@@ -387,12 +389,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
+        if arguments is None and (storage := getattr(given, "storage", None)):
+            _keep_to_itself(storage)
         _run(given)
     except CompError as error:
-        print(f"comp {given.stage}: {error}", file=sys.stderr)
+        print(told(f"comp {given.stage}: {error}"), file=sys.stderr)
         return error.code
     except TimeIsUp as stop:
-        print(f"comp {given.stage}: the time is up ({stop}); run it again to go on", file=sys.stderr)
+        print(told(f"comp {given.stage}: the time is up ({stop}); run it again to go on"), file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         print(f"comp {given.stage}: stopped; run it again to go on", file=sys.stderr)
@@ -401,9 +405,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"comp {given.stage}: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        reason = f"{error.filename or 'system'}: {error.strerror or error}"
+        print(told(f"comp {given.stage}: {reason}"), file=sys.stderr)
         return 1
     return 0
+
+
+def _keep_to_itself(storage: str) -> None:
+    """Begin again with the address of a database, which may hold a password, in the environment: everyone on
+    the machine can list arguments, and trackers write them down."""
+    if os.name == "posix" and ("@" in storage or "=" in storage):
+        os.environ["COMP_STORAGE"] = storage
+        os.execv(sys.executable, [part.replace(storage, "$COMP_STORAGE") for part in sys.orig_argv])
 
 
 def _run(given: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,34 +19,90 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from comp.names import told, visible
+
 SECONDS_BETWEEN_LINES = 15.0
+GAP = 2  # between columns of a table
+LEAST = 16  # characters that are left of shortened text
+LONGEST_NUMBER = 24
+MOST_OF_CELL, MOST_OF_LABEL = 500, 60  # characters
 
 
 def console() -> Console:
     """On standard output as it is now; 100 columns where that is no terminal."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+    width = None if sys.stdout.isatty() else 100
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """A line, whatever the names in it are."""
+    print(told(text), flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:
-    """A table whose first column is text and whose others are numbers. Where it is too wide, the column
-    `shortened`, which is text as well, is cut."""
-    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
+    """A table whose first column is text and whose others are numbers, or short text. Where it is too wide
+    its titles are wrapped; then text is shortened, in the column `shortened` first; then columns follow
+    below each other. Numbers are never cut."""
+    cells = [[visible(cell, MOST_OF_CELL) for cell in row] for row in (columns, *rows)]
     screen = console()
-    spare = max(8, screen.width - sum(widths) + widths[shortened] - 2 * (len(columns) - 1))
-    grid = Table(box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if i in (0, shortened) else "right"
-        grid.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis")
-    for row in cells[1:]:
-        text = row[shortened]
-        row[shortened] = text if len(text) <= spare else text[: spare - 1] + "…"
-        grid.add_row(*row)
-    screen.print(grid)
+    for number, (shown, widths) in enumerate(_blocks(cells, screen.width, shortened)):
+        if number:
+            screen.print()
+        grid = Table(box=None, pad_edge=False)
+        for i, width in zip(shown, widths):
+            justify: Literal["left", "right"] = "left" if i in (0, shortened) else "right"
+            grid.add_column(cells[0][i], justify=justify, overflow="fold", width=width)
+        for row in cells[1:]:
+            grid.add_row(*(_cut(row[i], width, i != shortened or i == 0) for i, width in zip(shown, widths)))
+        screen.width = max(screen.width, sum(widths) + GAP * (len(widths) - 1))
+        screen.print(grid)
+
+
+def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[list[int], list[int]]]:
+    """The columns that stand beside each other, and their widths: one block of all, or where even the least
+    widths of all are too much several, which all begin with the first column."""
+    titles, *rows = cells
+    every = list(zip(*rows)) if rows else [()] * len(titles)
+    words = [max(map(cell_len, title.split()), default=0) for title in titles]
+    wrapped = [max([word, *map(cell_len, column)]) for word, column in zip(words, every)]
+    least = [max([word, *map(_least, column)]) for word, column in zip(words, every)]
+    least[0] = max(words[0], min(wrapped[0], LEAST))
+    widths = [max(cell_len(title), known) for title, known in zip(titles, wrapped)]
+
+    def excess() -> int:
+        return sum(widths) + GAP * (len(widths) - 1) - width
+
+    for floor, choice in ((wrapped, range(len(titles))), (least, [shortened]), (least, range(len(titles)))):
+        while excess() > 0 and (wide := [i for i in choice if widths[i] > floor[i]]):
+            widths[max(wide, key=lambda i: widths[i])] -= 1
+    if excess() <= 0:
+        return [(list(range(len(titles))), widths)]
+    first = min(wrapped[0], max(least[0], width // 3))
+    blocks: list[tuple[list[int], list[int]]] = []
+    for i in range(1, len(titles)):
+        if not any(every[i]):
+            continue
+        needed = max(least[i], min(wrapped[i], width - first - GAP))
+        if not blocks or sum(blocks[-1][1]) + GAP * len(blocks[-1][1]) + needed > width:
+            blocks.append(([0], [first]))
+        blocks[-1][0].append(i)
+        blocks[-1][1].append(needed)
+    return blocks or [([0], [first])]
+
+
+def _least(text: str) -> int:
+    """The width that a cell needs: all of '0.93', '+0.0012 +0.0031' and '12.5 MB', part of a name."""
+    is_number = len(text) <= LONGEST_NUMBER and text.lstrip("+-")[:1].isdigit()
+    return cell_len(text) if is_number else min(cell_len(text), LEAST)
+
+
+def _cut(text: str, width: int, is_name: bool) -> str:
+    """The text, or where it is wider its beginning, and of names the end as well."""
+    if cell_len(text) <= width:
+        return text
+    tail = (width - 1) // 3 if is_name else 0
+    end = set_cell_size(text[::-1], tail)[::-1]
+    return f"{set_cell_size(text, width - 1 - tail).rstrip()}…{end.lstrip()}"
 
 
 def size_text(n_bytes: float) -> str:
@@ -69,7 +126,7 @@ class Bars:
         self.live: Progress | None = None
         self.out = sys.stdout  # as it is now: while it is redirected, bars go on
         if sys.stdout.isatty():
-            text, bar = TextColumn("{task.description}"), BarColumn(bar_width=30)
+            text, bar = TextColumn("{task.description}", markup=False), BarColumn(bar_width=30)
             count = TextColumn("{task.fields[count]}")
             self.live = Progress(
                 text, bar, count, TimeElapsedColumn(), "left", TimeRemainingColumn(), console=console()
@@ -94,14 +151,16 @@ class Bars:
         if self.live:
             task = self.tasks.get(label)
             if task is None:
-                task = self.tasks[label] = self.live.add_task(label, total=total, count="")
+                text = visible(label, MOST_OF_LABEL)
+                task = self.tasks[label] = self.live.add_task(text, total=total, count="")
             self.live.update(task, completed=done, total=total, count=" of ".join(count))
         else:
             start, first = self.started.setdefault(label, (now, done))
             if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < done < total:
                 self.printed[label] = now
                 left = (now - start) / (done - first) * (total - done)
-                print(f"{label}: {' of '.join(count)}, {clock(left)} left", file=self.out, flush=True)
+                line = f"{visible(label, MOST_OF_LABEL)}: {' of '.join(count)}, {clock(left)} left"
+                print(line, file=self.out, flush=True)
         if done >= total:
             self.started.pop(label, None)
             if self.live and label in self.tasks:

@@ -23,6 +23,7 @@ from comp.csvs import read_table
 from comp.errors import CompError, some
 from comp.images import resize
 from comp.labels import Labels
+from comp.names import of_cell
 
 SIDE = 32  # pixels of a thumbnail
 KEPT = 16  # its lowest frequencies, each way
@@ -168,7 +169,7 @@ def read_groups(competition: str) -> Groups:
     if not path.exists():
         return {}
     table = read_table(path, ["split", "id", "group"])
-    return dict(zip(zip(table["split"], table["id"]), table["group"]))
+    return dict(zip(zip(table["split"], table["id"].map(of_cell)), table["group"]))
 
 
 def groups_about(competition: str, sets: Mapping[str, str]) -> Groups:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from comp.names import visible
+
 
 class CompError(Exception):
     """What was found, what was expected and what to do, in one line. `comp` prints it and exits with
@@ -26,6 +28,6 @@ class TimeIsUp(Exception):
 
 def some(items: Iterable[object], limit: int = 5) -> str:
     """'3 (a, b, c)' or '812 (a, b, c, d, e, …)': how many, and the first few by name."""
-    names = [str(item) for item in items]
-    shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+    names = list(items)
+    shown = ", ".join(visible(name, 100) for name in names[:limit]) + (", …" if len(names) > limit else "")
     return f"{len(names):,} ({shown})"

@@ -11,6 +11,7 @@ from comp.comparison import precision_per_class
 from comp.decisions import is_single
 from comp.labels import groups_of
 from comp.metrics import fbeta, most_probable, score
+from comp.names import visible
 from comp.origins import Origin
 from comp.outcomes import Outcome
 from comp.rules import Fitted
@@ -18,6 +19,7 @@ from comp.rules import Fitted
 N_POINTS = 160  # of a curve
 N_BINS = 10
 MOST_DRAWN = 60  # classes with curves
+MOST_OF_NAME = 80  # characters
 SURE = 4.0  # standard errors, and
 FAR = 1.2  # this ratio: from there on two shares differ
 
@@ -75,7 +77,7 @@ def by_class(outcome: Outcome) -> list[dict[str, Any]]:
         threshold, without = fitted.threshold_of(c), outcome.decision["thresholds_by_fold"][name]
         rows.append(
             {
-                "name": name,
+                "name": visible(name, MOST_OF_NAME),
                 "n": n,
                 "ap": float(precision[c]) if n else None,
                 "precision": hits / n_chosen if n_chosen else None,
@@ -141,7 +143,8 @@ def drift(outcome: Outcome, test_decisions: np.ndarray) -> list[dict[str, Any]]:
         far = max(a / n, b / m) > FAR * min(a / n, b / m)
         warn = bool(far and error and abs(a / n - b / m) > SURE * error)
         true = float(outcome.targets[:, c].mean())
-        rows.append({"name": name, "true": true, "held_out": a / n, "test": b / m, "warn": warn})
+        shown = visible(name, MOST_OF_NAME)
+        rows.append({"name": shown, "true": true, "held_out": a / n, "test": b / m, "warn": warn})
     return rows
 
 

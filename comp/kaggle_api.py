@@ -346,6 +346,11 @@ def _client() -> Any:
         raise NoCredentials(HOW_TO_LOG_IN) from error
     except requests.RequestException as error:
         raise _in_words(error, "the account") from error
+    except (ValueError, TypeError) as error:
+        raise CompError(
+            "Kaggle can't be asked with the token and proxy that are set; does KAGGLE_API_TOKEN or "
+            "~/.kaggle/access_token hold a line end or a space, or HTTPS_PROXY no http://HOST:PORT?"
+        ) from error
     return api
 
 
@@ -445,7 +450,8 @@ def _in_words(error: Exception, about: str) -> CompError:
             return CompError(
                 f"Kaggle can't be reached for {about} ({transfer.words(error)}); is there a network?"
             )
-        return CompError(f"Kaggle's answer about {about} was not understood; try again later")
+        hint = ", or is HTTPS_PROXY no http://HOST:PORT?" if requests.utils.getproxies() else ""
+        return CompError(f"Kaggle's answer about {about} was not understood; try again later{hint}")
     status, said = answer.status_code, _said(answer)
     if status == 401:
         return CompError(f"Kaggle refuses the credentials; {HOW_TO_LOG_IN.partition('; ')[2]}")

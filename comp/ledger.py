@@ -10,6 +10,7 @@ import pandas as pd
 from comp.artifacts import ledger_path, waiting_lock, write_text
 from comp.csvs import read_table
 from comp.errors import CompError
+from comp.names import as_cell, of_cell
 
 COLUMNS = [
     *("time", "name", "recipe", "competition", "cross_fitted", "public", "private"),
@@ -37,7 +38,8 @@ def read() -> list[Row]:
         return []
     frame = read_table(ledger_path(), ["time", "name"])
     columns = list(dict.fromkeys([*COLUMNS, *frame.columns]))  # people add columns of their own
-    rows: list[Row] = frame.reindex(columns=columns, fill_value="").astype(str).to_dict("records")  # type: ignore[assignment]
+    cells = frame.reindex(columns=columns, fill_value="").astype(str).map(of_cell)
+    rows: list[Row] = cells.to_dict("records")  # type: ignore[assignment]
     for number, row in enumerate(rows, 2):
         for column, read_as in READ_AS.items():
             try:
@@ -89,7 +91,7 @@ def _write(change: Any) -> None:
         change(rows)
         if rows == before:
             return
-        write_text(path, pd.DataFrame(rows).fillna("").to_csv(index=False))
+        write_text(path, pd.DataFrame(rows).fillna("").map(as_cell).to_csv(index=False))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -97,4 +99,4 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _cells(values: Mapping[str, Any]) -> Row:
-    return {k: f"{v:.5f}" if isinstance(v, float) else "" if v is None else str(v) for k, v in values.items()}
+    return {key: "" if value is None else str(value) for key, value in values.items()}

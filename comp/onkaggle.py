@@ -26,6 +26,7 @@ from comp.artifacts import (
     submissions_dir,
 )
 from comp.errors import CompError
+from comp.names import told
 
 STAGES = {
     "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
@@ -48,7 +49,7 @@ def main(home: Path, plan: dict[str, Any], started: float) -> int:
         prepare(home, home if roomy else spare, plan)
         return run_stages(home, plan, started + plan["budget"])
     except CompError as error:
-        print(f"kernel: {error}", file=sys.stderr)
+        print(told(f"kernel: {error}"), file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -2,21 +2,29 @@
 several processes can work on."""
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from comp.artifacts import is_held, locked
 from comp.budget import check_time
 from comp.console import say
 from comp.errors import CompError
+from comp.names import without_secrets
 
 GRACE = 10.0  # seconds after which the lock of a process that was killed is taken over
 BEAT = 20.0  # seconds between two signs of life of a trial
 LOST = 150.0  # seconds without one after which a trial of another machine is taken for lost
+EXPECTED = (
+    "FILE, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME is expected, with @ : / ? and spaces in "
+    "the password as %40 %3A %2F %3F %20"
+)
+ADDRESS_LIKE = re.compile(r"(?i)^[\w+]{2,}:/|:.*@|passw\w*\s*=")  # no path; it may hold a password
 MAX_LOSSES = 3  # of a trial in a row that got no further: it may be what kills its process
 
 
@@ -243,13 +251,17 @@ def _by_number(seed: int) -> Any:
 
 
 def storage_at(place: str) -> Any:
-    """Optuna's storage in a journal file, or in the database of a URL. Raises CompError."""
+    """Optuna's storage in a journal file, or in the database of a URL. Raises CompError, without what may be
+    a password."""
     if "://" not in place:
+        if ADDRESS_LIKE.search(place):
+            raise CompError(f"--storage holds neither the path of a file nor an address: {EXPECTED}")
         return _journal(Path(place))
-    from optuna.exceptions import StorageInternalError
+    if _url(place) is None:
+        raise CompError(f"--storage: {shown(place)} is not understood: {EXPECTED}")
     from optuna.storages import RDBStorage
     from sqlalchemy import event
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError
 
     waiting = {"connect_args": {"timeout": 60}} if place.startswith("sqlite") else {}
     for attempt in range(3):
@@ -264,24 +276,53 @@ def storage_at(place: str) -> Any:
         except ImportError as error:
             raise CompError(
                 f"{shown(place)}: its driver is not installed ({error.__cause__ or error}); "
-                "pip install psycopg2-binary for postgresql://, pymysql for mysql+pymysql://"
+                "pip install 'psycopg[binary]' for psycopg, psycopg2-binary for psycopg2, or pymysql"
             ) from error
         except ArgumentError as error:
             raise CompError(
                 f"{shown(place)} is no database; sqlite:///FILE, postgresql://… or mysql+pymysql://… is "
                 "expected, or the path of a file"
             ) from error
-        except (SQLAlchemyError, StorageInternalError) as error:
+        except Exception as error:  # of the database, its driver, or options that this does not take
             if attempt == 2:  # tables that two processes make at once are an error for one of them
-                raise CompError(f"{shown(place)}: {str(error).splitlines()[0]}") from error
+                raise CompError(f"{shown(place)}: {_reason(error, place)}") from error
             time.sleep(1)
     raise AssertionError
 
 
 def shown(place: str) -> str:
-    """A storage's name without the password in it."""
-    scheme, sign, rest = place.rpartition("://")
-    return f"{scheme}{sign}{rest.rpartition('@')[2]}" if sign else place
+    """A storage's name: of an address without the account and the options, which may hold passwords."""
+    scheme, sign, _ = place.partition("://")
+    if not sign:
+        return "the address" if ADDRESS_LIKE.search(place) else place
+    if (url := _url(place)) is None:
+        return f"{scheme}://…" if re.fullmatch(r"\w[\w+.-]*", scheme) else "the address"
+    host = f"[{url.host}]" if ":" in (url.host or "") else url.host or ""
+    return f"{scheme}://{host}" + (f"/{url.database}" if url.database else "")
+
+
+def _url(place: str) -> Any:
+    """A URL's parts as SQLAlchemy reads them; None where it can't, or where a part of a password, in which
+    signs weren't encoded, ends up in others."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(place)
+    except (ArgumentError, ValueError):
+        return None
+    is_whole = place.startswith("sqlite") or "@" not in (url.database or "")
+    return url if is_whole and re.fullmatch(r"[\w.:%-]*", url.host or "") else None
+
+
+def _reason(error: Exception, place: str) -> str:
+    """What an error of a storage says, without the passwords in its address."""
+    text = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+    url = _url(place) if "://" in place else None
+    hidden = [url.password, *map(str, url.query.values())] if url else []
+    for secret in filter(None, [*hidden, *map(quote, filter(None, hidden))]):
+        text[0] = text[0].replace(secret, "…")
+    return without_secrets(text[0])
 
 
 @contextlib.contextmanager
@@ -292,8 +333,7 @@ def readable(place: str) -> Iterator[None]:
     try:
         yield
     except StorageInternalError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise CompError(f"{shown(place)}: {reason}; run it again to go on") from error
+        raise CompError(f"{shown(place)}: {_reason(error, place)}; run it again to go on") from error
 
 
 def _journal(path: Path) -> Any:

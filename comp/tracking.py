@@ -36,6 +36,7 @@ from comp.artifacts import (
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
+from comp.names import without_secrets
 
 BETWEEN_LOOKS = 1.0  # seconds
 BETWEEN_TRIES = 60.0  # seconds, after an error
@@ -197,7 +198,7 @@ def _tell(name: str, run: Run, told: dict[int | None, "Tracker"], lines: Connect
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return without_secrets(str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _die_with_parent() -> None:

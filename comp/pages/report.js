@@ -343,7 +343,8 @@ if (doubts.length) {
     ["probability", row => row.p.toFixed(3), row => row.p],
     ["doubt", row => row.doubt.toFixed(3), row => row.doubt],
   ], rows, "Suspected labels", [4, "descending"]));
-  const cell = text => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const safe = text => /^'*[=+\-@\t\r\n＝＋－＠]/.test(text) && isNaN(text) ? "'" + text : text; // no formula
+  const cell = text => /[",\r\n]/.test(text) ? `"${safe(text).replaceAll('"', '""')}"` : safe(text);
   const csv = ["id,label,given,probability,doubt", ...doubts.map(row => [cell(row.id), cell(classes[row.label].name), row.given, row.p, row.doubt].join(","))].join("\n") + "\n";
   one("suspects-table").append(element("p", {}, element("a", { download: `${data.name}-suspects.csv`, href: "data:text/csv;charset=utf-8," + encodeURIComponent(csv) }, `${doubts.length < data.n_suspects ? "The most doubtful" : "All"} ${count(doubts.length)} as CSV`)));
 }

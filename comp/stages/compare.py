@@ -26,7 +26,6 @@ from comp.artifacts import (
     read_log,
     read_safetensors_header,
     read_stamp,
-    replacing,
     run_dir,
     runs_dir,
 )
@@ -42,7 +41,7 @@ from comp.config import Metric, Phase, Recipe, load_recipe
 from comp.console import clock, say, size_text, table
 from comp.ensembles import weigh
 from comp.errors import CompError, some
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.labels import Labels
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class
@@ -52,7 +51,6 @@ from comp.rules import decide_by_fold
 
 N_RESAMPLES = 4000
 NO_PARAMETERS = ("__metadata__", "running_mean", "running_var", "num_batches_tracked")
-WIDTH = 100  # columns of a terminal
 SIDE_BY_SIDE = 3  # runs whose average precision and F-beta by class fit into one table
 
 
@@ -105,7 +103,8 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     values = [fbeta(targets, chosen, **metric.settings) for chosen in decisions]
     drawn = bootstrap(decisions, targets, **metric.settings, n_resamples=N_RESAMPLES)
     precision = [precision_per_class(p, targets) for p in probs]
-    say(f"\n{metric} cross-fitted, with 95 % intervals of {N_RESAMPLES:,} paired bootstrap resamples")
+    say("")
+    say(f"{metric} cross-fitted, with 95 % intervals of {N_RESAMPLES:,} paired bootstrap resamples")
     lines = []
     for letter, r, value, samples, ap in zip(letters, runs, values, drawn.T, precision):
         gains = samples - drawn[:, 0]
@@ -274,13 +273,12 @@ def show_settings(runs: Sequence[Run], letters: Sequence[str]) -> None:
         if len({value for r, value in zip(runs, values) if of_blends or r not in blends}) > 1:
             lines.append([key, *values])
     if not lines:
-        say("\nnothing differs in what they were made with")
+        say("")
+        say("nothing differs in what they were made with")
         return
-    say("\nwhat differs")
-    spare = WIDTH - max(len(line[0]) for line in lines) - 2 * len(runs)
-    width = max(8, spare // len(runs))
-    cut = [[key, *(v if len(v) <= width else v[: width - 1] + "…" for v in values)] for key, *values in lines]
-    table(["", *letters], cut)
+    say("")
+    say("what differs")
+    table(["", *letters], lines)
 
 
 def _text(value: Any) -> str:
@@ -315,8 +313,9 @@ def show_classes(
         for c, name in enumerate(labels.classes):
             cells = [cell for _, values in several for cell in _marked(values[:, c])]
             lines.append([name, f"{targets[:, c].sum():,}", *cells])
-        say("\nby class, the best of each marked *")
-        table(header, lines, shortened=0)
+        say("")
+        say("by class, the best of each marked *")
+        table(header, lines)
 
 
 def _marked(values: np.ndarray) -> list[str]:
@@ -326,7 +325,8 @@ def _marked(values: np.ndarray) -> list[str]:
 
 
 def show_cost(runs: Sequence[Run], letters: Sequence[str]) -> None:
-    say("\ncost; training as if one network after the other, memory of the GPU, or of the process on a CPU")
+    say("")
+    say("cost; training as if one network after the other, memory of the GPU, or of the process on a CPU")
     lines = []
     for letter, r in zip(letters, runs):
         cost = cost_of(r.name, r.made)
@@ -354,7 +354,8 @@ def show_errors(
         lines.append([f"{letters[a]} + {letters[b]}", f"{correlation[a, b]:.3f}"])
         lines[-1] += [f"{ap:.4f}", f"{ap - max(mean_ap[a], mean_ap[b]):+.4f}"]
         lines[-1] += [f"{loss:.4f}", f"{loss - min(losses[a], losses[b]):+.4f}"]
-    say("\ncorrelation of errors (target - probability, Pearson over all cells), and the mean of two")
+    say("")
+    say("correlation of errors (target - probability, Pearson over all cells), and the mean of two")
     header = ["pair", "correlation", "mAP", "to the better", "log loss", "to the better"]
     table(header, lines)
 
@@ -371,7 +372,7 @@ def draw(
     """A picture: scores and their differences to the first run with 95 % intervals, and how alike they
     err."""
 
-    n = len(names)
+    n, names = len(names), [written(name, 36) for name in names]
     figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     places = np.arange(n)[::-1]
@@ -397,7 +398,7 @@ def draw(
     )
     panels[1].set_xlabel("worse  ←  0  →  better", fontsize=8)
     panels[0].set_yticks(places, names)
-    panels[0].set_title(f"{metric}, cross-fitted; bars: 95 %", fontsize=9)
+    panels[0].set_title(f"{written(metric)}, cross-fitted; bars: 95 %", fontsize=9)
     panels[1].set_yticks(places, names)
     panels[1].axvline(0, color="0.4", linewidth=1)
     panels[1].set_title(f"paired difference to {names[0]}; bars: 95 %", fontsize=9)
@@ -417,6 +418,5 @@ def draw(
     panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
     panels[2].set_yticks(range(n), names, fontsize=8)
     panels[2].set_title("correlation of errors\n(the lower, the better they blend)", fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    figure.suptitle(written(title, 200), fontsize=10)
+    save(figure, path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 
 from comp.artifacts import (
     decision_path,
@@ -16,7 +17,6 @@ from comp.artifacts import (
     is_done,
     oof_path,
     read_stamp,
-    replacing,
     study_path,
     waiting_lock,
     write_json,
@@ -27,7 +27,7 @@ from comp.config import Metric, Recipe
 from comp.console import say, table
 from comp.decisions import Decision, Weighed, decide, is_single, steady_of
 from comp.errors import CompError, some
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.labels import groups_of
 from comp.manifest import read_training
 from comp.metrics import fbeta, fbeta_per_class, score
@@ -243,7 +243,7 @@ def draw(
         for fitted in chosen.by_fold:
             panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
         panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
-        panel.set_title(f"{classes[c]} ({targets[:, c].sum():,})", fontsize=8)
+        panel.set_title(f"{written(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
@@ -252,8 +252,7 @@ def draw(
         "thick: the threshold chosen, thin: those fitted without a fold",
         fontsize=9,
     )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save(figure, path)
 
 
 def draw_confusion(
@@ -264,7 +263,8 @@ def draw_confusion(
 
     n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
-    side = 2.5 + 0.45 * len(shown)
+    names = [written(classes[c]) for c in shown]
+    side = 1.3 + 0.45 * len(shown) + max(1.2, 0.075 * max(map(cell_len, names)))
     figure = new_figure(figsize=(side, side), layout="constrained")
     panel = figure.subplots()
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -272,10 +272,8 @@ def draw_confusion(
         if n:
             colour = "white" if shares[row, column] > 0.5 else "black"
             panel.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7, color=colour)
-    names = [classes[c] for c in shown]
     panel.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
     panel.set_yticks(range(len(shown)), names, fontsize=8)
     panel.set_xlabel("decided, by the other folds' rule")
     panel.set_ylabel("true")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save(figure, path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+import pandas as pd
 
 from comp.artifacts import (
     cache_dir,
@@ -29,11 +30,13 @@ from comp.errors import CompError
 from comp.extras import externals_of
 from comp.images import ImageSet, cached
 from comp.manifest import read_manifest
+from comp.names import as_cell, visible
 from comp.pictures import jpeg, thumbnail
 
 MOST_GROUPS, MOST_IMAGES = 200, 12  # shown: groups, and images of one
 PICTURE = 128  # pixels
 LEAST = 10  # images that a group may have, however few there are; else a tenth of the train images
+MOST_OF_NAME = 80  # characters
 
 PAGE = """\
 <!doctype html>
@@ -116,12 +119,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     title = f"Duplicates in {competition.title or competition.name}"
     write_text(page_path, page(groups, len(found.group), title))
     write_json(stamp_path, {"stamp": {"sets": sets, "likeness": likeness}})
-    rows = [
-        f"{member.images.name},{member.id},{number},{member.likeness:.4f}\n"
-        for number, group in enumerate(groups, 1)
-        for member in group
-    ]
-    write_text(path, "split,id,group,likeness\n" + "".join(rows))
+    write_text(path, csv_of(groups))
     report(groups, list(parts))
     if found.n_blank:
         say(f"duplicates: {found.n_blank:,} images are blank, and not compared")
@@ -131,7 +129,18 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
             f"{found.torn:.3f} alike are in different ones. Images of one camera, patient or place are kept "
             "together by a column that names it: labels.group"
         )
-    say(f"duplicates: {path}, {len(rows):,} of {len(found.group):,} images; {page_path} shows them")
+    n_found = sum(map(len, groups))
+    say(f"duplicates: {path}, {n_found:,} of {len(found.group):,} images; {page_path} shows them")
+
+
+def csv_of(groups: Sequence[Group]) -> str:
+    rows = [
+        (member.images.name, as_cell(member.id), number, f"{member.likeness:.4f}")
+        for number, group in enumerate(groups, 1)
+        for member in group
+    ]
+    frame = pd.DataFrame(rows, columns=["split", "id", "group", "likeness"])
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def groups_of(found: Found, parts: Sequence[Part], classes: Sequence[str]) -> list[Group]:
@@ -224,11 +233,13 @@ def section(number: int, group: Group) -> str:
 def figure(member: Member, shared: frozenset[str]) -> str:
     image = thumbnail(member.images, member.row, PICTURE)
     labels = [
-        escape(name) if name in shared else f"<mark>{escape(name)}</mark>"
+        text if name in shared else f"<mark>{text}</mark>"
         for name in sorted(member.labels or ())
+        if (text := escape(visible(name, MOST_OF_NAME)))
     ]
-    about = f"{escape(member.images.name)} <b>{escape(member.id)}</b> {member.likeness:.3f}"
+    name = escape(visible(member.id, MOST_OF_NAME))
+    about = f"{escape(member.images.name)} <b>{name}</b> {member.likeness:.3f}"
     return (
-        f'<figure><img alt="{escape(member.id)}" src="data:image/jpeg;base64,{jpeg(image)}">'
+        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{jpeg(image)}">'
         f"<figcaption>{about}<br>{', '.join(labels)}</figcaption></figure>"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from comp import model as models
 from comp.artifacts import (
@@ -22,12 +23,11 @@ from comp.artifacts import (
     model_path,
     oof_path,
     read_stamp,
-    replacing,
 )
 from comp.config import Recipe
 from comp.console import say, table
 from comp.errors import CompError
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.finder import split_template
 from comp.heatmaps import heat_maps
 from comp.images import as_cached, decode
@@ -280,7 +280,7 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
     def text(left: float, top: float, what: str, **settings: Any) -> Any:
         return figure.text(left / width, top / height, what, va="center", **{"fontsize": 13, **settings})
 
-    text(0.2, height - 0.3, title, fontsize=15)
+    text(0.2, height - 0.3, written(title, 200), fontsize=15)
     handles: list[Any] = [Patch(color=GIVEN, label="predicted"), Patch(color=OTHER, label="not predicted")]
     if any(answer.asked.rule.threshold_of(c) is not None for answer in answers for c in answer.shown):
         handles.append(Line2D([], [], color="black", linewidth=2.5, label="threshold"))
@@ -292,7 +292,7 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
     text(maps_at + 6, height - 0.75, "most in this image")
     bare, top = [legend, scale], height - 1.1
     for answer, high in zip(answers, heights):
-        text(0.2, top - 0.2, f"{answer.asked.name}: {answer.about}", fontsize=14)
+        text(0.2, top - 0.2, f"{written(answer.asked.name)}: {answer.about}", fontsize=14)
         top -= head
         image = picture(answer.asked)
         panels = [panel(0.2, top, side, side)]
@@ -301,15 +301,14 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
         for k, (c, cells) in enumerate(zip(answer.shown, answer.maps)):
             panels.append(panel(maps_at + k * (side + gap), top, side, side))
             panels[-1].imshow(heat(cells, image))
-            label = f"{classes[c]} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
+            label = f"{written(classes[c], 36)} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
             colour = "black" if answer.given[c] else "gray"
-            panels[-1].set_title(label, fontsize=min(13, 320 / len(label)), color=colour)
+            panels[-1].set_title(label, fontsize=min(13, 320 / cell_len(label)), color=colour)
         bare += panels
         top -= high + 0.45
     for axes in bare:
         axes.axis("off")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    save(figure, path, dpi=100)
 
 
 def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
@@ -322,8 +321,9 @@ def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
             panel.plot([at, at], [y - 0.4, y + 0.4], color="black", linewidth=2.5)
             beyond = at if p < at < p + 0.3 else p
         panel.text(beyond + 0.03, y, f"{p:.2f}", va="center", fontsize=12)
-    names = [classes[c] + ("" if true is None else TOLD[true[c], answer.given[c]]) for c in answer.shown]
-    size = min(13, 300 / max(map(len, names)))
+    told = ["" if true is None else TOLD[true[c], answer.given[c]] for c in answer.shown]
+    names = [written(classes[c], 36) + text for c, text in zip(answer.shown, told)]
+    size = min(13, 300 / max(map(cell_len, names)))
     panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.set_xlim(0, 1.2)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from comp.artifacts import find_lr_path, is_done, read_json, replacing, write_json
+from comp.artifacts import find_lr_path, is_done, read_json, write_json
 from comp.budget import NEVER
 from comp.config import Recipe
 from comp.console import say, table
 from comp.errors import CompError
 from comp.extras import extras_of, joined
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.fitting import prepared
 from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, in_ranks, run_jobs
@@ -165,8 +165,6 @@ def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
     panel.set_xlabel("learning rate of the head")
     panel.set_ylabel("training loss")
     panel.legend(fontsize=8)
-    panel.set_title(
-        f"{recipe.name}, {recipe.backbone} at {phase.size} px, batches of {phase.batch_size}", fontsize=9
-    )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    about = f"{recipe.name}, {recipe.backbone} at {phase.size} px, batches of {phase.batch_size}"
+    panel.set_title(written(about, 200), fontsize=9)
+    save(figure, path)

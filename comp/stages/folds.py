@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array, hstack
 
 from comp.artifacts import digest, folds_path, is_done, write_json, write_text
@@ -52,10 +53,10 @@ def run(recipe: Recipe, *, force: bool) -> None:
         return
     else:
         fold_of = assign(labels, recipe.n_folds, recipe.seed)
-        rows = [f"{image_id},{fold}\n" for image_id, fold in zip(labels.ids.tolist(), fold_of.tolist())]
         path.unlink(missing_ok=True)
         write_json(stamp_path, {"stamp": stamp})
-        write_text(path, "id,fold\n" + "".join(rows))
+        frame = pd.DataFrame({"id": labels.ids, "fold": fold_of})
+        write_text(path, frame.to_csv(index=False, lineterminator="\n"))
         say(f"folds: {path}, {len(labels.ids):,} ids")
     for group in groups_of(competition.labels, labels.classes):
         if n_wrong := int((labels.targets[:, group].sum(1) != 1).sum()):

@@ -29,6 +29,7 @@ from comp.config import Recipe
 from comp.console import say, size_text, table
 from comp.errors import CompError
 from comp.findings import (
+    MOST_OF_NAME,
     by_class,
     calibration,
     commonest,
@@ -39,6 +40,7 @@ from comp.findings import (
     together,
 )
 from comp.images import as_cached, resize
+from comp.names import visible
 from comp.origins import Origin, members_of, origin_of
 from comp.outcomes import Outcome, read_outcome
 from comp.pictures import jpeg, thumbnail
@@ -149,7 +151,7 @@ def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
             raise CompError(f"{files.paths[at][0]}: {str(error).splitlines()[0]}; mend it") from error
         part = str(outcome.parts[row])
         image = {
-            "id": str(outcome.ids[row]),
+            "id": visible(outcome.ids[row], MOST_OF_NAME),
             "fold": int(outcome.folds[row]),
             "part": parts.index(part),
             "nearest": outcome.rules[part].is_nearest(probs[row], decisions[row]),
@@ -165,8 +167,8 @@ def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
     place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
     listed = zip(rows[:MOST_LISTED].tolist(), classes.tolist(), doubts.tolist())
     doubtful = [
-        {"id": str(outcome.ids[row]), "image": place.get(row), "label": c, "doubt": round(doubt, 3)}
-        | {"given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
+        {"id": visible(outcome.ids[row], MOST_OF_NAME), "image": place.get(row), "label": c}
+        | {"doubt": round(doubt, 3), "given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
         for row, c, doubt in listed
     ]
     wanted = [wanted_maps(image, doubtful, i) for i, image in enumerate(shown)]

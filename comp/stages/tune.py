@@ -5,6 +5,8 @@ and keeps the study in runs/<recipe>/tune.log or another storage; writes tune.pn
 """
 
 import gc
+import os
+import re
 import shlex
 import time
 from pathlib import Path
@@ -18,7 +20,6 @@ from comp.artifacts import (
     flat,
     model_path,
     read_log,
-    replacing,
     run_dir,
     trial_run,
     trials_dir,
@@ -33,7 +34,7 @@ from comp.config import Recipe, toml_text, with_values
 from comp.console import Bars, clock, say, table
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.extras import Extra, extras_of, joined
-from comp.figures import new_figure
+from comp.figures import new_figure, save, written
 from comp.fitting import check_network, check_steps, resized, train_fold
 from comp.labels import Labels
 from comp.manifest import Data, read_training
@@ -63,7 +64,7 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
     stamps = [flat(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold])) for fold in folds]
     fixed = [{key: value for key, value in stamp.items() if key not in space} for stamp in stamps]
     name = f"{recipe.name}-{digest(fixed, recipe.model_dump(mode='json')['tune'])}"
-    place = storage or str(tune_study_path(recipe.name))
+    place = _place(storage) or str(tune_study_path(recipe.name))
     with readable(place):
         study = Shared(place, name, space, seed=recipe.seed, pruner=pruner(), folder=trials_dir(recipe.name))
         own = {key: value_at(recipe, key) for key in space}
@@ -79,6 +80,15 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
             search.work_on(trial)
         with waiting_lock(run_dir(recipe.name) / ".tune.lock"):
             _report(recipe, study, own)
+
+
+def _place(storage: str | None) -> str | None:
+    """Where the study is; '$NAME' stands for what the variable NAME of the environment holds."""
+    if storage is None or not (variable := re.fullmatch(r"\$(\w+)", storage)):
+        return storage
+    if not (place := os.environ.get(variable[1], "").strip()):
+        raise CompError(f"--storage {storage}: there is no such variable in the environment")
+    return place
 
 
 def _check(recipe: Recipe, labels: Labels) -> None:
@@ -266,7 +276,7 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
             mine = [trial for trial in ended if trial.state.name == state]
             x = [trial.params[key] if key else trial.number for trial in mine]
             if hasattr(space, "choices"):
-                x = [str(value) for value in x]
+                x = [space.choices.index(value) for value in x]
             panel.scatter(
                 x, [trial.value for trial in mine], marker=marker, color=color, s=22, clip_on=False, zorder=3,
                 label=label if mine else None,
@@ -276,6 +286,11 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
             panel.set_xlim(space.low, space.high)
             if space.log and space.high >= 10 * space.low:
                 panel.xaxis.set_minor_formatter(NullFormatter())
+        if hasattr(space, "choices"):
+            names = [written(value, 24) for value in space.choices]
+            slanted = {"rotation": 20, "ha": "right"} if sum(map(len, names)) > 40 else {}
+            panel.set_xticks(range(len(names)), names, **slanted)
+            panel.set_xlim(-0.5, len(space.choices) - 0.5)
         if space is None or isinstance(space, IntDistribution):
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel(key or "trial")
@@ -288,5 +303,4 @@ def _draw(path: Path, study: Shared, before: float | None) -> None:
     panels[0].set_ylabel("held-out mAP")
     for panel in panels[n_panels:]:
         panel.axis("off")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save(figure, path)
