@@ -288,8 +288,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
                     ("duplicates", "train", "predict", "infer", "tune"),
                     "stop cleanly before this much time is over, with exit code 3: 8.5h, 90m or 3600s",
                 ),
-                "kernel": "the time that all stages have in the kernel: 8.5h, 90m or 3600s (default: 11h for train, "
-                "8.5h for infer)",
+                "kernel": "the time that all stages have in the kernel: 8.5h, 90m or 3600s (default: 11h for "
+                "train, 8.5h for infer)",
             },
         },
     ),

@@ -26,6 +26,7 @@ from comp.artifacts import (
     submissions_dir,
 )
 from comp.errors import CompError
+from comp.wheels import reason_of
 
 STAGES = {
     "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
@@ -103,7 +104,7 @@ def install(wheels: Path, target: Path) -> None:
         text=True,
     )
     if not files or answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or ["there are none"])[-1]
+        reason = reason_of(answer.stderr) if answer.returncode else "there are none"
         raise CompError(
             f"the wheels in {wheels} can't be installed for Python {sys.version_info[0]}."
             f"{sys.version_info[1]} ({reason}); build the kernel for it with --python"

@@ -250,16 +250,19 @@ def draw(
         keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
         panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
         settings: dict[str, Any] = {"color": "tab:orange"}
-        for fitted in chosen.by_fold:
+        for fitted in () if chosen.fitted.expected else chosen.by_fold:
             panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
-        panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
+        if not chosen.fitted.expected:
+            panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
         panel.set_title(f"{classes[c]} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
+    lines = "thick: the threshold chosen, thin: those fitted without a fold"
+    if chosen.fitted.expected:
+        lines = f"the rule {decision.rule!r} has none"
     figure.suptitle(
-        f"F{decision.beta:g} of each label (number of images) alone against its threshold; "
-        "thick: the threshold chosen, thin: those fitted without a fold",
+        f"F{decision.beta:g} of each label (number of images) alone against its threshold; {lines}",
         fontsize=9,
     )
     with replacing(path) as temporary:
