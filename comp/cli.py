@@ -127,7 +127,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "help": "with --probs: of samples, the score of no label where none is there (default: 0)",
     },
     "--fold-file": {"metavar": "FILE", "help": "with --probs: a table of id and fold (default: at random)"},
-    "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities to decide, into decision.csv"},
+    "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities to decide, into a CSV"},
     "--exclusive": {
         "metavar": "CLASS,CLASS",
         "action": "append",
@@ -159,7 +159,10 @@ COMPARE = (
     "errors in runs/compare-<names>.png."
 )
 
-# option: (stages that read it, arguments)
+FOLDS = "only these, with commas between, counted from 0 (default: all)"
+
+# option: (stages that read it, arguments). Where the help is a table, it says another thing for each of the
+# commands that have the option.
 OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "--send": (("submit",), {"action": "store_true", "help": "send it to Kaggle and wait for its score"}),
     "-m": (
@@ -203,7 +206,11 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "metavar": "FOLDER",
             "dest": "source",
-            "help": "take the files from this folder, archives or unpacked",
+            "help": {
+                "download": "take the files from this folder, archives or unpacked",
+                "infer": "the folder of the sample submission and the test images (default: where `comp "
+                "download` found them)",
+            },
         },
     ),
     "--likeness": (
@@ -217,7 +224,19 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "--folds": (
         ("train", "predict", "blend", "find-lr", "infer", "explain", "kernel", "tune"),
-        {"metavar": "K,K", "help": "only these folds, counted from 0 (default: all; of find-lr, the first)"},
+        {
+            "metavar": "K,K",
+            "help": {
+                "train": f"the folds to train: {FOLDS}",
+                "predict": f"the folds whose networks predict: {FOLDS}",
+                "blend": f"of one recipe, the folds to put together: {FOLDS}",
+                "find-lr": "the fold to train, counted from 0 (default: 0)",
+                "infer": f"the folds whose networks predict: {FOLDS}",
+                "explain": f"the folds whose networks are asked: {FOLDS}",
+                "kernel": f"the folds to train there, or whose networks infer there: {FOLDS}",
+                "tune": f"the folds that each trial is trained and scored on: {FOLDS}",
+            },
+        },
     ),
     "--force": (
         (
@@ -233,7 +252,20 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "infer",
             "explain",
         ),
-        {"action": "store_true", "help": "replace output that was made with other settings or inputs"},
+        {
+            "action": "store_true",
+            "help": {
+                **dict.fromkeys(
+                    ("download", "duplicates", "folds", "train", "predict", "blend", "find-lr"),
+                    "replace output that was made with other settings or inputs",
+                ),
+                "decide": "replace a decision that was made with other settings or inputs; without a recipe, "
+                "the files that are there",
+                "report": "make the page again, also where it is of this decision",
+                "infer": "replace predictions that were made with other settings or inputs, and the CSV",
+                "explain": "replace the picture that --to names",
+            },
+        },
     ),
     "--phase": (
         ("find-lr",),
@@ -252,8 +284,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "metavar": "TIME",
             "dest": "budget",
-            "help": "stop cleanly before this much time is over, with exit code 3: 8.5h, 90m or 3600s. For a "
-            "kernel, the time of all its stages (default: 11h for train, 8.5h for infer)",
+            "help": {
+                **dict.fromkeys(
+                    ("duplicates", "train", "predict", "infer", "tune"),
+                    "stop cleanly before this much time is over, with exit code 3: 8.5h, 90m or 3600s",
+                ),
+                "kernel": "the time that all stages have in the kernel: 8.5h, 90m or 3600s (default: 11h for "
+                "train, 8.5h for infer)",
+            },
         },
     ),
     "--on": (
@@ -270,8 +308,12 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("infer", "explain"),
         {
             "metavar": "FILE",
-            "help": "what to write: the CSV (default: submission.csv), or the picture "
-            "(default: runs/<recipe>/explain-<first image>.png)",
+            "help": {
+                "infer": "the CSV to write (default: submission.csv)",
+                "explain": "the picture to write (default: runs/<recipe>/explain-<first image>.png)",
+                "decide": "without a recipe: the JSON to write, with a .png and, with --apply, a .csv beside "
+                "it (default: decision.json)",
+            },
         },
     ),
     "--kind": (
@@ -282,7 +324,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("kernel",),
         {
             "metavar": "NAME",
-            "help": "the Kaggle user name (default: $KAGGLE_USERNAME, or kaggle.json)",
+            "help": "the Kaggle user name (default: $KAGGLE_USERNAME, kaggle.json, or whose token it is)",
         },
     ),
     "--python": (
@@ -352,8 +394,10 @@ def parser() -> argparse.ArgumentParser:
         for option, arguments in TABLES.items() if name == "decide" else ():
             stage.add_argument(option, **arguments)
         for option, (readers, arguments) in OPTIONS.items():
-            hidden = {} if name in readers else {"help": argparse.SUPPRESS}
-            stage.add_argument(option, **{**arguments, **hidden})
+            text = arguments["help"] if name in readers else argparse.SUPPRESS
+            if isinstance(arguments["help"], dict):
+                text = arguments["help"].get(name, argparse.SUPPRESS)
+            stage.add_argument(option, **{**arguments, "help": text})
     command = stages.add_parser("ledger", description=LEDGER)
     command.add_argument(
         "--sync", action="store_true", help="first fetch scores that arrived later from Kaggle"
@@ -380,9 +424,11 @@ def parser() -> argparse.ArgumentParser:
         "--images", type=int, default=12_000, help="for tricks: how many, drawn once (default: 12000)"
     )
     command.add_argument("--seeds", type=int, default=3, help="for tricks (default: 3)")
-    command.add_argument("--probs", **TABLES["--probs"])
-    command.add_argument("--labels", **TABLES["--labels"])
-    command.add_argument("--large", action="store_true", help="also 110,000 images with 1,103 classes")
+    command.add_argument("--probs", metavar="FILE", help="for decide: out-of-fold probabilities")
+    command.add_argument("--labels", metavar="FILE", help="for decide, with --probs: the truth")
+    command.add_argument(
+        "--large", action="store_true", help="for decide: also 110,000 images with 1,103 classes"
+    )
     return top
 
 
@@ -419,16 +465,24 @@ def _keep_to_itself(storage: str) -> None:
         os.execv(sys.executable, [part.replace(storage, "$COMP_STORAGE") for part in sys.orig_argv])
 
 
+def _stage(name: str) -> Any:
+    """The stage's module: libraries that take seconds to load come with it."""
+    from comp.console import said_if_slow
+
+    with said_if_slow(f"{name}: loading its libraries"):
+        return importlib.import_module(f"comp.stages.{name.replace('-', '_')}")
+
+
 def _run(given: argparse.Namespace) -> None:
     if given.stage == "ledger":
-        importlib.import_module("comp.stages.ledger").run(sync=given.sync)
+        _stage("ledger").run(sync=given.sync)
         return
     if given.stage == "compare":
-        importlib.import_module("comp.stages.compare").run(given.names, to=given.to, force=given.force)
+        _stage("compare").run(given.names, to=given.to, force=given.force)
         return
     if given.stage == "bench":
         asked = {name: value for name, value in vars(given).items() if name != "stage"}
-        importlib.import_module("comp.stages.bench").run(**asked)
+        _stage("bench").run(**asked)
         return
     if given.stage == "decide" and given.recipe is None:
         if not (given.probs and given.labels):
@@ -445,7 +499,7 @@ def _run(given: argparse.Namespace) -> None:
             "exclusive",
             "force",
         )
-        importlib.import_module("comp.stages.decide").run_on_files(
+        _stage("decide").run_on_files(
             **{name: getattr(given, name) for name in names}, to=given.to or "decision.json"
         )
         return
@@ -470,7 +524,7 @@ def _run(given: argparse.Namespace) -> None:
         wanted["others"] = given.others
     if given.stage == "explain":
         wanted["images"] = given.images
-    run = importlib.import_module(f"comp.stages.{given.stage.replace('-', '_')}").run
+    run = _stage(given.stage).run
     if given.stage not in ("train", "predict") or not recipe.members:
         run(recipe, **wanted)
         return

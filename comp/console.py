@@ -3,6 +3,7 @@ both."""
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -37,6 +38,18 @@ def console() -> Console:
 def say(text: str) -> None:
     """A line, whatever the names in it are."""
     print(told(text), flush=True)
+
+
+@contextlib.contextmanager
+def said_if_slow(text: str, after: float = 1.0) -> Iterator[None]:
+    """Say it where what is done here takes longer than `after` seconds."""
+    timer = threading.Timer(after, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:

@@ -3,6 +3,7 @@ not scored on, and one that is only luckily better than a steadier one is not ta
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ class Fitter:
         n_trials: int = 30,
         storage: Path | None = None,
         name: str = "",
+        step: Callable[[], None] = lambda: None,
     ):
+        self.step = step  # is called after each fit that `weigh` asks for
         self.probs, self.targets, self.folds = probs, targets, folds
         self.metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
         self.groups = tuple(tuple(group) for group in groups)
@@ -116,12 +119,14 @@ class Fitter:
     def weigh(self, rule: str) -> Weighed:
         """The rule fitted to all rows, and the decisions of each fold by the rule as fitted to the others."""
         fitted = self.fit(rule)
+        self.step()
         decisions = np.zeros(self.targets.shape, np.uint8)
         by_fold = []
         for name in self.names:
             part = self.folds == name
             by_fold.append(self.fit(rule, frozenset({name})))
             decisions[part] = self.decided(by_fold[-1], part)
+            self.step()
         in_sample = self.score(self.decided(fitted))
         return Weighed(rule, fitted, in_sample, self.score(decisions), decisions, tuple(by_fold))
 
@@ -454,6 +459,7 @@ def decide(
     n_trials: int = 30,
     storage: Path | None = None,
     name: str = "",
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Decision:
     """The best way to turn probabilities into labels for F-beta, with a score that can be believed.
 
@@ -463,7 +469,7 @@ def decide(
     folds of the networks; without them, or with one alone, five are drawn at random. exclusive are groups of
     columns of which exactly one label holds; one group of all columns, with targets that agree, means one
     label an image: rules are those of `OF_ONE`, and F-beta of samples is the accuracy. An image gets at least
-    `least` labels: by default one, if every image has one.
+    `least` labels: by default one, if every image has one. `told` hears how many of how many steps are done.
 
     Raises CompError for shapes or values that don't fit."""
     probs, targets = _matrix(probs, "probs"), np.asarray(targets)
@@ -483,12 +489,13 @@ def decide(
     targets, folds = targets.astype(np.uint8), _folds(folds, len(probs), seed)
     fitter = Fitter(
         probs, targets, folds, beta=beta, average=average, empty=empty, groups=exclusive, least=least,
-        seed=seed, n_trials=n_trials, storage=storage, name=name,
+        seed=seed, n_trials=n_trials, storage=storage, name=name, step=lambda: told(next(done), total),
     )  # fmt: skip
     if len(probs) == 1:
         names = [STEADY_OF_ONE if fitter.single else "global"]
     else:
         names = candidates(rule, probs.shape, average, bool(exclusive), fitter.single)
+    done, total = count(1), len(names) * (1 + len(fitter.names))
     weighed = tuple(fitter.weigh(name) for name in names)
     metric = fitter.metric
     chosen, sure = choose(weighed, targets, **metric, seed=seed)

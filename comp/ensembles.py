@@ -145,8 +145,10 @@ def blend(
     seed: int = 0,
     storage: Path | None = None,
     name: str = "weights",
+    step: Callable[[], None] = lambda: None,
 ) -> Blend:
-    """A method's cross-fitted probabilities, and what they are worth by the steady rule."""
+    """A method's cross-fitted probabilities, and what they are worth by the steady rule. `step` is called
+    after each fold, and at the end."""
     metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty, "single": single}
     settings = {**metric, "seed": seed, "storage": storage}
     oof = np.zeros(targets.shape)
@@ -155,8 +157,11 @@ def blend(
         without = f"{name} without {fold}"
         apply, _ = fit_blend(method, members[:, ~part], targets[~part], **settings, name=without)
         oof[part] = apply(members[:, part])
+        step()
     apply, weights = fit_blend(method, members, targets, **settings, name=name)
-    return Blend(method, oof, apply, weigh(oof, targets, folds, **metric, least=least, seed=seed), weights)
+    weighed = weigh(oof, targets, folds, **metric, least=least, seed=seed)
+    step()
+    return Blend(method, oof, apply, weighed, weights)
 
 
 def weigh(

@@ -33,6 +33,7 @@ from comp.artifacts import (
     wheel_cache_dir,
 )
 from comp.config import PACKAGE_DIR, Recipe, toml_text
+from comp.console import say
 from comp.errors import CompError, some
 from comp.kaggle_api import Kaggle
 from comp.provenance import commit
@@ -216,6 +217,7 @@ def training_inputs(recipe: Recipe) -> Files:
         if one.pretrained:
             path, name = weights_file(one.backbone, one.weights), f"{one.backbone}.safetensors"
             if path is None:
+                say(f"kernel: ImageNet weights of {one.backbone}")
                 from comp.model import pretrained_weights
 
                 files.setdefault(name, pretrained_weights(one.backbone))

@@ -27,6 +27,7 @@ from comp.artifacts import (
 )
 from comp.errors import CompError
 from comp.names import told
+from comp.wheels import reason_of
 
 STAGES = {
     "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
@@ -104,7 +105,7 @@ def install(wheels: Path, target: Path) -> None:
         text=True,
     )
     if not files or answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or ["there are none"])[-1]
+        reason = reason_of(answer.stderr) if answer.returncode else "there are none"
         raise CompError(
             f"the wheels in {wheels} can't be installed for Python {sys.version_info[0]}."
             f"{sys.version_info[1]} ({reason}); build the kernel for it with --python"

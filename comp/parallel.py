@@ -1,23 +1,21 @@
 """Fold jobs: in this process, or one process a GPU, or as many as there are CPU cores. Each reports to the
-parent, which draws the progress; a job dies with its parent. When the time is up each stops on its own."""
+parent, which draws the progress; a job ends with its parent. When the time is up each stops on its own."""
 
-import contextlib
 import gc
-import multiprocessing
 import os
-import queue
 import resource
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from comp.children import Child
 from comp.console import Bars, say
 from comp.errors import CompError, TimeIsUp
 
@@ -127,18 +125,31 @@ def run_jobs(
         raise TimeIsUp(", ".join(f"{name}: {late[name]}" for name in arguments if name in late))
 
 
-class Worker:
+class Worker(Child):
     """A process at a place, which runs one job after another: starting one takes as long as a small job."""
 
-    def __init__(self, context: Any, job: Job, place: Device, events: Any, deadline: float):
-        self.tasks = context.SimpleQueue()
+    def __init__(self, job: Job, place: Device, deadline: float):
+        super().__init__(_work, job, place, deadline)
         self.doing: str | None = None
-        self.process = context.Process(target=_work, args=(job, place, self.tasks, events, deadline))
-        self.process.start()
 
     def take(self, name: str, args: tuple[Any, ...]) -> None:
         self.doing = name
-        self.tasks.put((name, args))
+        self.send((name, args))
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What it has said since. Raises CompError where it is gone before its job's end."""
+        while self.doing:
+            gone = self.process.poll() is not None  # seen first: what it said before comes first, too
+            try:
+                if self.connection.poll():
+                    yield self.connection.recv()
+                    continue
+            except (EOFError, ConnectionError):
+                gone = True
+            if not gone:
+                return
+            code = self.process.wait()
+            raise CompError(f"{self.doing} was killed ({code}); run again to go on where it was")
 
 
 def _run_side_by_side(
@@ -149,14 +160,12 @@ def _run_side_by_side(
     late: dict[str, str],
 ) -> None:
     """One process a place. Jobs that the time did not suffice for are added to `late`."""
-    context = multiprocessing.get_context("spawn")
-    events: multiprocessing.Queue = context.Queue()
     waiting = list(arguments.items())
     workers: list[Worker] = []
     try:
         with Bars() as bars:
             if time.time() <= deadline:
-                workers += [Worker(context, job, place, events, deadline) for place in places[: len(waiting)]]
+                workers += [Worker(job, place, deadline) for place in places[: len(waiting)]]
             while waiting or any(worker.doing for worker in workers):
                 if late or time.time() > deadline:
                     late.update({name: "not started" for name, _ in waiting})
@@ -164,22 +173,26 @@ def _run_side_by_side(
                 for worker in workers:
                     if not worker.doing and waiting:
                         worker.take(*waiting.pop(0))
-                for name in _drain(events, bars, late):
-                    next(worker for worker in workers if worker.doing == name).doing = None
+                wait([worker.connection for worker in workers if worker.doing], timeout=0.2)
                 for worker in workers:
-                    if worker.doing and not worker.process.is_alive():
-                        if worker.doing in _drain(events, bars, late):
-                            worker.doing = None
-                            continue
-                        raise CompError(
-                            f"{worker.doing} was killed ({worker.process.exitcode}); "
-                            "run again to go on where it was"
-                        )
+                    for event in worker.events():
+                        _see(worker, event, bars, late)
     finally:
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
-            worker.process.join()
+            worker.end()
+
+
+def _see(worker: Worker, event: dict[str, Any], bars: Bars, late: dict[str, str]) -> None:
+    assert worker.doing
+    if "error" in event:
+        raise event["error"]
+    if "late" in event:
+        late[worker.doing] = event["late"]
+    show(bars, worker.doing, event)
+    if "ended" in event:
+        worker.doing = None
 
 
 def call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadline: float) -> None:
@@ -196,24 +209,6 @@ def call(job: Job, args: tuple[Any, ...], place: Device, report: Report, deadlin
         raise CompError(f"{error.filename or 'system'}: {error.strerror or error}") from error
 
 
-def _drain(events: multiprocessing.Queue, bars: Bars, late: dict[str, str]) -> list[str]:
-    """Show what has come; give the names of the jobs that have ended."""
-    ended, end = [], time.monotonic() + 0.2
-    while (left := end - time.monotonic()) > 0:
-        try:
-            name, event = events.get(timeout=left)
-        except queue.Empty:
-            break
-        if "error" in event:
-            raise event["error"]
-        if "late" in event:
-            late[name] = event["late"]
-        if "ended" in event:
-            ended.append(name)
-        show(bars, name, event)
-    return ended
-
-
 def show(bars: Bars, name: str, event: dict[str, Any]) -> None:
     """Print a job's line, or move its bar. That files were saved only matters to other machines."""
     if "line" in event:
@@ -222,36 +217,23 @@ def show(bars: Bars, name: str, event: dict[str, Any]) -> None:
         bars.at(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
 
 
-def _work(job: Job, place: Device, tasks: Any, events: multiprocessing.Queue, deadline: float) -> None:
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            name, args = tasks.get()
-            _work_on(name, job, args, place, events, deadline)
-            events.put((name, {"ended": True}))
-            del args
-            place.release()
+def _work(job: Job, place: Device, deadline: float, connection: Connection) -> None:
+    while True:
+        name, args = connection.recv()
+        _work_on(name, job, args, place, connection, deadline)
+        connection.send({"ended": True})
+        del args
+        place.release()
 
 
 def _work_on(
-    name: str,
-    job: Job,
-    args: tuple[Any, ...],
-    place: Device,
-    events: multiprocessing.Queue,
-    deadline: float,
+    name: str, job: Job, args: tuple[Any, ...], place: Device, connection: Connection, deadline: float
 ) -> None:
     try:
-        call(job, args, place, lambda **event: events.put((name, event)), deadline)
+        call(job, args, place, lambda **event: connection.send(event), deadline)
     except TimeIsUp as stop:
-        events.put((name, {"late": str(stop)}))
+        connection.send({"late": str(stop)})
     except CompError as error:
-        events.put((name, {"error": CompError(f"{name}: {error}")}))
+        connection.send({"error": CompError(f"{name}: {error}")})
     except Exception:
-        events.put((name, {"error": RuntimeError(f"{name} failed:\n{traceback.format_exc()}")}))
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+        connection.send({"error": RuntimeError(f"{name} failed:\n{traceback.format_exc()}")})

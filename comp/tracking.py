@@ -7,10 +7,10 @@ when it is given again."""
 
 import contextlib
 import importlib
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ from comp.artifacts import (
     tracked_path,
     write_json,
 )
+from comp.children import Child
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
@@ -42,6 +43,7 @@ BETWEEN_LOOKS = 1.0  # seconds
 BETWEEN_TRIES = 60.0  # seconds, after an error
 PATIENCE = 30.0  # seconds that trackers have at the end
 INIT_TIMEOUT = 15  # seconds that a server has for its first answer
+END = "end"  # what a tracker's process is told at the end
 
 
 @dataclass(frozen=True)
@@ -112,25 +114,24 @@ class Run:
 def tracked(runs: Sequence[Run], *, grow: bool = False) -> Iterator[None]:
     """Have the runs of a recipe followed by its trackers: those that lack something, or all where the runs
     grow meanwhile."""
-    context = multiprocessing.get_context("spawn")
     wanted = [name for name in (runs[0].recipe.track if runs else ()) if grow or _lacks(runs, name)]
-    ends, started = context.Event(), {}
+    started = {}
     for name in wanted:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_follow, args=(name, runs, ends, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        started[name] = process, threading.Thread(target=_repeat, args=(name, ours), daemon=True)
+        child = Child(_follow, name, runs)
+        started[name] = child, threading.Thread(target=_repeat, args=(name, child.connection), daemon=True)
         started[name][1].start()
     try:
         yield
     finally:
-        ends.set()
+        for child, _ in started.values():
+            child.send(END)
         deadline = time.monotonic() + PATIENCE
-        for name, (process, lines) in started.items():
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
+        for name, (child, lines) in started.items():
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
                 say(f"{name}: stopped after {PATIENCE:.0f} s, and may lack {TRACKERS[name].lost}")
             lines.join()
             n_rows = n_told = 0
@@ -145,7 +146,7 @@ def _lacks(runs: Sequence[Run], tracker: str) -> bool:
 
 
 def _repeat(name: str, lines: Connection) -> None:
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):
         while True:
             say(f"{name}: {lines.recv()}")
 
@@ -153,18 +154,17 @@ def _repeat(name: str, lines: Connection) -> None:
 # --- in a tracker's process ---------------------------------------------------------------------------------
 
 
-def _follow(name: str, runs: Sequence[Run], ends: Any, lines: Connection) -> None:
-    """Tell the tracker what there is, until the end. The first error is sent as a line; after each the next
-    try waits for a while."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when it is over
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+def _follow(name: str, runs: Sequence[Run], lines: Connection) -> None:
+    """Tell the tracker what there is, until the parent says that it is over. The first error is sent as a
+    line; after each the next try waits for a while."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence = os.open(os.devnull, os.O_WRONLY)  # clients talk much
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     told: dict[int | None, Tracker] = {}
     failed = False
     while True:
-        is_last = ends.is_set()
+        is_last = lines.poll()
         try:
             for run in runs:
                 _tell(name, run, told, lines)
@@ -181,7 +181,7 @@ def _follow(name: str, runs: Sequence[Run], ends: Any, lines: Connection) -> Non
             failed = True
         if is_last:
             return
-        ends.wait(BETWEEN_TRIES if failed else BETWEEN_LOOKS)
+        lines.poll(BETWEEN_TRIES if failed else BETWEEN_LOOKS)
 
 
 def _tell(name: str, run: Run, told: dict[int | None, "Tracker"], lines: Connection) -> None:
@@ -199,13 +199,6 @@ def _tell(name: str, run: Run, told: dict[int | None, "Tracker"], lines: Connect
 
 def _first_line(error: Exception) -> str:
     return without_secrets(str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 class Tracker(Protocol):

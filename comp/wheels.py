@@ -8,7 +8,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from rich.text import Text
 
+from comp.console import progress, say
 from comp.errors import CompError
 
 # What Kaggle's image has (github.com/Kaggle/docker-python: kaggle_requirements.txt, on top of Colab's image).
@@ -80,22 +82,30 @@ def _there(folder: Path, wanted: dict[str, str]) -> dict[str, Path]:
     return found
 
 
+def reason_of(printed: str) -> str:
+    """Pip's last error, or what it printed last, without colours."""
+    lines = [Text.from_ansi(line).plain.strip() for line in printed.splitlines()]
+    told = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (told or [line for line in lines if line] or ["pip failed"])[-1]
+
+
 def _download(python: str, versions: dict[str, str], folder: Path) -> None:
     partial = folder / ".partial"  # pip's copies may be cut off by a kill
-    answer = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
-            *("--only-binary=:all:", "--implementation", "cp", "--python-version", python),
-            *(word for platform in PLATFORMS for word in ("--platform", platform)),
-            *("--dest", str(partial)),
-            *sorted(f"{name}=={version}" for name, version in versions.items()),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    say(f"kernel: fetching {len(versions)} wheels for Python {python}")
+    with progress("wheels", len(versions)):
+        answer = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+                *("--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python),
+                *(word for platform in PLATFORMS for word in ("--platform", platform)),
+                *("--dest", str(partial)),
+                *sorted(f"{name}=={version}" for name, version in versions.items()),
+            ],
+            capture_output=True,
+            text=True,
+        )
     if answer.returncode:
-        lines = [line for line in answer.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = (lines or answer.stderr.strip().splitlines() or ["pip failed"])[-1].removeprefix("ERROR: ")
+        reason = reason_of(answer.stderr)
         raise CompError(f"wheels for Python {python} can't be had ({reason}); run where pip reaches them")
     for path in sorted(partial.glob("*.whl")):
         path.replace(folder / path.name)

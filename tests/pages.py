@@ -76,10 +76,23 @@ def check_report(browser: Any, path: Path) -> None:
     assert not heard, heard
     phone, heard = opened(browser, path, viewport={"width": 390, "height": 844}, has_touch=True)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    check_heads_stand_over_their_columns(phone)
     phone.locator("#gallery button").first.tap()
     assert phone.evaluate("document.getElementById('viewer').scrollWidth") <= 390
     check_accessible(phone)
     assert not heard, heard
+
+
+def check_heads_stand_over_their_columns(page: Any) -> None:
+    """Also where a table is wider than the screen and was pushed aside."""
+    apart = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].flatMap(box => { box.scrollLeft = 200;"
+        "const place = cell => [cell.getBoundingClientRect().left, cell.getBoundingClientRect().right];"
+        "const row = box.querySelector('tbody tr'); const heads = box.querySelectorAll('thead tr > *');"
+        "const found = [...heads].filter((head, i) => row && `${place(head)}` != `${place(row.children[i])}`);"
+        "box.scrollLeft = 0; return found.map(head => head.innerText) })"
+    )
+    assert not apart, apart
 
 
 def check_filters(page: Any, data: dict[str, Any], names: list[str]) -> None:

@@ -104,7 +104,7 @@ def test_caches_of_several_sizes_are_one():
     assert np.array_equal(both[2:6], [resize(small[k], 16) for k in (2, 3, 4)] + [large[0]])
 
 
-def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fails):
+def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fails, capsys):
     student = (finished / "tiny.toml").read_text() + '\n[pseudo]\nrun = "tiny"\nshare = 0.5\n'
     (finished / "student.toml").write_text(student)
     (finished / "lone.toml").write_text(student.replace('run = "tiny"', 'run = "none"'))
@@ -124,6 +124,7 @@ def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fai
         assert ((folds[90:] == EXTRA) == extra.used).all() and (folds[90:][~extra.used] == UNUSED).all()
     for stage in STAGES:
         assert main([stage, "student.toml"]) == 0
+    assert "90 images, 30 test images\n" in capsys.readouterr().out
     assert len(load(oof_path("student"), labels.classes).ids) == 90
     other = fails("train", "student.toml", "--set", "seed=43", "--set", "name='other'")
     assert "comp folds" in other or "other folds" in other

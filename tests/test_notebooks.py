@@ -38,6 +38,8 @@ def test_kaggle(here: Path, built: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COMP_KAGGLE_WORKING", str(here))
     shown = run("kaggle.ipynb", here)
     assert shown.count("<png>") == 5
+    printed = "".join(shown)
+    assert "train: tiny" in printed and not {"\x1b", "\r"} & set(printed)  # lines and no bars
     assert (here / "submission.csv").read_bytes() == next(
         (built / "submissions").glob("tiny-*.csv")
     ).read_bytes()

@@ -1,12 +1,17 @@
 """The rules of the architecture, read from the imports."""
 
+import argparse
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from comp import cli
 
 PACKAGE = Path(__file__).parents[1] / "comp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -81,6 +86,18 @@ def test_help_is_instant_and_teaches():
     assert (
         subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
     )
+
+
+@pytest.mark.parametrize("command", cli.DETAILS)
+def test_help_shows_the_options_that_a_command_reads_and_no_others(command: str):
+    module = importlib.import_module(f"comp.stages.{command.replace('-', '_')}")
+    functions = [module.run, *([module.run_on_files] if command == "decide" else [])]
+    read = {name for function in functions for name in inspect.signature(function).parameters}
+    (commands,) = (a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    shown = {a.dest: a.help for a in commands.choices[command]._actions if a.help != argparse.SUPPRESS}
+    assert shown.keys() - {"help", "overrides"} == read
+    assert ("picture" in shown.get("to", "")) == (command == "explain")
+    assert ("kernel" in shown.get("budget", "")) == (command == "kernel")
 
 
 def test_wrong_usage_exits_with_2():

@@ -21,7 +21,7 @@ from comp.cli import main
 from comp.config import Augment
 from comp.labels import Labels
 from comp.training import Trainer
-from tests.conftest import comp
+from tests.conftest import TINY, comp
 
 PLAIN = ["tiny.toml", "--folds", "0", "--set", "backbone=test_convnext", "--set", "phases.0.size=32"]
 EXACT = [
@@ -300,13 +300,28 @@ def test_what_cannot_be_done_is_said(ready: Path, fails):
     )
 
 
-def test_the_bench_names_what_takes_the_time(here: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    for name, value in (("ROUNDS", 1), ("SECONDS", 0.1), ("N_DRAWN", 8), ("N_IMAGES", 160)):
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What makes `comp bench speed` short."""
+    for name, value in (("ROUNDS", 1), ("SECONDS", 0.1), ("N_DRAWN", 4), ("N_IMAGES", 40)):
         monkeypatch.setattr(bench_speed, name, value)
-    assert (
-        main(["bench", "speed", "tiny.toml", "--set", "phases=[{size = 32, epochs = 1, batch_size = 8}]"])
-        == 0
-    )
+    return [
+        f"--set={x}" for x in ("backbone=test_resnet", "phases=[{size = 32, epochs = 1, batch_size = 8}]")
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["planet32", "hpa", "one.toml", "groups.toml"])
+def test_the_bench_suits_every_competition(here: Path, short: list[str], recipe: str):
+    """Groups of labels, one label an image, four channels; classes listed or not."""
+    tags = 'column = "tags" }'
+    one, groups = 'column = "tags", single = true }', 'column = "tags", exclusive = [["clear", "haze"]] }'
+    (here / "one.toml").write_text(TINY.replace(tags, one))
+    (here / "groups.toml").write_text('loss = "groups"\n' + TINY.replace(tags, groups))
+    assert main(["bench", "speed", recipe, *short]) == 0
+
+
+def test_the_bench_names_what_takes_the_time(here: Path, short: list[str], capsys):
+    assert main(["bench", "speed", "tiny.toml", *short]) == 0
     printed = capsys.readouterr().out
     for what in ("decoded on 1 core", "batches read from the cache", "bare training step", "whole training"):
         assert what in printed

@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 from comp.config import load_recipe
+from comp.console import said_if_slow
 
 
 def run(
@@ -20,10 +21,11 @@ def run(
     images: int,
     seeds: int,
 ) -> None:
+    with said_if_slow("bench: loading its libraries"):
+        bench = importlib.import_module(f"comp.bench_{'decisions' if subject == 'decide' else subject}")
     if subject == "decide":
-        importlib.import_module("comp.bench_decisions").run(probs=probs, labels=labels, large=large)
+        bench.run(probs=probs, labels=labels, large=large)
     elif subject == "tricks":
-        path = Path(tricks) if tricks else None
-        importlib.import_module("comp.bench_tricks").run(recipe, overrides, path, images, seeds)
+        bench.run(recipe, overrides, Path(tricks) if tricks else None, images, seeds)
     else:
-        importlib.import_module("comp.bench_speed").run(load_recipe(recipe, overrides), fastai=fastai)
+        bench.run(load_recipe(recipe, overrides), fastai=fastai)

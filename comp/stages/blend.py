@@ -6,6 +6,7 @@ a recipe.toml for the stages that follow; the study of the weights is in study.l
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from comp.artifacts import (
     write_text,
 )
 from comp.config import Recipe, load_recipe, toml_text
-from comp.console import say, table
+from comp.console import progress, say, table
 from comp.decisions import Weighed, honest_choice
 from comp.ensembles import METHODS, best_blend, blend, weigh
 from comp.errors import CompError, some
@@ -129,46 +130,53 @@ def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) ->
     members, least = np.stack(held_out), 0 if first.competition.labels.empty else 1
     settings, single = metric.settings, first.competition.labels.single
     methods = list(METHODS) if how == "auto" else ["mean", how] if how != "mean" else ["mean"]
-    blends = [
-        blend(
-            method,
-            members,
-            labels.targets,
-            fold_of,
-            **settings,
-            single=single,
-            least=least,
-            seed=first.seed,
-            storage=study_path(target.name),
-            name=f"weights {digest(stamp)}",
-        )
-        for method in methods
-    ]
-    chosen = best_blend(blends, labels.targets, **settings) if how == "auto" else blends[-1]
-    write_text(run_dir(target.name) / "recipe.toml", toml_text(target))
-    probs = chosen.apply(np.stack(test)).astype(np.float32)
-    save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
-    save(paths["oof"], Predictions(labels.ids, labels.classes, chosen.oof.astype(np.float32)), stamp)
-    honest = chosen.weighed.cross_fitted
-    if how == "auto":
+    say(f"blend: {target.name}, {', '.join(names)}, {len(labels.ids):,} held-out images")
+    n_folds = len(np.unique(fold_of))
+    n_steps = len(methods) * (n_folds + 1) + (n_folds if how == "auto" else 0) + 1 + 2 * len(names)
+    with progress("blends", n_steps) as advance:
+        blends = [
+            blend(
+                method,
+                members,
+                labels.targets,
+                fold_of,
+                **settings,
+                single=single,
+                least=least,
+                seed=first.seed,
+                storage=study_path(target.name),
+                name=f"weights {digest(stamp)}",
+                step=partial(advance, 1),
+            )
+            for method in methods
+        ]
+        chosen = best_blend(blends, labels.targets, **settings) if how == "auto" else blends[-1]
+        write_text(run_dir(target.name) / "recipe.toml", toml_text(target))
+        probs = chosen.apply(np.stack(test)).astype(np.float32)
+        save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
+        save(paths["oof"], Predictions(labels.ids, labels.classes, chosen.oof.astype(np.float32)), stamp)
+        honest = chosen.weighed.cross_fitted
+        if how == "auto":
 
-        def take(seen: Sequence[Weighed], targets: np.ndarray) -> Weighed:
-            on_others = [replace(b, weighed=w) for b, w in zip(blends, seen)]
-            return best_blend(on_others, targets, **settings).weighed
+            def take(seen: Sequence[Weighed], targets: np.ndarray) -> Weighed:
+                on_others = [replace(b, weighed=w) for b, w in zip(blends, seen)]
+                advance(1)
+                return best_blend(on_others, targets, **settings).weighed
 
-        candidates = [b.weighed for b in blends]
-        honest = honest_choice(candidates, labels.targets, fold_of, take, **settings).score
+            candidates = [b.weighed for b in blends]
+            honest = honest_choice(candidates, labels.targets, fold_of, take, **settings).score
+
+        def worth(probs: np.ndarray) -> float:
+            advance(1)
+            return weigh(
+                probs, labels.targets, fold_of, **settings, single=single, least=least, seed=first.seed
+            ).cross_fitted
+
+        whole, rows = worth(members.mean(0)), []
+        for i, member in enumerate(names):
+            gain = whole - worth(np.delete(members, i, axis=0).mean(0))
+            weight = "" if chosen.weights is None else f"{chosen.weights[i]:.2f}"
+            rows.append([member, f"{worth(members[i]):.4f}", f"{gain:+.4f}", weight])
     say(f"blend: {target.name}, {metric} {honest:.4f} cross-fitted, by {chosen.method!r}")
     table(["blend", "cross-fitted"], [[b.method, f"{b.weighed.cross_fitted:.4f}"] for b in blends])
-
-    def worth(probs: np.ndarray) -> float:
-        return weigh(
-            probs, labels.targets, fold_of, **settings, single=single, least=least, seed=first.seed
-        ).cross_fitted
-
-    whole, rows = worth(members.mean(0)), []
-    for i, member in enumerate(names):
-        gain = whole - worth(np.delete(members, i, axis=0).mean(0))
-        weight = "" if chosen.weights is None else f"{chosen.weights[i]:.2f}"
-        rows.append([member, f"{worth(members[i]):.4f}", f"{gain:+.4f}", weight])
     table(["member", "alone", "gain to the mean", "weight"], rows)

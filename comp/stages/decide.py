@@ -4,6 +4,7 @@ Reads runs/<recipe>/oof.npz, labels and folds; writes decision.png, and decision
 parameters, its scores. Or reads the tables of another program (--probs, --labels).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from comp.artifacts import (
 )
 from comp.comparison import precision_per_class
 from comp.config import Metric, Recipe
-from comp.console import say, table
+from comp.console import Bars, progress, say, table
 from comp.decisions import Decision, Weighed, decide, is_single, steady_of
 from comp.errors import CompError, some
 from comp.figures import new_figure, save, written
@@ -77,12 +78,14 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         say("decide: one fold alone, so cross-fitting cuts it into 5 parts at random")
     if force:
         forget(study_path(recipe.name), digest(stamp))
-    decision = decide(
-        probs, targets, **metric.settings, rule=recipe.rule, folds=parts,
-        exclusive=groups_of(competition.labels, labels.classes), seed=recipe.seed,
-        least=0 if competition.labels.empty else 1, n_trials=recipe.n_trials,
-        storage=study_path(recipe.name), name=digest(stamp),
-    )  # fmt: skip
+    say(f"decide: {recipe.name}, {len(rows):,} held-out images, {len(labels.classes)} labels")
+    with Bars() as bars:
+        decision = decide(
+            probs, targets, **metric.settings, rule=recipe.rule, folds=parts,
+            exclusive=groups_of(competition.labels, labels.classes), seed=recipe.seed,
+            least=0 if competition.labels.empty else 1, n_trials=recipe.n_trials,
+            storage=study_path(recipe.name), name=digest(stamp), told=partial(bars.at, "rules"),
+        )  # fmt: skip
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
     rules = {w.rule: {"cross_fitted": w.cross_fitted, "in_sample": w.in_sample} for w in decision.weighed}
     honest = zip(np.unique(parts).tolist(), decision.honest.rules, decision.honest.by_fold)
@@ -100,7 +103,8 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
         "stamp": stamp,
     }
     with waiting_lock(path.with_name(".decision.lock")):  # others may be at the same studies
-        draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
+        with progress("picture", 1):
+            draw(decision, chosen, probs, targets, labels.classes, path.with_suffix(".png"))
         write_json(path, content)
     none = competition.labels.none or "none"
     report(decision, chosen, probs, targets, labels.classes, recipe.name, metric, none)
@@ -137,6 +141,7 @@ def run_on_files(
             raise CompError(f"{output} would replace what is read; --to names another file")
         if output.exists() and not (force and output.is_file()):
             raise CompError(f"{output} is there; --force replaces it, --to names another file")
+    say(f"decide: {probs} against {labels}")
     oof = read_probs(Path(probs))
     targets = read_targets(Path(labels), oof.ids, oof.classes)
     folds = read_folds_of(Path(fold_file), oof.ids) if fold_file else None
@@ -147,11 +152,16 @@ def run_on_files(
         raise CompError(f"{apply} holds numbers outside of 0 to 1, or that aren't finite; are they logits?")
     groups = [[_position(name, oof.classes) for name in group.split(",")] for group in exclusive]
     settings: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
-    decision = decide(oof.probs, targets, **settings, rule=rule or "auto", folds=folds, exclusive=groups)
+    with Bars() as bars:
+        decision = decide(
+            oof.probs, targets, **settings, rule=rule or "auto", folds=folds, exclusive=groups,
+            told=partial(bars.at, "rules"),
+        )  # fmt: skip
     single = is_single(targets, groups) and average != "macro"
     metric = Metric(average="accuracy") if single else Metric(**settings)
     chosen = next(w for w in decision.weighed if w.rule == decision.rule)
-    draw(decision, chosen, oof.probs, targets, oof.classes, target.with_suffix(".png"))
+    with progress("picture", 1):
+        draw(decision, chosen, oof.probs, targets, oof.classes, target.with_suffix(".png"))
     content = {"rule": decision.rule, **decision.fitted.as_json(oof.classes), **settings}
     if test:
         decided = pd.DataFrame(decision.predict(test.probs), columns=list(test.classes))
@@ -240,16 +250,19 @@ def draw(
         keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
         panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
         settings: dict[str, Any] = {"color": "tab:orange"}
-        for fitted in chosen.by_fold:
+        for fitted in () if chosen.fitted.expected else chosen.by_fold:
             panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
-        panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
+        if not chosen.fitted.expected:
+            panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
         panel.set_title(f"{written(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
+    lines = "thick: the threshold chosen, thin: those fitted without a fold"
+    if chosen.fitted.expected:
+        lines = f"the rule {decision.rule!r} has none"
     figure.suptitle(
-        f"F{decision.beta:g} of each label (number of images) alone against its threshold; "
-        "thick: the threshold chosen, thin: those fitted without a fold",
+        f"F{decision.beta:g} of each label (number of images) alone against its threshold; {lines}",
         fontsize=9,
     )
     save(figure, path)

@@ -25,7 +25,7 @@ from comp.artifacts import (
     read_stamp,
 )
 from comp.config import Recipe
-from comp.console import say, table
+from comp.console import progress, say, table
 from comp.errors import CompError
 from comp.figures import new_figure, save, written
 from comp.finder import split_template
@@ -91,7 +91,13 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
     folds = [fold for fold in folds if model_path(recipe.name, fold).exists()] or folds
     decision = read_decision(recipe, folds)
     classes = tuple(decision["thresholds"])
-    asked = [known(read(Path(image), recipe, decision), recipe, decision, folds) for image in images]
+    many = f"{len(images)} images" if len(images) > 1 else images[0]
+    say(f"explain: {many}, by {recipe.name}, {len(folds)} network{'s' * (len(folds) > 1)}")
+    with progress("images", len(images)) as advance:
+        asked = []
+        for image in images:
+            asked.append(known(read(Path(image), recipe, decision), recipe, decision, folds))
+            advance(1)
     target = Path(to) if to else explanation_path(recipe.name, asked[0].name)
     if target.suffix != ".png":
         raise CompError(f"--to {target}: a name that ends in .png is expected")
@@ -103,7 +109,9 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
     answers = explain(recipe, folds, asked)
     for answer in answers:
         report(answer, classes)
-    draw(answers, classes, f"{recipe.competition.title or recipe.competition.name}, {recipe.name}", target)
+    with progress("picture", 1):
+        title = f"{recipe.competition.title or recipe.competition.name}, {recipe.name}"
+        draw(answers, classes, title, target)
     say(f"explain: {target}{replaced}")
 
 
@@ -204,19 +212,24 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
 def explain(recipe: Recipe, folds: Sequence[int], asked: Sequence[Asked]) -> list[Answer]:
     """The mean answer of the networks of these folds, or that of the one which held the image out."""
     place, metric = devices(1)[0].activate(), recipe.competition.metric
+    n_answers = sum(len(folds) if one.fold is None else 1 for one in asked)
     found: list[list[np.ndarray]] = [[] for _ in asked]
-    for model, spec, rows in _networks(recipe, folds, asked):
-        for i in rows:
-            found[i].append(predict_image(recipe, model, spec, asked[i].pixels, place))
+    with progress("answers", n_answers) as advance:
+        for model, spec, rows in _networks(recipe, folds, asked):
+            for i in rows:
+                found[i].append(predict_image(recipe, model, spec, asked[i].pixels, place))
+                advance(1)
     probs = [np.mean(of_image, 0) for of_image in found]
     given = [
         one.rule.decide(p[None], beta=metric.beta, empty=metric.empty)[0] for one, p in zip(asked, probs)
     ]
     listed, mapped = zip(*(shown(one, p, g) for one, p, g in zip(asked, probs, given)))
     maps: list[list[np.ndarray]] = [[] for _ in asked]
-    for model, spec, rows in _networks(recipe, folds, asked):
-        for i in rows:
-            maps[i] += heat_maps(model, spec, asked[i].pixels[None], [mapped[i]], place)
+    with progress("heat maps", n_answers) as advance:
+        for model, spec, rows in _networks(recipe, folds, asked):
+            for i in rows:
+                maps[i] += heat_maps(model, spec, asked[i].pixels[None], [mapped[i]], place)
+                advance(1)
     return [
         Answer(one, len(of_image), p, g, order, _to_one(np.mean(of_image, 0)))
         for one, p, g, order, of_image in zip(asked, probs, given, listed, maps)

@@ -46,6 +46,7 @@ def run(
     if action == "watch":
         watch(kernel)
         return
+    say(f"kernel: {kernel.folder} for {recipe.name}, {len(folds)} folds")
     changed = build(kernel)
     ids = dict(zip(PARTS, (kernel.id, kernel.weights_id, kernel.wheels_id)))
     rows = []

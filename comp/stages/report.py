@@ -26,7 +26,7 @@ from comp.artifacts import (
 )
 from comp.comparison import log_losses
 from comp.config import Recipe
-from comp.console import say, size_text, table
+from comp.console import Bars, say, size_text, table
 from comp.errors import CompError
 from comp.findings import (
     MOST_OF_NAME,
@@ -72,8 +72,11 @@ def run(recipe: Recipe, *, force: bool) -> None:
             origins.append(origin_of(member, made))
             if changed := ", ".join(map(str, origins[-1].changed)):
                 say(f"report: {member}, fold {changed} was trained or predicted again; left out")
+    n_rows, n_classes = outcome.probs.shape
+    say(f"report: {recipe.name}, {n_rows:,} held-out images, {n_classes:,} labels")
     content = findings(outcome, origins)
-    content |= images_of(outcome, origins)
+    with Bars() as bars:
+        content |= images_of(outcome, origins, bars)
     text = page(content, stamp)
     replaced = ", instead of that of another decision" if path.exists() and read_stamp(path) != stamp else ""
     write_text(path, text)
@@ -134,7 +137,7 @@ def rules_by_part(decision: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
+def images_of(outcome: Outcome, origins: Sequence[Origin], bars: Bars) -> dict[str, Any]:
     """The images that are shown, and the suspected labels of all."""
     probs, targets, decisions = outcome.probs, outcome.targets, outcome.decisions
     losses, parts = log_losses(probs, targets), list(outcome.rules)
@@ -145,6 +148,7 @@ def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
     files = outcome.data.images("train", outcome.ids[chosen], channels)
     shown, n_bytes = [], 0
     for at, row in enumerate(chosen.tolist()):
+        bars.at("pictures", at, len(chosen))
         try:
             picture = jpeg(thumbnail(files, at, PICTURE), 85)
         except OSError as error:
@@ -164,6 +168,7 @@ def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
         if (n_bytes := n_bytes + size_of(image)) > MOST_BYTES:
             break
         shown.append(image)
+    bars.at("pictures", len(chosen), len(chosen))
     place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
     listed = zip(rows[:MOST_LISTED].tolist(), classes.tolist(), doubts.tolist())
     doubtful = [
@@ -173,7 +178,7 @@ def images_of(outcome: Outcome, origins: Sequence[Origin]) -> dict[str, Any]:
     ]
     wanted = [wanted_maps(image, doubtful, i) for i, image in enumerate(shown)]
     of = next((o for o in origins if any(model_path(o.name, fold).exists() for fold in o.folds)), None)
-    maps = heat_maps_of(outcome, of, chosen[: len(shown)], wanted) if of else [{} for _ in shown]
+    maps = heat_maps_of(outcome, of, chosen[: len(shown)], wanted, bars) if of else [{} for _ in shown]
     for image, found in zip(shown, maps):
         fits = (n_bytes := n_bytes + size_of(found)) < MOST_BYTES
         image["maps"] = found if fits else {}
@@ -194,15 +199,17 @@ def wanted_maps(image: dict[str, Any], doubtful: Sequence[dict[str, Any]], at: i
 
 
 def heat_maps_of(
-    outcome: Outcome, origin: Origin, rows: np.ndarray, classes: Sequence[Sequence[int]]
+    outcome: Outcome, origin: Origin, rows: np.ndarray, classes: Sequence[Sequence[int]], bars: Bars
 ) -> list[dict[int, tuple[int, int, str]]]:
     """For each of the rows, by class: (height, width, base64 of uint8) of its heat map, by the network of a
     run that held the image out. Empty where it isn't there, or has no layer for it."""
+    bars.at("heat maps", 0, len(rows))
     from comp import model as models
     from comp.heatmaps import heat_maps
     from comp.parallel import devices
 
     found: list[dict[int, tuple[int, int, str]]] = [{} for _ in rows]
+    n_done = 0
     recipe, device = origin.recipe, devices(1)[0].activate()
     assert recipe
     for fold in origin.folds:
@@ -228,6 +235,7 @@ def heat_maps_of(
                 if values.any():
                     data = base64.b64encode((values * 255).round().astype(np.uint8).tobytes()).decode()
                     found[i][c] = (*values.shape, data)
+        bars.at("heat maps", n_done := n_done + len(part), len(rows))
     return found
 
 

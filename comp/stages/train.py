@@ -4,6 +4,7 @@ Reads images, labels and folds; writes runs/<recipe>/fold<k>/: log.jsonl and las
 model.safetensors last.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from comp import model as models
@@ -22,7 +23,7 @@ from comp.cluster import run_on_ray
 from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
-from comp.extras import extras_of, joined
+from comp.extras import Extra, extras_of, joined
 from comp.fitting import prepared, train_fold
 from comp.manifest import read_training
 from comp.parallel import devices, run_jobs
@@ -59,7 +60,7 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         with tracked(runs):  # what they lack
             return
     caches = prepared(recipe, data, labels, extras[todo[0]], deadline, ranks.size)
-    more = "".join(f", {len(extra.used):,} {extra.images.name} images" for extra in extras[todo[0]])
+    more = "".join(map(_used, zip(*(extras[fold] for fold in todo))))
     say(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
         f"{len(labels.ids):,} images{more}"
@@ -77,6 +78,13 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
         else:
             places = [ranks.place()] if ranks.size > 1 else devices(len(folds))
             run_jobs(train_fold, jobs, places, deadline)
+
+
+def _used(extras: Sequence[Extra]) -> str:
+    """', 30 test images', or ', 28 to 30 …' where folds use more or fewer of the same ones."""
+    counts = [int(extra.used.sum()) for extra in extras]
+    most = "" if len(set(counts)) == 1 else f" to {max(counts):,}"
+    return f", {min(counts):,}{most} {extras[0].images.name} images"
 
 
 def _weights(recipe: Recipe) -> dict[str, Path]:
