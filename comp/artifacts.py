@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from comp.config import problem
+from comp.config import problem, shortened
 from comp.errors import CompError
 from comp.schemas import Epoch, SafetensorsHeader, Spec
 
@@ -441,7 +441,7 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
     if re.fullmatch(r"[0-9a-f]{16}", str(before.get(key, ""))):
         return f"other {key}{more}"
-    return f"{key} = {json.dumps(before.get(key))}, not {json.dumps(now.get(key))}{more}"
+    return f"{key} = {shortened(json.dumps(before.get(key)))}, not {json.dumps(now.get(key))}{more}"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

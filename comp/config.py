@@ -691,10 +691,16 @@ def problem(error: ValidationError) -> str:
         return f"{where!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    given = repr(first["input"])
-    given = given if len(given) <= MOST_SHOWN else f"{given[:MOST_SHOWN]}…"
-    found = "" if first["type"] in ("value_error", "json_invalid") else f", found {given}"
+    found = (
+        ""
+        if first["type"] in ("value_error", "json_invalid")
+        else f", found {shortened(repr(first['input']))}"
+    )
     return f"{f'{where!r}: ' if where else ''}{message}{found}"
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -507,7 +507,7 @@ class Trainer:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CompError(f"{path} is damaged ({reason}); {remedy}") from error
+            raise CompError(f"{path} is damaged; {remedy} ({reason})") from error
         return True
 
 

@@ -23,8 +23,8 @@ from comp.artifacts import (
 )
 from comp.config import Competition, Recipe
 from comp.console import say, table
-from comp.errors import CompError
-from comp.labels import parse_tags, read_table, separator_of
+from comp.errors import CompError, some
+from comp.labels import check_unique, parse_tags, read_table, separator_of
 from comp.manifest import Data, read_manifest
 from comp.metrics import fbeta
 from comp.predictions import aligned, load
@@ -123,7 +123,11 @@ def leaderboard(
     id_column, _, _ = columns(competition)
     tags = competition.labels.column or ""
     solution = read_table(data.solution_csv, [id_column, tags, "Usage"]).set_index(id_column)
-    solution = solution.loc[data.sample_ids(competition)]
+    check_unique(solution.index.to_numpy(str), data.solution_csv)
+    ids = data.sample_ids(competition)
+    if missing := sorted(set(ids.tolist()) - set(solution.index)):
+        raise CompError(f"{data.solution_csv} lacks ids of the sample submission: {some(missing)}")
+    solution = solution.loc[ids]
     labels = competition.labels
     _, truth = parse_tags(
         solution[tags], classes, separator_of(labels), labels.indices, data.solution_csv, labels.none
@@ -132,6 +136,7 @@ def leaderboard(
     return {
         part: fbeta(truth[rows], decisions[rows], **competition.metric.settings)
         for part, rows in parts.items()
+        if rows.any()
     }
 
 
