@@ -10,17 +10,20 @@ import os
 import re
 import shutil
 import time
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from comp.config import problem, shortened
 from comp.errors import CompError
+from comp.schemas import Epoch, SafetensorsHeader, Spec
 
 Stamp = Mapping[str, Any]
+REMAKE = "remove it and run the stage that writes it again"
 
 # --- places -------------------------------------------------------------------------------------------------
 
@@ -239,24 +242,52 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, schema: Any = dict[str, Any], cure: str = REMAKE) -> dict[str, Any]:
+    """What a JSON file holds, once it was found to fit `schema`, one of comp.schemas. Raises CompError."""
+    return parse_json(path.read_bytes(), path, schema, cure)
+
+
+def parse_json(text: str | bytes, where: object, schema: Any, cure: str = REMAKE) -> Any:
+    """What a JSON text holds, as it stands there. Raises CompError that names the field which does not fit
+    `schema`, a pydantic type, or holds a number that isn't finite."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CompError(
-            f"{path} is not JSON ({error}); remove it and run the stage that writes it again"
-        ) from error
+        TypeAdapter(schema).validate_json(text)
+        content = json.loads(text)
+        for field, value in flat(content).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field!r} is {value}, and a finite number is expected")
+            if "\0" in field or (isinstance(value, str) and "\0" in value):
+                raise ValueError(f"{field!r} holds a NUL character")
+        return content
+    except ValidationError as error:
+        raise CompError(f"{where}: {problem(error)}; {cure}") from error
+    except (ValueError, RecursionError) as error:
+        raise CompError(f"{where}: {error}; {cure}") from error
 
 
 def read_log(recipe: str, fold: int) -> list[dict[str, Any]]:
     """The epochs of a fold's log.jsonl; none where it is absent."""
     path = log_path(recipe, fold)
-    if not path.exists():
-        return []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [
+        parse_json(line, f"{path}, line {number}", Epoch, "mend it, or train again")
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+def read_arrays(
+    path: Path, names: Collection[str] | None = None, cure: str = REMAKE
+) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all or those of `names` that are there. Raises CompError."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise CompError(f"{path} has a line that is not JSON ({error}); mend it, or train again") from error
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files if names is None or name in names}
+    except Exception as error:  # damaged files make zipfile and numpy raise nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompError(f"{path} cannot be read as npz ({reason}); {cure}") from error
+    if wrong := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+        raise CompError(f"{path}: {wrong[0]!r} is no array; {cure}")
+    return found
 
 
 PATIENCE = 10.0  # seconds that the helpers of a killed process may take to notice
@@ -352,38 +383,41 @@ def plain(stamp: Stamp) -> dict[str, Any]:
     return json.loads(json.dumps(stamp, default=str))
 
 
-def read_stamp(path: Path) -> dict[str, Any] | None:
-    """The stamp inside a JSON, npz, safetensors or HTML file; None where it is absent or carries none."""
+def read_stamp(path: Path, schema: Any = dict[str, Any]) -> dict[str, Any] | None:
+    """The stamp inside a JSON, npz, safetensors or HTML file, once it was found to fit `schema`; None where
+    it is absent or carries none."""
     if not path.exists():
         return None
-    try:
-        if path.suffix == ".json":
-            return read_json(path).get("stamp")
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return json.loads(str(arrays["stamp"])) if "stamp" in arrays else None
-        if path.suffix == ".html":
-            with path.open(encoding="utf-8") as file:  # the second line, a comment
-                return json.loads(file.readlines(100_000)[1].strip().removeprefix("<!--").removesuffix("-->"))
-        if path.suffix == ".safetensors":
-            return json.loads(read_safetensors_metadata(path).get("stamp", "null"))
-    except (ValueError, OSError, LookupError, EOFError, zipfile.BadZipFile) as error:
-        raise CompError(f"{path} cannot be read ({error}); remove it and run its stage again") from error
-    raise ValueError(f"no stamp is kept in {path.suffix} files")
+    text: str | bytes = "null"
+    if path.suffix == ".json":
+        text = json.dumps(read_json(path).get("stamp"))
+    elif path.suffix == ".npz":
+        text = str(read_arrays(path, ["stamp"]).get("stamp", text))
+    elif path.suffix == ".html":
+        with path.open("rb") as file:  # the second line, a comment
+            lines = file.readlines(100_000)
+        text = lines[1].strip().removeprefix(b"<!--").removesuffix(b"-->") if len(lines) > 1 else b""
+    elif path.suffix == ".safetensors":
+        text = read_safetensors_header(path)[0].get("stamp", text)
+    else:
+        raise ValueError(f"no stamp is kept in {path.suffix} files")
+    return parse_json(text, f"{path}, stamp", schema | None)
 
 
-def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    return read_safetensors_header(path).get("__metadata__", {})
-
-
-def read_safetensors_header(path: Path) -> dict[str, Any]:
-    """By a tensor's name its type and shape, and under __metadata__ the texts of a safetensors file, read
-    without torch (format: 8 bytes of length, then JSON)."""
+def read_safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, list[int]]]:
+    """The texts under __metadata__ of a safetensors file, and by a tensor's name its shape, read without
+    torch (format: 8 bytes of length, then JSON)."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size - 8:
-            raise CompError(f"{path} is not a whole safetensors file; remove it and run its stage again")
-        return json.loads(file.read(length))
+            raise CompError(f"{path} is not a whole safetensors file; {REMAKE}")
+        header = parse_json(file.read(length), path, SafetensorsHeader)
+    return header.pop("__metadata__", {}), {name: tensor["shape"] for name, tensor in header.items()}
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """What rebuilds the network whose weights a safetensors file holds: comp.model.ModelSpec."""
+    return parse_json(read_safetensors_header(path)[0].get("spec", "{}"), f"{path}, spec", Spec)
 
 
 def is_done(path: Path, stamp: Stamp, *, force: bool) -> bool:
@@ -401,11 +435,13 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """'phases.0.epochs = 4, not 6 (and 2 more differences)'."""
     before, now = flat(found), flat(wanted)
     keys = [key for key in {**now, **before} if before.get(key, "nothing") != now.get(key, "nothing")]
+    if not keys:
+        return "settings of another form"
     key = keys[0]
     more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
     if re.fullmatch(r"[0-9a-f]{16}", str(before.get(key, ""))):
         return f"other {key}{more}"
-    return f"{key} = {json.dumps(before.get(key))}, not {json.dumps(now.get(key))}{more}"
+    return f"{key} = {shortened(json.dumps(before.get(key)))}, not {json.dumps(now.get(key))}{more}"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -448,9 +484,7 @@ class GrowingArray:
         wanted = plain({"shape": shape, "dtype": dtype, **stamp})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not (
-                meta.exists() and self.partial.exists() and self.flags.exists() and read_json(meta) == wanted
-            ):
+            if not self._is_whole(wanted):
                 self.remove()
                 np.lib.format.open_memmap(self.partial, "w+", dtype, shape)
                 self.flags.write_bytes(b"")
@@ -467,6 +501,18 @@ class GrowingArray:
             raise CompError(
                 f"cannot write {path}: {error.strerror or error}; nothing was left half-written"
             ) from error
+
+    def _is_whole(self, wanted: Stamp) -> bool:
+        """Whether there is something to go on from, made from the same."""
+        try:
+            if read_json(self.meta) != wanted:
+                return False
+            rows = np.lib.format.open_memmap(self.partial, "r")
+            n_flags = self.flags.stat().st_size
+        except (CompError, OSError, ValueError):  # absent, or damaged
+            return False
+        same = list(rows.shape) == wanted["shape"] and rows.dtype == np.dtype(wanted["dtype"])
+        return same and n_flags == max(len(rows), 1)
 
     def remove(self) -> None:
         for file_path in (self.partial, self.flags, self.meta):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from comp.augment import Transform, training_transform
 from comp.config import Augment
-from comp.images import resize
+from comp.images import open_cache, resize
 
 Step = tuple[int, np.ndarray]  # the seed of its draws, the rows of the cache
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
@@ -40,11 +40,6 @@ class CacheBatches(Dataset):
             batch = np.ascontiguousarray(self.transform(batch, seed))
         targets = np.zeros((len(rows), 0)) if self.targets is None else self.targets[rows]
         return torch.from_numpy(batch), torch.from_numpy(targets.astype(np.float32))
-
-
-def open_cache(path: Path) -> np.ndarray:
-    """(N, H, W, channels) uint8, read from the file as it is used."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 class Joined:

@@ -1,7 +1,6 @@
 """What each trick is worth: a recipe with and without it, several seeds, on a part of the images and one
 fold, all else the same."""
 
-import json
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from comp.artifacts import digest, model_path, oof_path, run_dir, tricks_dir, write_json
+from comp.artifacts import digest, model_path, oof_path, read_json, run_dir, tricks_dir, write_json
 from comp.budget import NEVER
 from comp.config import Recipe, load_recipe
 from comp.console import say, table
@@ -25,6 +24,7 @@ from comp.labels import Labels, groups_of
 from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, run_jobs
 from comp.predictions import load
+from comp.schemas import TrickScores
 from comp.stamps import train_stamp
 
 BASE = "the recipe"
@@ -61,7 +61,8 @@ def run(name: str, overrides: Sequence[str], tricks: Path | None, n_images: int,
     n_all = len(set(answers.values()))
     say(f"bench: {n_all - len(jobs)} of {n_all} trainings are done already")
     run_jobs(measure, jobs, devices(len(answers)), NEVER)
-    show({key: json.loads(path.read_text()) for key, path in answers.items()}, str(base.competition.metric))
+    scores = {key: read_json(path, TrickScores) for key, path in answers.items()}
+    show(scores, str(base.competition.metric))
 
 
 def read_tricks(path: Path) -> dict[str, list[str]]:

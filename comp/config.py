@@ -29,6 +29,7 @@ from comp.errors import CompError
 
 PACKAGE_DIR = Path(__file__).parent
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become file names
+MOST_SHOWN = 200  # characters of a wrong value
 
 
 def _listed(value: Any) -> Any:
@@ -48,7 +49,7 @@ Files = Annotated[Texts, AfterValidator(_without_folders)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LabelTable(Strict):
@@ -89,14 +90,26 @@ class LabelTable(Strict):
         return self
 
 
+def check_fields(template: str) -> str:
+    """The template of a file's name, once it was found to hold {id}, and no other field than {channel}."""
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"image template {template!r}: {error}") from error
+    fields = [
+        f"{{{name}{'!' if how else ''}{how or ''}{':' if form else ''}{form}}}"
+        for _, name, form, how in parts
+    ]
+    if "{id}" not in fields:
+        raise ValueError(f"image template {template!r} lacks {{id}}")
+    if wrong := sorted(set(fields) - {"{id}", "{channel}"}):
+        raise ValueError(f"image template {template!r} holds {wrong[0]}; {{id}} and {{channel}} are known")
+    return template
+
+
 def _check_templates(templates: tuple[str, ...], channels: tuple[str, ...]) -> None:
     for template in templates:
-        if "{id}" not in template:
-            raise ValueError(f"image template {template!r} lacks {{id}}")
-        if wrong := sorted({p[1] for p in Formatter().parse(template) if p[1]} - {"id", "channel"}):
-            raise ValueError(
-                f"image template {template!r} holds {{{wrong[0]}}}; {{id}} and {{channel}} are known"
-            )
+        check_fields(template)
         if bool(channels) != ("{channel}" in template):
             raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
 
@@ -673,12 +686,27 @@ def _validated(model: type[BaseModel], content: dict[str, Any], path: Path | str
             known = _keys_at(model, first["loc"][:-1])
             hint = _nearest(str(first["loc"][-1]), known) or f"; known are {', '.join(known)}"
             raise CompError(f"{path}: unknown key {where!r}{hint}") from error
-        if first["type"] == "missing":
-            raise CompError(f"{path}: {where!r} is missing") from error
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
-        raise CompError(f"{path}: {f'{where!r}: ' if where else ''}{message}{found}") from error
+        raise CompError(f"{path}: {problem(error)}") from error
+
+
+def problem(error: ValidationError) -> str:
+    """The first thing that a value lacks, and where."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{where!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    found = (
+        ""
+        if first["type"] in ("value_error", "json_invalid")
+        else f", found {shortened(repr(first['input']))}"
+    )
+    return f"{f'{where!r}: ' if where else ''}{message}{found}"
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

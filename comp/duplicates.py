@@ -24,6 +24,7 @@ from comp.errors import CompError, some
 from comp.images import resize
 from comp.labels import Labels
 from comp.names import of_cell
+from comp.schemas import Compared
 
 SIDE = 32  # pixels of a thumbnail
 KEPT = 16  # its lowest frequencies, each way
@@ -176,7 +177,7 @@ def groups_about(competition: str, sets: Mapping[str, str]) -> Groups:
     """The same, which must be about these sets of images, stamps by name: CompError where it is about others.
     A table that has no stamp is not from here, and taken as it is."""
     path = duplicates_path(competition)
-    groups, made = read_groups(competition), read_stamp(path.with_suffix(".json"))
+    groups, made = read_groups(competition), read_stamp(path.with_suffix(".json"), Compared)
     for name, stamp in sets.items():
         if path.exists() and made and made["sets"].get(name) != stamp:
             raise CompError(f"{path} is about other {name} images; run `comp duplicates --force`")

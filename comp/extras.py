@@ -27,6 +27,7 @@ from comp.labels import Labels, read_labels
 from comp.manifest import Data
 from comp.predictions import aligned, load
 from comp.rules import EPS, Fitted
+from comp.schemas import Decision, Source
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _external(
     channels: Sequence[str],
 ) -> Extra:
     places = [Path(), data_dir(competition.name)]
-    if source := (read_stamp(manifest_path(competition.name)) or {}).get("from"):
+    if source := (read_stamp(manifest_path(competition.name), Source) or {}).get("from"):
         places.append(Path(source))
     places += [place for name in competition.all_sources if (place := mounted(name))]
     looked = ", ".join(map(str, places))
@@ -121,13 +122,13 @@ def _pseudo(
             raise CompError(
                 f"pseudo: {needed} is not there; run all stages up to `comp decide` for {teacher}"
             )
-    decision = read_json(decided)
+    decision = read_json(decided, Decision)
     if decision["stamp"]["folds"] != digest(labels.ids, fold_of):
         raise CompError(
             f"pseudo: {teacher} was decided with other folds than {recipe.name} has; its n_folds and seed "
             "have to be the same"
         )
-    rule = decision["by_fold"].get(str(fold)) if held_out else decision
+    rule = decision.get("by_fold", {}).get(str(fold)) if held_out else decision
     if rule is None:
         raise CompError(f"pseudo: {decided} knows nothing of fold {fold}; run all folds of {teacher}")
     ids = data.sample_ids(competition)

@@ -33,6 +33,7 @@ from comp.losses import loss_of
 from comp.manifest import Data
 from comp.parallel import Device, Report
 from comp.ranks import Ranks
+from comp.schemas import Started
 from comp.training import Trainer
 
 
@@ -139,8 +140,9 @@ def train_fold(
             model_path(recipe.name, fold).unlink(missing_ok=True)
             trainer.write_log()  # before what says whose log it is
             path = started_path(recipe.name, fold)
-            begun = read_json(path).get("begun") if resumed and path.exists() else time.time_ns()
-            write_json(path, {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": begun})
+            kept = read_json(path, Started) if resumed and path.exists() else {"begun": time.time_ns()}
+            about = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": kept.get("begun")}
+            write_json(path, about)
         if resumed:
             report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
         else:

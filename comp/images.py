@@ -203,6 +203,17 @@ def cached(
     return answers
 
 
+def open_cache(path: Path) -> np.ndarray:
+    """(N, H, W, channels) uint8, read from the file as it is used. Raises CompError for a damaged file."""
+    try:
+        images = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise CompError(f"{path} is damaged ({error}); remove it, and it is made again") from error
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise CompError(f"{path} holds {images.dtype} {images.shape}; remove it, and it is made again")
+    return images
+
+
 def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
     """What is done to images before they are resized."""
     if filter == "none":

@@ -37,6 +37,7 @@ from comp.console import say
 from comp.errors import CompError, some
 from comp.kaggle_api import Kaggle
 from comp.provenance import commit
+from comp.schemas import Blended, Decision, User
 from comp.stamps import check_models
 from comp.weights import weights_file
 from comp.wheels import fetch
@@ -165,7 +166,7 @@ def find_owner(given: str | None) -> str:
     paths = [Path(folder).expanduser() / "kaggle.json" for folder in folders if folder]
     name = given or os.environ.get("KAGGLE_USERNAME")
     if not name and (path := next((p for p in paths if p.is_file()), None)):
-        name = read_json(path).get("username")
+        name = read_json(path, User, "fetch it anew from Kaggle").get("username")
     if not name:
         with contextlib.suppress(CompError):  # a token alone: Kaggle knows whose it is
             name = Kaggle().user
@@ -243,15 +244,15 @@ def finished_models(kernel: Kernel) -> Files:
         raise CompError(
             f"{name}: folds without a model: {some(absent)}; run `comp train`, or name others with --folds"
         )
-    blend = read_stamp(oof_path(name))
+    blend = read_stamp(oof_path(name), Blended)
     if blend is None or not decision_file.exists():
         raise CompError(f"{decision_file} or {oof_path(name)} is not there; run `comp blend` and `decide`")
-    decision = read_json(decision_file)
+    decision = read_json(decision_file, Decision)
     check_models(recipe, models, decision, decision_file)
     if decision["stamp"]["oof"] != digest(blend):
         raise CompError(f"{decision_file} was made for other predictions; run `comp decide`")
-    if blend["folds"] != folds:
-        listed = ",".join(map(str, blend["folds"]))
+    if blend.get("folds") != folds:
+        listed = ",".join(map(str, blend.get("folds") or ()))
         raise CompError(f"{decision_file} is about the folds {listed}; name them with --folds {listed}")
     for fold, model in models.items():
         stamps = [read_stamp(path) for path in predicted_paths(name, fold, recipe.n_folds)]

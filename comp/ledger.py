@@ -1,6 +1,8 @@
 """submissions/ledger.csv: a row for every submission written or sent, kept whole when several processes write
 at once."""
 
+import contextlib
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -20,10 +22,20 @@ COLUMNS = [
 # sent: when sending began, which with the name stands for the row.
 
 Row = dict[str, str]
-READ_AS: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(("cross_fitted", "public", "private"), float),
-    "ref": int,
-    "sent": lambda text: text == "0" or datetime.fromisoformat(text),
+
+
+def _is_number(text: str) -> bool:
+    return math.isfinite(float(text))
+
+
+def _is_time(text: str) -> bool:
+    return datetime.fromisoformat(text).tzinfo is not None
+
+
+FITS: dict[str, Callable[[str], bool]] = {  # a cell that isn't empty; a ValueError says no as well
+    **dict.fromkeys(("cross_fitted", "public", "private"), _is_number),
+    "ref": lambda text: text.isascii() and text.isdigit(),
+    "sent": _is_time,
 }
 EXPECTED = {
     **dict.fromkeys(("cross_fitted", "public", "private"), "a number such as 0.93"),
@@ -41,14 +53,16 @@ def read() -> list[Row]:
     cells = frame.reindex(columns=columns, fill_value="").astype(str).map(of_cell)
     rows: list[Row] = cells.to_dict("records")  # type: ignore[assignment]
     for number, row in enumerate(rows, 2):
-        for column, read_as in READ_AS.items():
-            try:
-                read_as(row[column] or "0")
-            except ValueError as error:
+        for column, fits in FITS.items():
+            good = False
+            with contextlib.suppress(ValueError):
+                due = column == "sent" and row["status"] == "sending"
+                good = fits(row[column]) if row[column] or due else True
+            if not good:
                 raise CompError(
                     f"{ledger_path()}, line {number}: {column} is {row[column]!r}, and {EXPECTED[column]} is "
                     "expected; mend it by hand"
-                ) from error
+                )
     return rows
 
 

@@ -14,6 +14,7 @@ from comp.errors import CompError
 from comp.folds import read_folds
 from comp.images import ImageSet, find_images
 from comp.labels import Labels, read_labels
+from comp.schemas import Manifest
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_manifest(competition: Competition) -> Data:
     path = manifest_path(competition.name)
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp download` first")
-    data = data_of(read_json(path), path.parent, competition)
+    data = data_of(read_json(path, Manifest), path.parent, competition)
     folders = [folder for places in data.folders.values() for folder, _ in places]
     for place in filter(None, [data.labels_csv, data.sample_csv, data.solution_csv, *folders]):
         if not place.exists():

@@ -19,7 +19,7 @@ from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional
 
-from comp.artifacts import Stamp, plain, read_safetensors_metadata, replacing
+from comp.artifacts import Stamp, plain, read_spec, replacing
 from comp.augment import Batched, Draws, View, sent
 from comp.errors import CompError
 from comp.parallel import is_out_of_memory
@@ -126,14 +126,14 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     """The network and its spec from what `save` wrote. Raises CompError for a missing or damaged file."""
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp train` first")
+    fields = read_spec(path)
+    listed = {k: tuple(fields[k]) for k in ("classes", "mean", "std")}
+    spec = ModelSpec(**fields | listed | {"groups": tuple(map(tuple, fields.get("groups", ())))})
     try:
-        fields: dict[str, Any] = json.loads(read_safetensors_metadata(path)["spec"])
-        listed = {k: tuple(fields[k]) for k in ("classes", "mean", "std")}
-        spec = ModelSpec(**fields | listed | {"groups": tuple(map(tuple, fields.get("groups", ())))})
         model = create(spec, pretrained=False)
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise CompError(
             f"{path} does not hold a model of this toolkit ({reason}); remove it and train again"
         ) from error

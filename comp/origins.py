@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from comp.artifacts import digest, predicted_paths, read_json, read_stamp, started_path
-from comp.config import Recipe
+from comp.config import Recipe, problem
 from comp.errors import CompError
+from comp.schemas import Predicted, Started
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ def origin_of(name: str, made: Mapping[str, Any]) -> Origin:
     recipe, views, folds, changed = None, (), [], []
     for fold in made["folds"]:
         path = started_path(name, fold)
-        started = read_json(path) if path.exists() else {"recipe": {"n_folds": fold + 1}}
-        stamps = [read_stamp(p) or {} for p in predicted_paths(name, fold, started["recipe"]["n_folds"])]
+        started = read_json(path, Started) if path.exists() else {"recipe": {"n_folds": fold + 1}}
+        predicted = predicted_paths(name, fold, started["recipe"]["n_folds"])
+        stamps = [read_stamp(p, Predicted) or {} for p in predicted]
         trained = digest(started.get("stamp")) == stamps[0].get("train")
         if not trained or digest(stamps) != made["members"][f"fold {fold}"]:
             changed.append(fold)
@@ -42,6 +44,6 @@ def origin_of(name: str, made: Mapping[str, Any]) -> Origin:
             try:
                 recipe = Recipe.model_validate(started["recipe"])
             except ValidationError as error:
-                raise CompError(f"{path} is of another version ({error.errors()[0]['msg']})") from error
-            views = tuple(stamps[0]["views"])
+                raise CompError(f"{path} is of another version ({problem(error)})") from error
+            views = tuple(stamps[0].get("views", ()))
     return Origin(name, recipe, views, tuple(folds), tuple(changed))

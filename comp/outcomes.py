@@ -14,6 +14,7 @@ from comp.labels import Labels
 from comp.manifest import Data, read_training
 from comp.predictions import load
 from comp.rules import Fitted, decide_by_fold
+from comp.schemas import Blended, Decision
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_outcome(recipe: Recipe) -> Outcome:
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp decide` first")
     data, labels, fold_of = read_training(recipe)
-    decision, made_from = read_json(path), read_stamp(oof_path(recipe.name))
+    decision, made_from = read_json(path, Decision), read_stamp(oof_path(recipe.name), Blended)
     now = {
         "oof": digest(made_from),
         "labels": digest(labels.ids, labels.classes, labels.targets),

@@ -2,15 +2,17 @@
 stamp."""
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from comp.artifacts import Stamp, plain, replacing
+from comp.artifacts import Stamp, plain, read_arrays, replacing
+from comp.csvs import check_unique
 from comp.errors import CompError, some
+
+FORM = (("ids", "U", 1, "texts"), ("classes", "U", 1, "texts"), ("probs", "f", 2, "probabilities (N, C)"))
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,22 @@ def load(path: Path, classes: Sequence[str]) -> Predictions:
     """Predictions of exactly these classes. Raises CompError where they are of others, or can't be read."""
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp predict` and `comp blend` first")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = Predictions(arrays["ids"], tuple(arrays["classes"].tolist()), arrays["probs"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CompError(f"{path} is not a prediction file ({error}); remove it and predict again") from error
+    arrays = read_arrays(path)
+    for name, kind, n_dims, what in FORM:
+        array = arrays.get(name, np.empty(0))
+        if array.dtype.kind != kind or array.ndim != n_dims:
+            raise CompError(f"{path}: {what} are expected in {name!r}; remove it and predict again")
+    found = Predictions(arrays["ids"], tuple(arrays["classes"].tolist()), arrays["probs"])
+    check_unique(found.ids, path)
     if found.classes != tuple(classes):
         other = some(
             [c for c in found.classes if c not in classes] or [f"{len(found.classes)} in another order"]
         )
         raise CompError(f"{path} holds predictions of other classes: {other}; expected are {some(classes)}")
-    if found.probs.shape != (len(found.ids), len(classes)) or not np.isfinite(found.probs).all():
-        raise CompError(
-            f"{path} holds {found.probs.shape} numbers for {len(found.ids)} ids, or some that aren't finite"
-        )
+    if found.probs.shape != (len(found.ids), len(classes)):
+        raise CompError(f"{path} holds {found.probs.shape} numbers for {len(found.ids)} ids")
+    if not ((found.probs >= 0) & (found.probs <= 1)).all():
+        raise CompError(f"{path} holds numbers outside of 0 to 1, or that aren't finite; predict again")
     return found
 
 

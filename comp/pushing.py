@@ -9,6 +9,7 @@ from comp.console import clock, say
 from comp.errors import CompError
 from comp.kaggle_api import Kaggle
 from comp.kernels import Kernel
+from comp.schemas import Pushed
 from comp.transfer import sha256_of
 
 POLL = (2.0, 30.0)  # seconds between two looks at what Kaggle does: at first, and later
@@ -22,7 +23,7 @@ def push(kernel: Kernel) -> None:
     Kaggle refuses something, or the kernel fails."""
     kaggle = Kaggle()
     record = pushed_path(kernel.recipe.name, kernel.kind)
-    pushed = read_json(record) if record.exists() else {}
+    pushed = read_json(record, Pushed) if record.exists() else {}
     for part, ref in (("wheels", kernel.wheels_id), ("weights", kernel.weights_id)):
         folder = kernel.folder / part
         if not folder.is_dir():
@@ -76,8 +77,8 @@ def wait_until_ready(kaggle: Kaggle, ref: str) -> None:
 def watch(kernel: Kernel) -> None:
     """Follow the version that was pushed last to its end, and fetch its output and log."""
     record = pushed_path(kernel.recipe.name, kernel.kind)
-    pushed = read_json(record) if record.exists() else {}
-    if "kernel" not in pushed:
+    pushed = read_json(record, Pushed) if record.exists() else {}
+    if not pushed.get("kernel"):
         raise CompError(f"no {kernel.kind} kernel of {kernel.recipe.name} was pushed; run `comp kernel push`")
     kaggle, ref, version = Kaggle(), pushed["kernel"], pushed["version"]
     started, pause, before = time.monotonic(), POLL[0], ""

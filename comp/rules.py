@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from comp.errors import CompError, some
 from comp.expected import expected_decisions
 from comp.thresholds import between
 
@@ -85,10 +86,15 @@ class Fitted:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], classes: Sequence[str]) -> "Fitted":
+        """From what `as_json` gave, of exactly these classes; in a file: comp.schemas.Rule."""
+
         def values(name: str) -> np.ndarray | None:
             found = content.get(name)
             return None if found is None else np.array([found[c] for c in classes], float)
 
+        if set(content["thresholds"]) != set(classes):
+            found = some(content["thresholds"])
+            raise CompError(f"decision.json is of the labels {found}, not of {some(classes)}; decide again")
         thresholds = values("thresholds")
         assert thresholds is not None
         position = {name: i for i, name in enumerate(classes)}

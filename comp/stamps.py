@@ -1,7 +1,6 @@
 """The stamp of a fold's model: `train` writes it, and `predict` compares it before it uses the model. Where
 there is no training data, models and a decision are compared with the recipe and with each other."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from comp.artifacts import (
     model_path,
     plain,
     read_json,
-    read_safetensors_metadata,
+    read_spec,
     read_stamp,
 )
 from comp.config import Recipe
 from comp.errors import CompError, some
 from comp.extras import Extra
 from comp.labels import Labels
+from comp.schemas import Decision
 from comp.weights import weights_digest
 
 READ_BY_TRAINING = {
@@ -80,7 +80,7 @@ def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
             f"not there: {some(absent)}; run `comp train`, `predict`, `blend` and `decide` first, "
             "or name the folds that are there with --folds"
         )
-    decision = read_json(path)
+    decision = read_json(path, Decision)
     check_models(recipe, models, decision, path)
     return decision
 
@@ -123,7 +123,6 @@ def check_models(
                 f"{decision_file.name} have it; give the same --set as then, or run the stages from "
                 "`comp train` on"
             )
-        spec = json.loads(read_safetensors_metadata(path).get("spec", "{}"))
-        if spec.get("classes") != list(classes):
+        if read_spec(path)["classes"] != list(classes):
             raise CompError(f"{path} knows other classes than {decision_file}; run `comp decide`")
         shared = {key: stamp.get(key) for key in ("images", "weights")}

@@ -351,7 +351,11 @@ def _journal(path: Path) -> Any:
             with path.open("r+b") as file:
                 file.truncate(size)
     lock = JournalFileSymlinkLock(str(path), grace_period=GRACE)  # type: ignore[arg-type]
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except Exception as error:  # what was edited makes Optuna raise nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompError(f"{path} is damaged ({reason}); remove it, and the search begins anew") from error
 
 
 def _cut_at(path: Path) -> int | None:

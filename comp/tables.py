@@ -1,11 +1,11 @@
 """Probabilities and labels of any program: CSV, npz or parquet, joined by id."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from comp.artifacts import read_arrays
 from comp.console import say
 from comp.csvs import check_unique, ids_of, is_index, read_table
 from comp.errors import CompError, some
@@ -142,8 +142,13 @@ def _are_values(column: pd.Series) -> bool:
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CompError(f"{path} can't be read as npz ({error})") from error
+    arrays = read_arrays(path, cure="write it anew")
+    for name, kinds in (("ids", "USiu"), ("classes", "USiu")):
+        if name in arrays and (arrays[name].dtype.kind not in kinds or arrays[name].ndim != 1):
+            shape = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise CompError(f"{path}: {name} are {shape}; a list of texts or numbers is expected")
+    for name in ("probs", "targets"):
+        if name in arrays and (arrays[name].dtype.kind not in "biuf" or arrays[name].ndim != 2):
+            shape = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise CompError(f"{path}: {name} are {shape}; numbers (images, classes) are expected")
+    return arrays

@@ -38,6 +38,7 @@ from comp.config import Recipe
 from comp.console import say
 from comp.errors import CompError
 from comp.names import without_secrets
+from comp.schemas import Decision, Started, Told
 
 BETWEEN_LOOKS = 1.0  # seconds
 BETWEEN_TRIES = 60.0  # seconds, after an error
@@ -58,7 +59,7 @@ class Run:
     def id(self) -> str:
         """The same for what goes on, another one for what is trained anew."""
         path = None if self.fold is None else started_path(self.recipe.name, self.fold)
-        begun = read_json(path).get("begun") if path and path.exists() else None
+        begun = read_json(path, Started).get("begun") if path and path.exists() else None
         return digest(self.recipe.name, self.fold, plain(self.stamp), begun)
 
     @property
@@ -86,7 +87,7 @@ class Run:
         if fold is None:
             if read_stamp(path := decision_path(name)) != plain(self.stamp):
                 return []
-            contents = [read_json(path)["scores"]]
+            contents = [read_json(path, Decision)["scores"]]
         else:
             if read_stamp(started_path(name, fold)) != plain(self.stamp):
                 return []
@@ -98,8 +99,8 @@ class Run:
         if tracker == "tensorboard" and not tensorboard_dir(self.recipe.name, self.fold).exists():
             return 0
         try:
-            told = read_json(path) if path.exists() else {}
-        except CompError:  # cut off
+            told = read_json(path, Told) if path.exists() else {}
+        except CompError:  # cut off, or edited: what is known already is told again
             told = {}
         return told["rows"] if told.get("run") == self.id else 0
 

@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import math
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from comp import model as models
-from comp.artifacts import checkpoint_path, log_path, plain, replacing, write_text
+from comp.artifacts import checkpoint_path, log_path, parse_json, plain, replacing, write_text
 from comp.augment import Batched, Draws, Mixed
 from comp.batches import Batch, CacheBatches, Loader, Step, epoch_steps, in_order, open_caches, repeats_of
 from comp.budget import check_time
@@ -34,6 +33,7 @@ from comp.metrics import fbeta, most_probable
 from comp.parallel import Report, is_out_of_memory, memory_in_use
 from comp.ranks import Ranks
 from comp.schedule import rate
+from comp.schemas import Epoch
 from comp.thresholds import global_threshold
 
 LOOKS = 50  # steps between two looks at the loss
@@ -485,21 +485,29 @@ class Trainer:
         path = checkpoint_path(self.recipe.name, self.fold)
         if not path.exists():
             return False
+        remedy = "remove it to train this fold from its start"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             if json.loads(state["stamp"]) != self.stamp:
                 return False
-        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise CompError(f"{path} is damaged; remove it to train this fold from its start") from error
-        self.model.load_state_dict(state["model"])
-        if self.ema:
-            self.ema.load_state_dict(state["ema"])
-        self.swa = state["swa"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        self.history = json.loads(state["history"])
-        self.n_steps_done, self.n_more_parts = state["n_steps_done"], state["n_more_parts"]
+            self.model.load_state_dict(state["model"])
+            if self.ema:
+                self.ema.load_state_dict(state["ema"])
+            self.swa = dict(state["swa"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"] and self.scaler.is_enabled():
+                self.scaler.load_state_dict(state["scaler"])
+            self.history = parse_json(state["history"], f"{path}, history", list[Epoch], remedy)
+            self.n_steps_done, self.n_more_parts = int(state["n_steps_done"]), int(state["n_more_parts"])
+            if not (len(self.history) <= self.n_epochs and self.n_steps_done >= 0 < self.n_more_parts):
+                raise ValueError(f"{len(self.history)} epochs of {self.n_epochs}")
+        except CompError:
+            raise
+        except Exception as error:  # what a damaged file holds makes torch raise nearly anything
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CompError(f"{path} is damaged; {remedy} ({reason})") from error
         return True
 
 

@@ -18,9 +18,10 @@ import requests
 import urllib3
 
 from comp.archives import stem_of
-from comp.artifacts import free_bytes, write_json
+from comp.artifacts import free_bytes, read_json, write_json
 from comp.console import Bars, size_text
 from comp.errors import CompError
+from comp.schemas import Note
 
 # Seconds before each further try; a try that brought bytes starts them anew.
 PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
@@ -274,6 +275,5 @@ def is_as_noted(path: Path, note: dict) -> bool:
 
 
 def read_notes(folder: Path) -> list[dict]:
-    """What `fetch` wrote down of each file in `folder`."""
-    notes = [read_marker(path) for path in sorted(folder.rglob(".*.fetched.json"))]
-    return [note for note in notes if note]
+    """What `fetch` wrote down of each file in `folder`. Raises CompError."""
+    return [read_json(path, Note) for path in sorted(folder.rglob(".*.fetched.json"))]

@@ -28,6 +28,7 @@ from comp.ensembles import METHODS, best_blend, blend, weigh
 from comp.errors import CompError, some
 from comp.manifest import read_training
 from comp.predictions import Predictions, aligned, concatenated, load, save
+from comp.schemas import Predicted
 
 
 def run(
@@ -48,7 +49,8 @@ def run(
     data, labels, fold_of = read_training(recipe)
     members = {}
     for fold in folds:
-        stamps = [read_stamp(path) or {} for path in predicted_paths(recipe.name, fold, recipe.n_folds)]
+        predicted = predicted_paths(recipe.name, fold, recipe.n_folds)
+        stamps = [read_stamp(path, Predicted) or {} for path in predicted]
         if not all(stamps):
             raise CompError(f"fold {fold} of {recipe.name} has no predictions; run `comp predict` first")
         if fold < recipe.n_folds and stamps[0]["ids"] != digest(labels.ids[fold_of == fold]):

@@ -48,9 +48,10 @@ from comp.metrics import fbeta, fbeta_per_class
 from comp.origins import origin_of
 from comp.outcomes import held_out, parts_of, rules_of
 from comp.rules import decide_by_fold
+from comp.schemas import Blended, Decision
 
 N_RESAMPLES = 4000
-NO_PARAMETERS = ("__metadata__", "running_mean", "running_var", "num_batches_tracked")
+NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
 SIDE_BY_SIDE = 3  # runs whose average precision and F-beta by class fit into one table
 
 
@@ -136,7 +137,7 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
         raise CompError(f"{name}: a run's name, as in {runs_dir()}, or its recipe's TOML file is expected")
     if name in [r.name for r in before]:
         raise CompError(f"{name} is named twice")
-    made = read_stamp(oof_path(name))
+    made = read_stamp(oof_path(name), Blended)
     if made is None:
         known = some(finished_runs(), 20) if finished_runs() else "none"
         raise CompError(f"{oof_path(name)} is not there; run `comp blend` first. Finished runs: {known}")
@@ -152,7 +153,7 @@ def read_run(name: str, before: Sequence[Run]) -> Run:
         raise CompError(f"{oof_path(name)} was made with other folds than now; run its stages again")
     settled, parts = recipe.competition, parts_of(recipe, data, labels, at, fold_of)
     path = decision_path(name)
-    decision = read_json(path) if path.exists() else {}
+    decision = read_json(path, Decision) if path.exists() else {}
     stamp = decision.get("stamp", {})
     settings["rule"] = stamp.get("rule", recipe.rule)
     now = {"oof": digest(made), "labels": digest(labels.ids, labels.classes, labels.targets)}
@@ -230,7 +231,7 @@ class Cost:
 def cost_of(name: str, made: dict[str, Any]) -> Cost:
     """What a run took by its logs; of a blend, its members' together."""
     if "how" in made:
-        known = {member: read_stamp(oof_path(member)) for member in made["members"]}
+        known = {member: read_stamp(oof_path(member), Blended) for member in made["members"]}
         parts = [cost_of(member, stamp) for member, stamp in known.items() if stamp]
         return Cost(
             sum(part.n_networks for part in parts),
@@ -242,9 +243,9 @@ def cost_of(name: str, made: dict[str, Any]) -> Cost:
     rows = [row for fold in made["folds"] for row in read_log(name, fold)]
     models = [path for fold in made["folds"] if (path := model_path(name, fold)).exists()]
     n_parameters = sum(
-        math.prod(tensor["shape"])
+        math.prod(shape)
         for path in models
-        for key, tensor in read_safetensors_header(path).items()
+        for key, shape in read_safetensors_header(path)[1].items()
         if not key.endswith(NO_PARAMETERS)
     )
     last = [row["images_per_second"] for row in rows if row["size"] == rows[-1]["size"]]

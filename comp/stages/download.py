@@ -31,6 +31,7 @@ from comp.errors import CompError, NoImages, some
 from comp.finder import Finder, Need, contents
 from comp.kaggle_api import Kaggle, NoCredentials, RemoteFile
 from comp.manifest import Data, data_of, read_manifest
+from comp.schemas import Manifest
 from comp.submissions import check_sample
 from comp.transfer import is_as_noted, note_of, read_notes, sha256_of
 
@@ -218,7 +219,7 @@ def _is_as_it_came(competition: Competition) -> bool:
         whole = False
     if not path.exists():
         return whole
-    manifest = read_json(path)
+    manifest = read_json(path, Manifest)
     places = {row["folder"]: row for rows in manifest["images"].values() for row in rows}
     changed = [name for name, row in places.items() if _folder_changed(path.parent / name, row)]
     changed += [

@@ -28,10 +28,11 @@ from comp.console import say, table
 from comp.duplicates import SIDE, Found, find, read_groups
 from comp.errors import CompError
 from comp.extras import externals_of
-from comp.images import ImageSet, cached
+from comp.images import ImageSet, cached, open_cache
 from comp.manifest import read_manifest
 from comp.names import as_cell, visible
 from comp.pictures import jpeg, thumbnail
+from comp.schemas import Compared
 
 MOST_GROUPS, MOST_IMAGES = 200, 12  # shown: groups, and images of one
 PICTURE = 128  # pixels
@@ -94,7 +95,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     if path.exists() and not force and not stamp_path.exists():
         say(f"duplicates: {path} is not from here; its {len(read_groups(competition.name)):,} rows are taken")
         return
-    before = (read_stamp(stamp_path) or {"sets": {}})["sets"] if path.exists() else {}
+    before = (read_stamp(stamp_path, Compared) or {"sets": {}})["sets"] if path.exists() else {}
     shared = {name: stamp for name, stamp in sets.items() if name in before}  # other recipes may know more
     stamp = {"sets": before | shared, "likeness": likeness}
     if before and is_done(stamp_path, stamp, force=force) and len(shared) == len(sets):
@@ -111,7 +112,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     plain = first.filter == "none"  # else what training sees is not what is compared
     needed = {name: (images, [SIDE, *(sizes if plain else ())]) for name, (images, sizes, _) in parts.items()}
     caches = cached(needed, cache_dir(competition.name), data.stamp, deadline, first.finest)
-    thumbnails = [np.load(caches[name][SIDE], mmap_mode="r") for name in parts]
+    thumbnails = [open_cache(caches[name][SIDE]) for name in parts]
     most = max(LEAST, len(labels.ids) // 10)
     found = find(thumbnails, joined=bool(channels), likeness=likeness, most=most)
     groups = groups_of(found, list(parts.values()), labels.classes)

@@ -37,6 +37,7 @@ from comp.outcomes import parts_of, rules_of
 from comp.parallel import devices
 from comp.pictures import as_colours
 from comp.rules import TINY, Fitted, logit
+from comp.schemas import Blended
 from comp.stamps import read_decision
 
 MOST_IMAGES = 50  # rows of a picture
@@ -82,7 +83,7 @@ class Answer:
 
 
 def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, force: bool) -> None:
-    made = read_stamp(oof_path(recipe.name)) or {}
+    made = read_stamp(oof_path(recipe.name), Blended) or {}
     if recipe.members or "how" in made:
         names = ", ".join([member.name for member in recipe.members] or made["members"])
         raise CompError(f"{recipe.name} is a blend of {names}; explain takes the recipe of one of them")

@@ -21,6 +21,7 @@ from comp.fitting import prepared
 from comp.manifest import read_training
 from comp.parallel import Device, Report, devices, in_ranks, run_jobs
 from comp.range_test import lost, read
+from comp.schemas import RangeTest
 from comp.stamps import train_stamp
 from comp.training import Trainer
 
@@ -50,7 +51,7 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
     path = find_lr_path(recipe.name, phase)
     if is_done(path, stamp, force=force):
         say(f"find-lr: {recipe.name} done already")
-        show(recipe, read_json(path), path.with_suffix(".png"))
+        show(recipe, read_json(path, RangeTest) | {"phase": phase}, path.with_suffix(".png"))
         return
     caches = prepared(recipe, data, labels, extras, NEVER, test=False)
     labels, fold_of = joined(labels, fold_of, extras)

@@ -35,6 +35,7 @@ from comp.manifest import read_sample_ids
 from comp.parallel import devices, run_jobs
 from comp.predictions import aligned, load
 from comp.rules import Fitted
+from comp.schemas import Source
 from comp.stamps import read_decision
 from comp.submissions import check_submission, submission_text
 
@@ -103,7 +104,7 @@ def find_test(
         raise CompError(f"--from {source}: no such folder")
     folder = data_dir(competition.name)
     if source is None:  # where `comp download` found the files
-        source = (read_stamp(manifest_path(competition.name)) or {}).get("from")
+        source = (read_stamp(manifest_path(competition.name), Source) or {}).get("from")
     places = [folder, *([Path(source)] if source else [])]
     on_kaggle = [place for s in competition.all_sources if (place := mounted(s))]
     with locked(folder / ".lock", f"looking for the files of {competition.name}"):

@@ -45,6 +45,7 @@ from comp.origins import Origin, members_of, origin_of
 from comp.outcomes import Outcome, read_outcome
 from comp.pictures import jpeg, thumbnail
 from comp.predictions import aligned, load
+from comp.schemas import Blended
 from comp.suspects import suspects
 
 PICTURE = 160  # pixels
@@ -65,7 +66,7 @@ def run(recipe: Recipe, *, force: bool) -> None:
         return
     origins = []
     for member in members_of(recipe.name, outcome.made):
-        made = outcome.made if member == recipe.name else read_stamp(oof_path(member)) or {}
+        made = outcome.made if member == recipe.name else read_stamp(oof_path(member), Blended) or {}
         if member != recipe.name and digest(made) != outcome.made["members"][member]:
             say(f"report: {member} was trained or predicted again since it was blended; left out")
         else:

@@ -32,6 +32,7 @@ from comp.metrics import fbeta
 from comp.predictions import aligned, load
 from comp.provenance import commit
 from comp.rules import Fitted
+from comp.schemas import Decision, Submitted
 from comp.submissions import check_sample, check_submission, columns, submission_text
 from comp.transfer import sha256_of
 
@@ -56,7 +57,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
     for path, stage in ((test_path(recipe.name), "blend"), (decision_path(recipe.name), "decide")):
         if not path.exists():
             raise CompError(f"{path} is not there; run `comp {stage}` first")
-    decision = read_json(decision_path(recipe.name))
+    decision = read_json(decision_path(recipe.name), Decision)
     if decision["stamp"]["oof"] != digest(read_stamp(test_path(recipe.name))):
         raise CompError(
             f"{decision_path(recipe.name)} was made for other predictions; run `comp blend` and `comp decide`"
@@ -81,7 +82,7 @@ def write(recipe: Recipe) -> tuple[str, dict[str, float]]:
     csv_path = submission_path(name)
     json_path = csv_path.with_suffix(".json")
     if csv_path.exists() and is_done(json_path, stamp, force=False):
-        content = read_json(json_path)
+        content = read_json(json_path, Submitted)
         if sha256_of(csv_path) == content.get("sha256"):
             ledger.add({"time": content["time"], **about, **content["scores"]})
             say(f"submit: {csv_path} done already")
@@ -136,6 +137,7 @@ def leaderboard(
     return {
         part: fbeta(truth[rows], decisions[rows], **competition.metric.settings)
         for part, rows in parts.items()
+        if rows.any()
     }
 
 
