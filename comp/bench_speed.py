@@ -23,10 +23,11 @@ from comp.batches import CacheBatches, Loader, fits, in_order
 from comp.budget import NEVER
 from comp.config import Phase, Recipe
 from comp.console import clock, say, size_text, table
+from comp.decoding import decode
 from comp.demo import scene
 from comp.errors import CompError
 from comp.folds import UNUSED
-from comp.images import ImageSet, cached, decode, find_images
+from comp.images import ImageSet, cached, find_images
 from comp.labels import Labels
 from comp.losses import bce
 from comp.manifest import read_manifest
@@ -106,7 +107,7 @@ def _images(recipe: Recipe, folder: Path) -> ImageSet:
         say("bench: drawn images of 256 px, JPEG")
     rows = np.arange(N_IMAGES) % len(found.ids)
     ids = np.array([str(i) for i in range(N_IMAGES)])
-    return ImageSet("bench", ids, tuple(found.paths[i] for i in rows), found.channels)
+    return ImageSet("bench", ids, tuple(found.paths[i] for i in rows), found.channels, found.limits)
 
 
 def timed(work: Callable[[], Any], n: int, rounds: int = ROUNDS) -> float:
@@ -132,7 +133,7 @@ def _files(images: ImageSet, folder: Path) -> None:
 
         def decode_some(size: int = size) -> None:
             for paths in some:
-                decode(paths, joined=joined, finest=size)
+                decode(paths, joined=joined, finest=size, limits=images.limits)
 
         one = timed(decode_some, len(some))
         every = timed(build, len(images.ids), 3)
