@@ -1,7 +1,7 @@
 """Image files that decode without a word though a part of them is lost: cut out, or filled up with zeros."""
 
+import io
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class Frame(NamedTuple):
     n_colours: int
     kind: int  # 0xC0 and 0xC1: sequential, 0xC2: progressive, others: not from libjpeg's usual coder
     start: int  # of its coded pixels
-    restarts: bool
+    restarts: bool  # whether there are any
     turned: bool  # by XMP alone: OpenCV knows the rotation of EXIF
     whole: bool  # whether its end is there
 
@@ -70,37 +70,45 @@ def is_suspect(data: bytes, frame: Frame, image: np.ndarray) -> bool:
         frame.kind == 0xC2
         or _has_grey_corner(image, frame.n_colours)
         or data.find(HOLE, frame.start) >= 0
-        or (frame.restarts and not _restarts_count(data, frame.start))
+        or (frame.restarts and not _in_turn(RESTART.findall(data, frame.start)))
     )
 
 
-def lacks_pixels(data: bytes, frame: Frame, image: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool:
-    """Whether coded pixels of a JPEG, which `decode` makes `image` of, are missing or overwritten with zeros.
-    It is decoded once more, with noise before each marker and in place of zeros: a whole file stays the same,
-    since nothing reads these bytes."""
+def lacks_pixels(data: bytes, frame: Frame) -> bool:
+    """Whether coded pixels of a JPEG are missing or overwritten with zeros. It is decoded twice, once with
+    noise before each marker and in place of zeros: a whole file stays the same, since nothing reads these
+    bytes. Pillow does it, as OpenCV would warn of them."""
     if frame.kind > 0xC2:
         return False
     altered, complete = _with_noise(data)
-    return not complete or not np.array_equal(decode(altered), image)
+    return not complete or not np.array_equal(_coded(altered), _coded(data))
+
+
+def _coded(data: bytes) -> np.ndarray:
+    """The pixels of a JPEG in its own colours, which takes less time."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("YCbCr", None)  # type: ignore[arg-type]
+        return np.asarray(image)
 
 
 def _has_grey_corner(image: np.ndarray, n_colours: int) -> bool:
-    grey = range(63, 67) if n_colours == 4 else (128,)
-    return any(all(v in grey for v in np.ravel(image[y, x]).tolist()) for y in (0, -1) for x in (0, -1))
+    grey = (63, 66) if n_colours == 4 else (128, 128)
+    height, width = image.shape[:2]
+    corners = image[:: max(1, height - 1), :: max(1, width - 1)].reshape(-1, image.size // (height * width))
+    return any(grey[0] <= min(corner) and max(corner) <= grey[1] for corner in corners.tolist())
 
 
-def _restarts_count(data: bytes, start: int) -> bool:
-    end = MARKER.search(data, start)
-    found = b"".join(RESTART.findall(data, start, end.start() if end else len(data)))
-    return found == bytes(0xD0 + k % 8 for k in range(len(found)))
+def _in_turn(restarts: list[bytes]) -> bool:
+    return b"".join(restarts) == bytes(0xD0 + k % 8 for k in range(len(restarts)))
 
 
 def _with_noise(data: bytes) -> tuple[bytes, bool]:
     """(a JPEG with noise where no decoder reads, and in place of long zeros where they would be no flat area;
-    whether no scan of a progressive one is missing)."""
+    whether no scan of a progressive one is missing, and no restart)."""
     first: dict[int, int] = {}  # of each table of AC codes, the symbol that zeros stand for
     left: dict[tuple[int, int], int] = {}  # bits to come, by component and coefficient
-    parts, kept, at = [], 0, 2
+    parts, kept, at, whole = [], 0, 2, True
+    every, n_blocks, n_colours = 0, 0, 0  # blocks from restart to restart, all of them, where they hold all
     while found := MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9:
@@ -113,8 +121,16 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
                 n = sum(segment[1:17])
                 first[segment[0]] = segment[17]
                 segment = segment[17 + n :]
-        elif marker == 0xC2:
-            left = {(segment[6 + 3 * k], i): 99 for k in range(segment[5]) for i in range(64)}
+        elif marker == 0xDD:
+            every = int.from_bytes(segment[:2])
+        elif marker in (0xC0, 0xC1, 0xC2):
+            n_colours = segment[5]
+            across, down = (max(s >> shift & 15 for s in segment[7::3]) for shift in (4, 0))
+            across, down = (1, 1) if n_colours == 1 else (across, down)
+            height, width = int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5])
+            n_blocks = -(-width // (8 * across)) * -(-height // (8 * down))
+            if marker == 0xC2:
+                left = {(segment[6 + 3 * k], i): 99 for k in range(n_colours) for i in range(64)}
         elif marker == 0xDA and segment:
             n = segment[0]
             low, high, bits = segment[1 + 2 * n : 4 + 2 * n]
@@ -123,12 +139,15 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
             zeros = [first.get(0x10 | segment[2 + 2 * k] & 15, 0) for k in range(n)]
             flat = bits >> 4 or high == 0 or not any(zero & 15 for zero in zeros)
             end = found.start() if (found := MARKER.search(data, at)) else len(data)
+            restarts = RESTART.findall(data, at, end)
+            n_least = (n_blocks - 1) // every if every and n == n_colours else 0
+            whole = whole and _in_turn(restarts) and len(restarts) >= n_least
             pixels = RESTART.sub(lambda mark: NOISE + mark[0], data[at:end])
             if not flat:
                 pixels = re.sub(rb"\0{%d,}" % len(HOLE), lambda zeros: NOISE, pixels)
             parts += [data[kept:at], pixels, NOISE]
             kept = at = end
-    return b"".join([*parts, data[kept:]]), not any(left.values())
+    return b"".join([*parts, data[kept:]]), whole and not any(left.values())
 
 
 def zeros_in(data: bytes, kind: str, n_pixels: int) -> bool:

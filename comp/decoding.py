@@ -23,7 +23,7 @@ from comp.damage import (
 Image.MAX_IMAGE_PIXELS = (
     500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
 )
-UNCOMPRESSED = {"BMP", "PPM", "TIFF", "TGA"}
+PLAIN = {"BMP", "PPM", "TIFF", "TGA"}  # formats whose zeros are black
 FULL = 65535.0  # white of 16 bits
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by what EXIF calls the orientation
     2: np.fliplr,
@@ -78,9 +78,9 @@ def _open(
     finally:
         os.close(file)
     frame = read_frame(data)
-    if frame and mode == "RGB" and (image := _open_jpeg(data, frame, finest)) is not None:
-        return image
     try:
+        if frame and mode == "RGB" and (image := _open_jpeg(data, frame, finest)) is not None:
+            return image
         return _by_pillow(path, data, frame, mode, limits, clipped)
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise OSError(str(error) or type(error).__name__) from error
@@ -96,21 +96,15 @@ def _open_jpeg(data: bytes, frame: Frame, finest: int | None) -> np.ndarray | No
         return None  # earlier ones take all CMYK for inverted
     coarser = reduction(min(frame.height, frame.width), finest)
     flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{coarser}") if coarser > 1 else cv2.IMREAD_COLOR
-    image: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None:
         return None
-    if is_suspect(data, frame, image):
-        _check_jpeg(data, frame, image, flag)
+    _check_jpeg(data, frame, image)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _check_jpeg(data: bytes, frame: Frame, image: np.ndarray | None, flag: int) -> None:
-    import cv2
-
-    def again(data: bytes) -> np.ndarray:
-        return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flag))
-
-    if lacks_pixels(data, frame, again(data) if image is None else image, again):
+def _check_jpeg(data: bytes, frame: Frame, image: np.ndarray) -> None:
+    if is_suspect(data, frame, image) and lacks_pixels(data, frame):
         raise OSError("a part of its coded pixels is lost")
 
 
@@ -129,8 +123,6 @@ def _by_pillow(
     limits: Limits | None,
     clipped: list[Path] | None,
 ) -> np.ndarray:
-    import cv2
-
     try:
         image = Image.open(path)
     except UnidentifiedImageError:
@@ -138,12 +130,12 @@ def _by_pillow(
             raise
         return _of_values(values, path, mode, limits, clipped)
     with image:
-        depth, kind, uncompressed = _depth(image), image.format, _is_uncompressed(image)
+        depth, kind = _depth(image), image.format or ""
         _check_bands(image)
         image.load()
-        if uncompressed and black_part(np.asarray(image)[:: -1 if kind == "BMP" else 1]):
+        if kind in PLAIN and black_part(np.asarray(image)[:: -1 if kind == "BMP" else 1]):
             raise OSError("a part is filled with zeros")
-        if zeros_in(data, kind or "", image.width * image.height):
+        if zeros_in(data, kind, image.width * image.height):
             raise OSError("a part of its coded pixels is zeros")
         if image.mode[0] in "IF":
             upright = ImageOps.exif_transpose(image)
@@ -153,16 +145,9 @@ def _by_pillow(
         found = np.asarray(_on_white(ImageOps.exif_transpose(image)).convert(mode))
     if frame and not frame.whole and data.endswith(HOLE):
         raise OSError("a part is filled with zeros")
-    if frame and frame.whole and is_suspect(data, frame, found):
-        _check_jpeg(data, frame, None, cv2.IMREAD_UNCHANGED)
+    if frame and frame.whole:
+        _check_jpeg(data, frame, found)
     return found
-
-
-def _is_uncompressed(image: Image.Image) -> bool:
-    return image.format in UNCOMPRESSED and all(
-        tile[0] in ("raw", "ppm")
-        for tile in image.tile  # type: ignore[attr-defined]
-    )
 
 
 # --- bands and transparency ---------------------------------------------------------------------------------
