@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -150,8 +151,16 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
     return b"".join([*parts, data[kept:]]), whole and not any(left.values())
 
 
-def zeros_in(data: bytes, kind: str, n_pixels: int) -> bool:
-    """Whether the coded pixels of a WebP, JPEG 2000 or AVIF hold more zeros in a row than a flat area has."""
+def coded_wrong(data: bytes, kind: str, n_pixels: int) -> bool:
+    """Whether the coded pixels of a PNG don't have their checksum, which Pillow does not look at; or those of
+    a WebP, JPEG 2000 or AVIF hold more zeros in a row than a flat area has."""
+    at = 8
+    while kind == "PNG" and at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        coded = data[at + 4 : at + 8] == b"IDAT"
+        if coded and zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            return True
+        at = end + 4
     hole = bytes(len(HOLE) + n_pixels // 4096)
     if kind == "AVIF":  # among the pixels may be other things
         return data.endswith(hole)

@@ -1,29 +1,30 @@
 """One image file -> uint8: colours or a grey channel, upright, transparent parts on white, deeper values
 scaled as the whole competition's are. Files that lost a part are refused."""
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from comp.damage import (
     HOLE,
     ORIENTATION,
     Frame,
     black_part,
+    coded_wrong,
     is_suspect,
     lacks_pixels,
     read_frame,
-    zeros_in,
 )
 
 Image.MAX_IMAGE_PIXELS = (
     500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
 )
-PLAIN = {"BMP", "PPM", "TIFF", "TGA"}  # formats whose zeros are black
+PLAIN = {"BMP": -1, "PPM": 1, "TIFF": 1, "TGA": -1}  # formats whose zeros are black: the order of their rows
 FULL = 65535.0  # white of 16 bits
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by what EXIF calls the orientation
     2: np.fliplr,
@@ -133,10 +134,12 @@ def _by_pillow(
         depth, kind = _depth(image), image.format or ""
         _check_bands(image)
         image.load()
-        if kind in PLAIN and black_part(np.asarray(image)[:: -1 if kind == "BMP" else 1]):
-            raise OSError("a part is filled with zeros")
-        if zeros_in(data, kind, image.width * image.height):
-            raise OSError("a part of its coded pixels is zeros")
+        if step := PLAIN.get(kind):
+            values = np.asarray(image)
+            if black_part(values[::step]) or (kind == "TGA" and black_part(values)):
+                raise OSError("a part is filled with zeros")
+        if coded_wrong(data, kind, image.width * image.height):
+            raise OSError("a part of its coded pixels is wrong")
         if image.mode[0] in "IF":
             upright = ImageOps.exif_transpose(image)
             return _of_values(np.asarray(upright), path, mode, limits or _usual(image.mode), clipped)
@@ -231,11 +234,14 @@ def _floats(data: bytes) -> np.ndarray | None:
 
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return None
+    tags, file = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    if (n_bands := tags.get(277, 1)) not in (1, 3):
+        raise OSError(_too_many(n_bands, 1 if n_bands == 2 else 3))
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype.kind != "f":
         return None
-    if values.ndim == 3 and values.shape[-1] > 3:
-        raise OSError(_too_many(values.shape[-1], 3))
     return values[..., ::-1] if values.ndim == 3 else values
 
 
