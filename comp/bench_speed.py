@@ -23,6 +23,7 @@ from comp.batches import CacheBatches, Loader, fits, in_order
 from comp.budget import NEVER
 from comp.config import LabelTable, Phase, Recipe
 from comp.console import clock, say, size_text, table
+from comp.decoding import decode
 from comp.demo import scene
 from comp.errors import CompError
 from comp.folds import UNUSED
@@ -107,7 +108,7 @@ def _images(recipe: Recipe, folder: Path) -> ImageSet:
         say("bench: drawn images of 256 px, JPEG")
     rows = np.arange(N_IMAGES) % len(found.ids)
     ids = np.array([str(i) for i in range(N_IMAGES)])
-    return ImageSet("bench", ids, tuple(found.paths[i] for i in rows), found.channels)
+    return ImageSet("bench", ids, tuple(found.paths[i] for i in rows), found.channels, found.limits)
 
 
 def timed(work: Callable[[], Any], n: int, rounds: int = ROUNDS) -> float:
@@ -133,7 +134,7 @@ def _files(images: ImageSet, folder: Path) -> None:
 
         def decode_some(size: int = size) -> None:
             for paths in some:
-                decode(paths, joined=joined, finest=size)
+                decode(paths, joined=joined, finest=size, limits=images.limits)
 
         one = timed(decode_some, len(some))
         every = timed(build, len(images.ids), 3)

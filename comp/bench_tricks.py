@@ -50,12 +50,16 @@ def run(name: str, overrides: Sequence[str], tricks: Path | None, n_images: int,
         for trick, recipe in recipes.items():
             extras = extras_for[trick]
             one = recipe.model_copy(update={"seed": base.seed + seed})  # with the folds of the base
-            stamp = train_stamp(one, labels, part, data.stamp, FOLD, extras) | {"views": one.views}
+            stamp = train_stamp(one, labels, part, data.stamp, FOLD, extras, data.limits) | {
+                "views": one.views
+            }
             answers[trick, seed] = answer = tricks_dir(base.name) / f"{digest(stamp)}.json"
             if not answer.exists() and answer not in [arguments[-1] for arguments in jobs.values()]:
                 one = one.model_copy(update={"name": f"{base.name}/{tricks_dir('').name}/{answer.stem}"})
                 if trick not in caches_for:
-                    caches_for[trick] = prepared(recipe, data, labels, extras, NEVER, test=False)
+                    caches_for[trick] = prepared(
+                        recipe, data, labels, part, {FOLD: extras}, NEVER, test=False
+                    )
                 rows = joined(labels, part, extras)
                 jobs[f"{trick}, seed {seed}"] = (one, *rows, caches_for[trick], stamp, answer)
     n_all = len(set(answers.values()))

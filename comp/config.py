@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -114,12 +115,33 @@ def _check_templates(templates: tuple[str, ...], channels: tuple[str, ...]) -> N
             raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
 
 
+def _from_zero(value: Any) -> Any:
+    return [0, value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 class Images(Strict):
     """Where the images are. A template holds {id}, and {channel} where every channel is a file of its own."""
 
     train: Texts
     test: Texts  # several: an id is looked for in each
     channels: Texts = ()  # empty: one RGB file an image
+    # of files with more than 8 bits a channel, the values that become black and white: [-1000, 3000], or 4095
+    # for [0, 4095]; None: what the training images use
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_from_zero)] = None
+
+    @field_validator("range")
+    @classmethod
+    def _ascends(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value and not (value[0] < value[1] and all(map(math.isfinite, value))):
+            raise ValueError(f"black below white is expected, found {list(value)}")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_unset_range(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = handler(self)
+        if content.get("range") is None:  # as stamps have it from before there was one
+            content.pop("range", None)
+        return content
 
     @model_validator(mode="after")
     def _templates_hold_what_they_must(self) -> "Images":

@@ -44,7 +44,7 @@ def extras_of(
     """By fold, what its network learns besides the training images of other folds: external images but for
     duplicates of those held out, and pseudo-labelled ones. `fold_of` (N,) are the folds of the labels. Raises
     CompError where it isn't there."""
-    external, pseudo = externals_of(recipe, labels.classes, recipe.channels), recipe.pseudo
+    external, pseudo = externals_of(recipe, labels.classes, recipe.channels, data), recipe.pseudo
     groups = groups_about(recipe.competition.name, {extra.images.name: extra.stamp for extra in external})
     return {
         fold: [
@@ -55,10 +55,12 @@ def extras_of(
     }
 
 
-def externals_of(recipe: Recipe, classes: tuple[str, ...], channels: Sequence[str]) -> list[Extra]:
-    """All labelled images from elsewhere, in these channels."""
+def externals_of(
+    recipe: Recipe, classes: tuple[str, ...], channels: Sequence[str], data: Data
+) -> list[Extra]:
+    """All labelled images from elsewhere, in these channels, with the limits of the competition's."""
     return [
-        _external(external, number, recipe.competition, classes, channels)
+        _external(external, number, recipe.competition, classes, channels, data)
         for number, external in enumerate(recipe.external)
     ]
 
@@ -82,6 +84,7 @@ def _external(
     competition: Competition,
     classes: tuple[str, ...],
     channels: Sequence[str],
+    data: Data,
 ) -> Extra:
     places = [Path(), data_dir(competition.name)]
     if source := (read_stamp(manifest_path(competition.name), Source) or {}).get("from"):
@@ -103,7 +106,7 @@ def _external(
     if not folders:
         raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
     name = f"external{number}" if number else "external"
-    images = find_images(name, labels.ids, folders, channels)
+    images = replace(find_images(name, labels.ids, folders, channels), limits=data.limits)
     found = [(pattern, contents(folder)["digest"]) for folder, pattern in folders]
     stamp = digest(found, labels.ids, labels.targets)
     return Extra(images, labels.targets, np.ones(len(labels.ids), bool), stamp)

@@ -2,7 +2,7 @@
 that it sees, and the job."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from comp.console import say
 from comp.decisions import check_rule, is_single
 from comp.errors import CompError, TimeIsUp
 from comp.extras import Extra
+from comp.folds import UNUSED
 from comp.images import cached
 from comp.labels import Labels, groups_of
 from comp.losses import loss_of
@@ -41,27 +42,39 @@ def prepared(
     recipe: Recipe,
     data: Data,
     labels: Labels,
-    extras: Sequence[Extra],
+    fold_of: np.ndarray,
+    extras: Mapping[int, Sequence[Extra]],
     deadline: float,
     n_ranks: int = 1,
     test: bool = True,
 ) -> dict[int, tuple[Path, ...]]:
-    """What `resized` gives, once it is known that the recipe can be trained."""
-    check_steps(recipe, labels, n_ranks)
+    """What `resized` gives, once it is known that the recipe can be trained on the folds that `extras` are
+    for."""
+    check_steps(recipe, labels, n_trained(fold_of, extras), n_ranks)
     check_later(recipe, labels)
     check_network(recipe)
-    return resized(recipe, data, labels, extras, deadline, test=test)
+    return resized(recipe, data, labels, next(iter(extras.values())), deadline, test=test)
 
 
-def check_steps(recipe: Recipe, labels: Labels, n_ranks: int = 1) -> None:
-    """Raise CompError where a phase's batches or losses don't suit the images."""
-    n_train = len(labels.ids) * (recipe.n_folds - 1) // recipe.n_folds
+def n_trained(fold_of: np.ndarray, extras: Mapping[int, Sequence[Extra]]) -> dict[int, int]:
+    """By fold, how many images its network learns."""
+    own = {fold: int(((fold_of != fold) & (fold_of != UNUSED)).sum()) for fold in extras}
+    return {fold: own[fold] + sum(int(e.used.sum()) for e in more) for fold, more in extras.items()}
+
+
+def check_steps(recipe: Recipe, labels: Labels, n_train: Mapping[int, int], n_ranks: int = 1) -> None:
+    """Raise CompError where a phase's batches or losses don't suit the images, of which a fold's network
+    learns `n_train`."""
+    fold, n = min(n_train.items(), key=lambda item: item[1])
     for phase in recipe.phases:
-        if (n := min(phase.batch_size, n_train)) < 2 * n_ranks * phase.accumulate:
+        least = 2 * n_ranks * phase.accumulate
+        why = f" ({n_ranks} GPUs with {phase.accumulate} parts of 2 each)" if least > 2 else ""
+        if n < least:
             raise CompError(
-                f"batches of {n} are too small for {n_ranks} GPUs, each in {phase.accumulate} parts of 2 "
-                "images or more"
+                f"fold {fold} leaves {n} image{'s' * (n != 1)} to train on; {least} or more are needed{why}"
             )
+        if phase.batch_size < least:
+            raise CompError(f"batch_size = {phase.batch_size} is too small; {least} or more are needed{why}")
         loss_of(phase.loss or recipe.loss, groups=groups_of(recipe.competition.labels, labels.classes))
 
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from comp.artifacts import GrowingArray, digest, waiting_lock
-from comp.console import progress
+from comp.console import progress, say
+from comp.damage import read_frame
+from comp.decoding import Limits, decode, reduction, shows_through
 from comp.errors import CompError, TimeIsUp, some
 
-Image.MAX_IMAGE_PIXELS = (
-    500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
-)
 Paths = dict[int, Path]  # by size in pixels
+FAINT = 2  # levels from black or white that nobody sees
+MOST_BLANK = 0.95  # share of a set's images that may be blank
 CHUNK = 256  # images between two notes of what is done
 
 
@@ -30,6 +31,7 @@ class ImageSet:
     ids: np.ndarray  # (N,) str
     paths: tuple[tuple[Path, ...], ...]  # N times 1 or n_channels
     channels: tuple[str, ...]  # empty: RGB
+    limits: Limits | None = None  # of values of more than 8 bits
 
     @property
     def n_channels(self) -> int:
@@ -67,76 +69,6 @@ def _names_in(folder: Path) -> set[str]:
         return {entry.name for entry in entries}
 
 
-def decode(paths: Sequence[Path], *, joined: bool, finest: int | None = None) -> np.ndarray:
-    """One RGB image (H, W, 3), or where `joined` one grey channel a file, (H, W, len(paths)), as uint8.
-
-    CMYK, grey, palette and transparent files become RGB; 16-bit greys are scaled to 8 bits, not clipped; a
-    rotation noted by the camera is applied. With `finest` (pixels) a JPEG of twice that size or more is
-    reduced to 1/2, 1/4 or 1/8 while it is decoded, but not below it. Raises OSError for a file that can't be
-    read whole."""
-    if not joined:
-        found = _open_jpeg(paths[0], finest)
-        return np.asarray(_open(paths[0], "RGB")) if found is None else found
-    channels = [np.asarray(_open(path, "L")) for path in paths]
-    if len({channel.shape for channel in channels}) > 1:
-        raise OSError(f"channels of different sizes: {[c.shape for c in channels]}")
-    return np.stack(channels, -1)
-
-
-def _open_jpeg(path: Path, finest: int | None) -> np.ndarray | None:
-    """What Pillow would give, in a third to two thirds of its time; None for what isn't a whole JPEG."""
-    import cv2
-
-    file = os.open(
-        path, os.O_RDONLY
-    )  # read_bytes waits for the interpreter twice as often beside other threads
-    try:
-        data = os.read(file, os.fstat(file).st_size)
-    finally:
-        os.close(file)
-    if (frame := _jpeg_frame(data)) is None:
-        return None
-    height, width, n_colours = frame
-    if n_colours == 4 and int(cv2.__version__.split(".")[0]) < 5:
-        return None  # earlier ones take all CMYK for inverted
-    coarser = reduction(min(height, width), finest)
-    flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{coarser}") if coarser > 1 else cv2.IMREAD_COLOR
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def reduction(side: int, finest: int | None) -> int:
-    """By how much a JPEG of `side` pixels may be reduced so that `finest` are left."""
-    if not finest or side < 2 * finest:
-        return 1
-    return 8 if side >= 8 * finest else 4 if side >= 4 * finest else 2
-
-
-def _jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
-    """(height, width, colours) of a JPEG that has its end."""
-    at = 2
-    while data[:2] == b"\xff\xd8" and at + 10 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, and not a table
-            height, width = (int.from_bytes(data[at + k : at + k + 2]) for k in (5, 7))
-            return (height, width, data[at + 9]) if data.rfind(b"\xff\xd9") > at else None
-        at += 2 + length
-    return None
-
-
-def _open(path: Path, mode: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            upright: Image.Image = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits of grey: convert() would clip at 255
-                values = np.clip(np.asarray(upright).astype(np.int64), 0, 65535) >> 8
-                upright = Image.fromarray(values.astype(np.uint8))
-            return upright.convert(mode)
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise OSError(str(error) or type(error).__name__) from error
-
-
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """(size, size, channels) uint8 of (H, W, channels): means of areas, or bilinear where a side grows."""
     import cv2
@@ -144,27 +76,44 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape[:2] == (size, size):
         return image
     how = cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=how).reshape(size, size, -1)
+    parts = [  # OpenCV takes four channels
+        cv2.resize(image[..., k : k + 4], (size, size), interpolation=how).reshape(size, size, -1)
+        for k in range(0, image.shape[-1], 4)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
 
 
-def as_cached(paths: Sequence[Path], size: int, *, joined: bool, finest: int, filter: str) -> np.ndarray:
+def as_cached(
+    paths: Sequence[Path], size: int, *, joined: bool, finest: int, filter: str, limits: Limits | None = None
+) -> np.ndarray:
     """(side, side, channels) uint8: one image as the cache of its set holds it for `size` (pixels)."""
-    image = decode(paths, joined=joined, finest=finest)
+    image = decode(paths, joined=joined, finest=finest, limits=limits)
     native = max(image.shape[:2])
     return resize(_filtered(filter, min(finest, native))(image), min(size, native))
 
 
-def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool]:
-    """(the longest side in pixels, whether there are JPEGs) of some images spread over the set."""
-    sides, formats = [0], set()
-    for i in np.unique(np.linspace(0, len(images.ids) - 1, min(n_probed, len(images.ids))).astype(int)):
+def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool, list[str]]:
+    """(the longest side in pixels, whether there are JPEGs, what is done to pixels besides) of some images
+    spread over the set."""
+    sides, formats, done = [0], set(), set()
+    for i in spread(len(images.ids), n_probed):
+        path = images.paths[i][0]
         try:
-            with Image.open(images.paths[i][0]) as image:
+            with Image.open(path) as image:
                 sides.append(max(image.size))
                 formats.add(image.format)
-        except (OSError, SyntaxError):
-            continue  # named with all others when the cache is built
-    return max(sides) or 1, "JPEG" in formats
+                if image.format == "JPEG" and image.info.get("xmp"):
+                    frame = read_frame(path.read_bytes())
+                    done |= {"turned"} if frame and frame.turned else set()
+                done |= {"white"} if shows_through(image) else set()
+        except Exception:  # noqa: S112  # named with all others when the cache is built
+            continue
+    return max(sides) or 1, "JPEG" in formats, sorted(done)
+
+
+def spread(n: int, n_probed: int = 64) -> list[int]:
+    """Some of n indices, as far from each other as they can be."""
+    return np.unique(np.linspace(0, n - 1, min(n_probed, n)).astype(int)).tolist()
 
 
 def cached(
@@ -187,15 +136,17 @@ def cached(
     n_threads = os.cpu_count() or 1
     answers, failed = {}, []
     for name, (images, sizes) in image_sets.items():
-        native, jpegs = probe(images)
+        native, jpegs, done = probe(images)
         coarser = reduction(native, finest) if jpegs else 1
         side = min(finest, native)
         more = [filter, side] if filter != "none" else []
+        more += [*done, *([images.limits[:2]] if images.limits else [])]
         key = digest(stamp, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
         with waiting_lock(folder / f".{images.name}.lock"):
             if absent := {side: path for side, path in paths.items() if not path.exists()}:
+                _tell(images, done)
                 failed += _build(images, absent, key, n_threads, deadline, finest, _filtered(filter, side))
         answers[name] = {size: paths[side] for size, side in sides.items()}
     if failed:
@@ -212,6 +163,18 @@ def open_cache(path: Path) -> np.ndarray:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise CompError(f"{path} holds {images.dtype} {images.shape}; remove it, and it is made again")
     return images
+
+
+def _tell(images: ImageSet, done: Sequence[str]) -> None:
+    """Say what is done to pixels beyond decoding them."""
+    if limits := images.limits:
+        used = f"{limits.bits}: " if limits.bits else ""
+        say(
+            f"{images.name} images use {used}{limits.low:,.6g} … {limits.high:,.6g} become black … white "
+            "(images.range in the competition's TOML sets other values)"
+        )
+    if "white" in done:
+        say(f"{images.name} images are transparent in part: they are laid on white")
 
 
 def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -242,6 +205,7 @@ def _build(
     }
     todo = np.unique(np.concatenate([array.missing() for array in arrays.values()]))
     failed: list[str] = []
+    clipped: list[Path] = []
     joined = bool(images.channels)
     targets = [(side, np.asarray(array.rows)) for side, array in arrays.items()]  # quicker than memmaps
 
@@ -251,10 +215,12 @@ def _build(
             if time.time() > deadline:
                 break
             n_seen += 1
+            files = images.paths[row]
             try:
-                image = filtered(decode(images.paths[row], joined=joined, finest=finest))
+                image = decode(files, joined=joined, finest=finest, limits=images.limits, clipped=clipped)
+                image = filtered(image)
             except OSError as error:
-                failed.append(f"{images.paths[row][0]}: {str(error).splitlines()[0]}")
+                failed.append(f"{files[0]}: {str(error).splitlines()[0]}")
                 continue
             for side, rows_of_side in targets:
                 rows_of_side[row] = resize(image, side)
@@ -271,10 +237,36 @@ def _build(
             advance(n)
     if done < len(images.ids):
         raise TimeIsUp(f"{done:,} of {len(images.ids):,} {images.name} images resized")
+    if clipped:
+        say(f"{images.name} images hold values beyond these, which are clipped: {some(sorted(clipped))}")
     if not failed:
+        _check_seen(images, arrays)
         for array in arrays.values():
             array.finish()
     return sorted(failed)
+
+
+def _check_seen(images: ImageSet, arrays: Mapping[int, GrowingArray]) -> None:
+    """Raise CompError, and leave no cache, where nearly all images are black or white all over: some such are
+    nights or masks."""
+    rows = arrays[min(arrays)].rows
+    n = len(rows)
+
+    def blank(i: int) -> bool:
+        return bool(rows[i].max() <= FAINT or rows[i].min() >= 255 - FAINT)
+
+    few = spread(n)
+    if sum(map(blank, few)) < MOST_BLANK * len(few):
+        return
+    n_blank = sum(map(blank, range(n)))
+    if n_blank >= MOST_BLANK * n:
+        for array in arrays.values():
+            array.remove()
+        raise CompError(
+            f"{n_blank:,} of {n:,} {images.name} images are blank, black or white all over (first: "
+            f"{images.paths[0][0]}); files of more than 8 bits take images.range in the competition's TOML, "
+            "others have to be converted"
+        )
 
 
 def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:

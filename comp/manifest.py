@@ -1,7 +1,8 @@
 """manifest.json of a competition's data: what `comp download` left behind for all other stages to find."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 from comp.artifacts import digest, folds_path, manifest_path, read_json
 from comp.config import Competition, Recipe
 from comp.csvs import ids_of, read_table
+from comp.decoding import Limits, limits_of
 from comp.errors import CompError
 from comp.folds import read_folds
-from comp.images import ImageSet, find_images
+from comp.images import ImageSet, find_images, spread
 from comp.labels import Labels, read_labels
 from comp.schemas import Manifest
 
@@ -26,6 +28,7 @@ class Data:
     solution_csv: Path | None
     folders: dict[str, list[tuple[Path, str]]]  # "train" and "test": (folder, file name with {id})
     stamp: str
+    competition: Competition
 
     def labels(self, competition: Competition) -> Labels:
         return read_labels(self.labels_csv, competition.labels)
@@ -35,7 +38,26 @@ class Data:
         return read_sample_ids(self.sample_csv, competition)
 
     def images(self, name: str, ids: np.ndarray, channels: Sequence[str]) -> ImageSet:
-        return find_images(name, ids, self.folders[name], channels)
+        found = find_images(name, ids, self.folders[name], channels)
+        return replace(found, limits=self.limits)
+
+    @cached_property
+    def limits(self) -> Limits | None:
+        """The values that become black and white, of files with more than 8 bits a channel: those of the
+        competition's `range`, or what some of the training images use. The same for all of its images."""
+        images = self.competition.images
+        if images.range:
+            return Limits(*images.range)
+        column = self.competition.labels.id
+        ids = read_table(self.labels_csv, [column])[column].to_numpy(str)
+        names = [
+            (folder, pattern.format(id=ids[i], channel=channel))
+            for i in spread(len(ids))
+            for channel in (images.channels or [""])
+            for folder, pattern in self.folders["train"]
+        ]
+        paths = [folder / name for folder, name in names if ".." not in name.split("/")]
+        return limits_of([path for path in paths if path.is_file()])
 
 
 def read_sample_ids(sample: Path, competition: Competition) -> np.ndarray:
@@ -68,8 +90,9 @@ def data_of(content: dict[str, Any], folder: Path, competition: Competition) -> 
         split: [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in places]
         for split, places in content["images"].items()
     }
-    stamp = digest(contents, competition.images.channels)  # wherever it lies
-    return Data(files["labels"], files["sample"], files.get("solution"), folders, stamp)
+    given = [competition.images.range] if competition.images.range else []
+    stamp = digest(contents, competition.images.channels, *given)  # wherever it lies
+    return Data(files["labels"], files["sample"], files.get("solution"), folders, stamp, competition)
 
 
 def read_training(recipe: Recipe) -> tuple[Data, Labels, np.ndarray]:

@@ -119,7 +119,15 @@ def save(path: Path, model: nn.Module, spec: ModelSpec, stamp: Stamp) -> None:
     metadata = {"spec": json.dumps(asdict(spec)), "stamp": json.dumps(plain(stamp))}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as temporary:
-        temporary.write_bytes(safetensors_bytes(tensors, metadata))
+        temporary.write_bytes(_sorted_header(safetensors_bytes(tensors, metadata)))
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """A safetensors file with the keys of its header in order: its writer draws that of the metadata."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def load(path: Path) -> tuple[nn.Module, ModelSpec]:

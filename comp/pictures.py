@@ -4,13 +4,14 @@ import base64
 
 import numpy as np
 
-from comp.images import ImageSet, decode, resize
+from comp.decoding import decode
+from comp.images import ImageSet, resize
 
 
 def thumbnail(images: ImageSet, row: int, size: int) -> np.ndarray:
     """(side, side, channels) uint8 of an image, `size` pixels or its own longer side, if that is less. Raises
     OSError where it can't be read."""
-    image = decode(images.paths[row], joined=bool(images.channels), finest=size)
+    image = decode(images.paths[row], joined=bool(images.channels), finest=size, limits=images.limits)
     return resize(image, min(size, max(image.shape[:2])))
 
 

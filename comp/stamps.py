@@ -18,6 +18,7 @@ from comp.artifacts import (
     read_stamp,
 )
 from comp.config import Recipe
+from comp.decoding import Limits
 from comp.errors import CompError, some
 from comp.extras import Extra
 from comp.labels import Labels
@@ -46,9 +47,10 @@ def train_stamp(
     images: str,
     fold: int,
     extras: Sequence[Extra] = (),
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """What the model of `fold` is made from; `fold_of` (N,) are the folds of the labels' ids, `images` the
-    data's stamp, `extras` what this fold learns besides."""
+    data's stamp, `extras` what this fold learns besides, `limits` those of the data."""
     more = {extra.images.name: extra.stamp for extra in extras}
     return {
         **read_by_training(recipe),
@@ -57,6 +59,7 @@ def train_stamp(
         "labels": digest(labels.ids, labels.classes, labels.targets),
         "folds": digest(labels.ids, fold_of),
         "images": images,
+        **({"range": limits[:2]} if limits else {}),
         **({"extras": more} if more else {}),
     }
 
@@ -69,6 +72,12 @@ def read_by_training(recipe: Recipe) -> dict[str, Any]:
         if phase["warm_up"] is None:
             del phase["warm_up"]
     return content
+
+
+def limits_of_model(path: Path) -> Limits | None:
+    """The values that were black and white to a model, of files with more than 8 bits a channel."""
+    found = (read_stamp(path) or {}).get("range")
+    return Limits(*found) if found else None
 
 
 def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
@@ -125,4 +134,4 @@ def check_models(
             )
         if read_spec(path)["classes"] != list(classes):
             raise CompError(f"{path} knows other classes than {decision_file}; run `comp decide`")
-        shared = {key: stamp.get(key) for key in ("images", "weights")}
+        shared = {key: stamp.get(key) for key in ("images", "range", "weights")}

@@ -87,7 +87,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     competition = recipe.competition
     data = read_manifest(competition)
     labels, test_ids = data.labels(competition), data.sample_ids(competition)
-    extras = externals_of(recipe, labels.classes, competition.images.channels)
+    extras = externals_of(recipe, labels.classes, competition.images.channels, data)
     sets = {"train": digest(data.stamp, labels.ids), "test": digest(data.stamp, test_ids)}
     sets |= {extra.images.name: extra.stamp for extra in extras}
     path = duplicates_path(competition.name)

@@ -26,11 +26,12 @@ from comp.artifacts import (
 )
 from comp.config import Recipe
 from comp.console import progress, say, table
+from comp.decoding import Limits, decode
 from comp.errors import CompError
 from comp.figures import new_figure, save, written
 from comp.finder import split_template
 from comp.heatmaps import heat_maps
-from comp.images import as_cached, decode
+from comp.images import as_cached
 from comp.inference import predict_image
 from comp.manifest import read_manifest, read_training
 from comp.outcomes import parts_of, rules_of
@@ -38,7 +39,7 @@ from comp.parallel import devices
 from comp.pictures import as_colours
 from comp.rules import TINY, Fitted, logit
 from comp.schemas import Blended
-from comp.stamps import read_decision
+from comp.stamps import limits_of_model, read_decision
 
 MOST_IMAGES = 50  # rows of a picture
 N_LABELS, N_MAPS = 6, 4  # shown of an image: more labels where more are given
@@ -58,6 +59,7 @@ class Asked:
     rule: Fitted
     fold: int | None = None  # of a training image: the one that holds it out
     true: np.ndarray | None = None  # (C,) 0/1, of a training image
+    limits: Limits | None = None  # of values of more than 8 bits
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,11 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
     classes = tuple(decision["thresholds"])
     many = f"{len(images)} images" if len(images) > 1 else images[0]
     say(f"explain: {many}, by {recipe.name}, {len(folds)} network{'s' * (len(folds) > 1)}")
+    limits = limits_of_model(model_path(recipe.name, folds[0]))
     with progress("images", len(images)) as advance:
         asked = []
         for image in images:
-            asked.append(known(read(Path(image), recipe, decision), recipe, decision, folds))
+            asked.append(known(read(Path(image), recipe, decision, limits), recipe, decision, folds))
             advance(1)
     target = Path(to) if to else explanation_path(recipe.name, asked[0].name)
     if target.suffix != ".png":
@@ -119,7 +122,7 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
 # --- what is asked ------------------------------------------------------------------------------------------
 
 
-def read(path: Path, recipe: Recipe, decision: dict[str, Any]) -> Asked:
+def read(path: Path, recipe: Recipe, decision: dict[str, Any], limits: Limits | None = None) -> Asked:
     """The image at `path`, or of which it is a channel. Raises CompError where it, or another of its
     channels, isn't there or isn't an image."""
     if not path.is_file():
@@ -139,11 +142,12 @@ def read(path: Path, recipe: Recipe, decision: dict[str, Any]) -> Asked:
     try:
         pixels = as_cached(
             paths, recipe.phases[-1].size, joined=bool(recipe.channels), finest=recipe.finest,
-            filter=recipe.filter,
+            filter=recipe.filter, limits=limits,
         )  # fmt: skip
     except OSError as error:
         raise CompError(f"{path} can't be read as an image: {str(error).splitlines()[0]}") from error
-    return Asked(name, tuple(paths), pixels, Fitted.from_json(decision, tuple(decision["thresholds"])))
+    rule = Fitted.from_json(decision, tuple(decision["thresholds"]))
+    return Asked(name, tuple(paths), pixels, rule, limits=limits)
 
 
 def names_of(path: Path, recipe: Recipe) -> list[tuple[Path, str, str]]:
@@ -350,7 +354,8 @@ def picture(asked: Asked) -> np.ndarray:
     """(h, w, 3) uint8 to look at."""
     import cv2
 
-    image = as_colours(decode(asked.paths, joined=len(asked.paths) > 1, finest=PICTURE))
+    joined = len(asked.paths) > 1
+    image = as_colours(decode(asked.paths, joined=joined, finest=PICTURE, limits=asked.limits))
     scale = min(1.0, PICTURE / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

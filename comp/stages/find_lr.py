@@ -46,14 +46,14 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
         "phase": phase,
         "rates": rates,
         "steps": steps,
-        **train_stamp(only, labels, fold_of, data.stamp, fold, extras),
+        **train_stamp(only, labels, fold_of, data.stamp, fold, extras, data.limits),
     }
     path = find_lr_path(recipe.name, phase)
     if is_done(path, stamp, force=force):
         say(f"find-lr: {recipe.name} done already")
         show(recipe, read_json(path, RangeTest) | {"phase": phase}, path.with_suffix(".png"))
         return
-    caches = prepared(recipe, data, labels, extras, NEVER, test=False)
+    caches = prepared(recipe, data, labels, fold_of, {fold: extras}, NEVER, test=False)
     labels, fold_of = joined(labels, fold_of, extras)
     losses: list[float] = []
 

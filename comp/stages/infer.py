@@ -5,6 +5,7 @@ decision.json; writes runs/<recipe>/fold<k>/infer.npz and the CSV. No training d
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from comp.parallel import devices, run_jobs
 from comp.predictions import aligned, load
 from comp.rules import Fitted
 from comp.schemas import Source
-from comp.stamps import read_decision
+from comp.stamps import limits_of_model, read_decision
 from comp.submissions import check_submission, submission_text
 
 
@@ -51,6 +52,7 @@ def run(
     decision = read_decision(recipe, folds)
     classes = tuple(decision["thresholds"])
     sample, images, images_stamp = find_test(competition, recipe.channels, source)
+    images = replace(images, limits=limits_of_model(model_path(recipe.name, folds[0])))
     views, size = view_names(recipe.views), recipe.phases[-1].size
     stamps = {
         fold: {

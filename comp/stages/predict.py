@@ -47,7 +47,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
         made_from = read_stamp(model)
         if made_from is None:
             raise CompError(f"{model} is not there; run `comp train` first")
-        wanted = plain(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]))
+        wanted = plain(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold], data.limits))
         if made_from != wanted:
             raise CompError(
                 f"{model} was trained with {difference(made_from, wanted)}; run `comp train` for that"

@@ -221,7 +221,9 @@ def heat_maps_of(
         model, spec = models.load(path)
         size, joined = recipe.phases[-1].size, bool(images.channels)
         pixels = [
-            as_cached(paths, size, joined=joined, finest=recipe.finest, filter=recipe.filter)
+            as_cached(
+                paths, size, joined=joined, finest=recipe.finest, filter=recipe.filter, limits=images.limits
+            )
             for paths in images.paths
         ]
         side = max(map(len, pixels))

@@ -47,7 +47,10 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
     if (line := check_sample(data.sample_csv, recipe.competition, labels.classes)) and ranks.is_first:
         say(f"train: {line}")
     extras = extras_of(recipe, folds, data, labels, fold_of)
-    stamps = {fold: train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold]) for fold in folds}
+    stamps = {
+        fold: train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold], data.limits)
+        for fold in folds
+    }
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
     for fold in todo:  # what is half trained isn't replaced silently either
         kept = checkpoint_path(recipe.name, fold), log_path(recipe.name, fold)
@@ -59,7 +62,9 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
     if not todo:
         with tracked(runs):  # what they lack
             return
-    caches = prepared(recipe, data, labels, extras[todo[0]], deadline, ranks.size)
+    caches = prepared(
+        recipe, data, labels, fold_of, {fold: extras[fold] for fold in todo}, deadline, ranks.size
+    )
     more = "".join(map(_used, zip(*(extras[fold] for fold in todo))))
     say(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "

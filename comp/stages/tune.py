@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from comp.console import Bars, clock, say, table
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.extras import Extra, extras_of, joined
 from comp.figures import new_figure, save, written
-from comp.fitting import check_network, check_steps, resized, train_fold
+from comp.fitting import check_network, check_steps, n_trained, resized, train_fold
 from comp.labels import Labels
 from comp.manifest import Data, read_training
 from comp.parallel import Device, call, devices, in_ranks, show
@@ -60,8 +61,11 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
     space = distributions(recipe)
     data, labels, fold_of = read_training(recipe)
     extras = extras_of(recipe, folds, data, labels, fold_of)
-    _check(recipe, labels)
-    stamps = [flat(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold])) for fold in folds]
+    _check(recipe, labels, n_trained(fold_of, extras))
+    stamps = [
+        flat(train_stamp(recipe, labels, fold_of, data.stamp, fold, extras[fold], data.limits))
+        for fold in folds
+    ]
     fixed = [{key: value for key, value in stamp.items() if key not in space} for stamp in stamps]
     name = f"{recipe.name}-{digest(fixed, recipe.model_dump(mode='json')['tune'])}"
     place = _place(storage) or str(tune_study_path(recipe.name))
@@ -91,13 +95,13 @@ def _place(storage: str | None) -> str | None:
     return place
 
 
-def _check(recipe: Recipe, labels: Labels) -> None:
+def _check(recipe: Recipe, labels: Labels, n_train: Mapping[int, int]) -> None:
     """Raise CompError where a value to try can't be trained with."""
     networks = {}
     for values in [{}, *corners(recipe, 1)]:
         tried = with_values(recipe, values)
         try:
-            check_steps(tried, labels)
+            check_steps(tried, labels, n_train)
         except CompError as error:
             raise CompError(f"[tune] {text(values)}: {error}" if values else str(error)) from error
         networks[tried.backbone, tried.pretrained, tuple(phase.size for phase in tried.phases)] = tried
@@ -197,7 +201,7 @@ class Search:
 
                 scores.append([])
                 seen, extras = (self.labels, self.fold_of), self.extras[fold]
-                stamp = train_stamp(recipe, *seen, self.data.stamp, fold, extras)
+                stamp = train_stamp(recipe, *seen, self.data.stamp, fold, extras, self.data.limits)
                 job = (recipe, fold, *joined(*seen, extras), caches, stamp, False)
                 call(train_fold, job, self.device, report, self.deadline)
                 look(fold)
