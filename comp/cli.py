@@ -202,7 +202,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "metavar": "FOLDER",
             "dest": "source",
-            "help": "take the files from this folder, archives or unpacked",
+            "help": "take the files from this folder, archives or unpacked, or from this archive",
         },
     ),
     "--likeness": (

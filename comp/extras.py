@@ -103,7 +103,7 @@ def _external(
         raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
     name = f"external{number}" if number else "external"
     images = find_images(name, labels.ids, folders, channels)
-    found = [(pattern, contents(folder)["digest"]) for folder, pattern in folders]
+    found = [(pattern, contents(folder, pattern)["digest"]) for folder, pattern in folders]
     stamp = digest(found, labels.ids, labels.targets)
     return Extra(images, labels.targets, np.ones(len(labels.ids), bool), stamp)
 
