@@ -2,6 +2,7 @@
 
 import contextlib
 import lzma
+import re
 import shutil
 import tarfile
 import zipfile
@@ -15,10 +16,44 @@ from comp.errors import CompError
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
 
 
+# train.zip.001, train.zip.part1, train.tar.gz.aa
+PART = re.compile(
+    rf"(?P<whole>.+({'|'.join(map(re.escape, SUFFIXES))}))[._-](part[._-]?)?(?P<number>\d{{1,4}}|a[a-z])",
+    re.I,
+)
+
+
 def stem_of(path: Path) -> str | None:
-    """'train-jpg' of train-jpg.tar.7z; None for a file that is no archive."""
-    suffix = max((s for s in SUFFIXES if path.name.lower().endswith(s)), key=len, default=None)
-    return path.name[: -len(suffix)] if suffix else None
+    """'train-jpg' of train-jpg.tar.7z, or of a part of it; None for a file that is no archive."""
+    name = whole_of(path.name)
+    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default=None)
+    return name[: -len(suffix)] if suffix else None
+
+
+def whole_of(name: str) -> str:
+    """'train.zip' of train.zip.001, which is a part of it; else the name itself."""
+    part = PART.fullmatch(name)
+    return part["whole"] if part else name
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that an archive was cut into, in their order, of which `path` is one; else the archive alone.
+    Raises CompError where one is missing."""
+    if not (part := PART.fullmatch(path.name)):
+        return [path]
+    beside = [(m, p) for p in path.parent.iterdir() if (m := PART.fullmatch(p.name))]
+    found = sorted((_number(m), p.name) for m, p in beside if m["whole"] == part["whole"])
+    for number, (is_number, name) in enumerate(found, min(found[0][0], 1)):
+        if number != is_number:
+            raise CompError(
+                f"{path.parent / part['whole']} is in parts, and the one before {name} is missing; "
+                f"there are {', '.join(name for _, name in found)}"
+            )
+    return [path.parent / name for _, name in found]
+
+
+def _number(part: re.Match[str]) -> int:
+    return int(text) if (text := part["number"]).isdigit() else ord(text[1].lower()) - ord("a")
 
 
 class Damaged(CompError):
@@ -31,10 +66,17 @@ def unpack(path: Path, folder: Path) -> None:
     Raises Damaged for an archive that is not whole, CompError for a member that would leave the folder or is
     a link, and for a disk that is too full."""
     partial = folder.with_name(f".{folder.name}.partial")
+    joined = folder.with_name(f".{whole_of(path.name)}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _unpack(path, partial)
+        if (parts := parts_of(path)) != [path]:
+            with joined.open("wb") as whole:
+                for part in parts:
+                    with part.open("rb") as file:
+                        shutil.copyfileobj(file, whole, 1 << 20)
+        _unpack(path if parts == [path] else joined, partial)
+        _make_folders(partial)
         if links := [p for p in partial.rglob("*") if p.is_symlink()]:
             raise CompError(f"{path} holds links ({links[0].name}); it is not unpacked")
         partial.replace(folder)
@@ -56,17 +98,41 @@ def unpack(path: Path, folder: Path) -> None:
         raise CompError(f"cannot unpack {path}: {_reason(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        joined.unlink(missing_ok=True)
+
+
+def _make_folders(folder: Path) -> None:
+    """Of names with backslashes, as some programs of Windows write them into archives."""
+    for path in [path for path in folder.rglob("*") if not path.is_dir()]:
+        inner = str(path)[len(str(folder)) + 1 :]
+        if "\\" in inner:
+            target = folder / inner.replace("\\", "/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if inner.endswith("\\"):  # a folder
+                path.unlink()
+                target.mkdir(exist_ok=True)
+            else:
+                path.replace(target)
 
 
 def _unpack(path: Path, folder: Path) -> None:
     name = path.name.lower()
     if name.endswith(".zip"):
+        if (first := path.with_suffix(".z01")).exists():
+            raise CompError(
+                f"{path} is in parts, of which {first.name} is the first; join them with "
+                f"`zip -s 0 {path.name} --out whole.zip`, or unpack them with `7z x {path.name}`"
+            )
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
+            for m in members:
+                if not m.flag_bits & 0x800:  # macOS writes UTF-8 and does not say so
+                    with contextlib.suppress(UnicodeError):
+                        m.filename = m.filename.encode("cp437").decode("utf-8")
             _check(path, folder, [m.filename for m in members], sum(m.file_size for m in members))
             if any((m.external_attr >> 16) & 0o170000 == 0o120000 for m in members):
                 raise CompError(f"{path} holds links; it is not unpacked")
-            archive.extractall(folder)
+            archive.extractall(folder, members)
     elif name.endswith(".7z"):
         _unpack_7z(path, folder)
         for inner in list(folder.glob("*.tar")) if name.endswith(".tar.7z") else []:

@@ -27,7 +27,7 @@ from comp.decoding import decode
 from comp.demo import scene
 from comp.errors import CompError
 from comp.folds import UNUSED
-from comp.images import ImageSet, cached, decode, find_images
+from comp.images import ImageSet, cached, find_images
 from comp.labels import Labels, groups_of
 from comp.losses import bce
 from comp.manifest import read_manifest

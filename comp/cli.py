@@ -207,7 +207,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "metavar": "FOLDER",
             "dest": "source",
             "help": {
-                "download": "take the files from this folder, archives or unpacked",
+                "download": "take the files from this folder, archives or unpacked, or from this archive",
                 "infer": "the folder of the sample submission and the test images (default: where `comp "
                 "download` found them)",
             },

@@ -107,7 +107,7 @@ def _external(
         raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
     name = f"external{number}" if number else "external"
     images = replace(find_images(name, labels.ids, folders, channels), limits=data.limits)
-    found = [(pattern, contents(folder)["digest"]) for folder, pattern in folders]
+    found = [(pattern, contents(folder, pattern)["digest"]) for folder, pattern in folders]
     stamp = digest(found, labels.ids, labels.targets)
     return Extra(images, labels.targets, np.ones(len(labels.ids), bool), stamp)
 

@@ -2,6 +2,7 @@
 what a Kaggle kernel mounts. Archives are unpacked until all that is needed is found."""
 
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comp.archives import stem_of, unpack
-from comp.artifacts import cache_dir, data_dir, digest, unpacked_dir
+from comp.archives import parts_of, stem_of, unpack, whole_of
+from comp.artifacts import cache_dir, data_dir, digest, runs_dir, unpacked_dir
 from comp.config import Competition
 from comp.console import say, size_text
+from comp.errors import CompError
+from comp.images import as_expression, composed
 
-DEPTH = 5  # folders below a source that are looked at
+IMAGE = r"\.(jpe?g|png|tiff?|bmp|gif|webp|dcm|jp2|npy)"
+UNKNOWN = re.compile(r".*\.(rar|gz|bz2|xz|zst|lz4|z\d\d|cab|iso)", re.IGNORECASE)  # packed in other ways
+DEPTH = 5  # folders below a source that are looked at, besides those of a template's own
 SPLITS = ("train", "test")
 ALL = ("labels", "sample", "solution", *SPLITS)
 
@@ -46,11 +51,9 @@ class Need:
         """Whether a file of this name, with its folders, is one of the images needed."""
         if self.part not in SPLITS:
             return False
-        tail, pattern = split_template(self.names[0])
-        ending, folders = pattern.rpartition("}")[2], Path(name).parts[:-1]
-        n_deeper = pattern.count("/")
-        folders = folders[: len(folders) - n_deeper]
-        return name.endswith(ending) and folders[len(folders) - len(tail) :] == tail
+        fits = as_expression(self.names[0], identifier=".+").fullmatch
+        parts = composed(name).split("/")
+        return any(fits("/".join(parts[i:])) for i in range(len(parts)))
 
 
 def needs(competition: Competition, parts: Collection[str] = ALL) -> list[Need]:
@@ -71,30 +74,35 @@ class Finder:
         self.competition, self.parts = competition, parts
         self.folder, self.unpacked = data_dir(competition.name), unpacked_dir(competition.name)
         self.places = [place for place in places if place.is_dir()]
+        self.files = [place for place in places if place.is_file()]
         self.archives: list[dict[str, Any]] = []
-        self.listing: list[tuple[Path, list[str]]] = []
+        self.listing: dict[Path, list[str]] = {}  # by folder the names of its files
 
     def find(self) -> tuple[dict[str, Any], list[Need]]:
         """({"files": …, "images": …, "archives": …} of the manifest, paths relative to the data folder where
         they are in it; what was not found)."""
         self._list()
         found, missing = self._look()
-        waiting, seen = deque(self._archives(self.places)), set()
+        waiting, seen = deque(self._archives([*self.places, *(file.parent for file in self.files)])), set()
         while missing and waiting:
             archive = waiting.popleft()
-            facts = archive.stat()
-            key = digest(str(archive.resolve()), facts.st_size, facts.st_mtime_ns)
+            parts = parts_of(archive)
+            facts = [part.stat() for part in parts]
+            size, newest = sum(f.st_size for f in facts), max(f.st_mtime_ns for f in facts)
+            key = digest(str(archive.resolve()), size, newest)
             if key in seen:
                 continue
             seen.add(key)
-            home = max((p for p in self.places if p in archive.parents), key=lambda p: len(p.parts))
+            homes = [p for p in self.places if p in archive.parents] or [archive.parent]
+            home = max(homes, key=lambda p: len(p.parts))
             within = archive.parent.relative_to(home)  # folders of a template may end in an archive's name
             root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
             target = root / within / str(stem_of(archive))
             if not target.exists():
-                say(f"download: unpacking {archive.name} ({size_text(facts.st_size)})")
+                more = f" and {len(parts) - 1} more parts" if len(parts) > 1 else ""
+                say(f"download: unpacking {archive.name}{more} ({size_text(size)})")
                 unpack(archive, target)
-            self.archives.append({"archive": archive.name, "bytes": facts.st_size, "unpacked": root.name})
+            self.archives.append({"archive": archive.name, "bytes": size, "unpacked": root.name})
             self.places.append(root)
             self._list()
             waiting.extendleft(reversed(self._archives([target])))
@@ -116,7 +124,7 @@ class Finder:
             if need.part in images:
                 if folder := self._image_folder(need.names[0]):
                     row = {"folder": self._relative(folder), "pattern": split_template(need.names[0])[1]}
-                    images[need.part].append({**row, **contents(folder)})
+                    images[need.part].append({**row, **contents(folder, row["pattern"])})
                     continue
             elif path := next((p for name in need.names if (p := self._file(name))), None):
                 files[need.part] = self._relative(path)
@@ -127,38 +135,72 @@ class Finder:
     def _list(self) -> None:
         """(folder, names of its files) of everything below the places, without what earlier calls left
         there."""
-        self.listing = []
+        self.listing = {}
         seen = set()
-        own = {self.unpacked.resolve(), cache_dir(self.competition.name).resolve()}
-        tails = {
-            part: {split_template(t)[0] for t in getattr(self.competition.images, part)} for part in SPLITS
-        }
+        own = {os.path.realpath(f) for f in (self.unpacked, cache_dir(self.competition.name))}
+        images = self.competition.images
+        tails = {part: {split_template(t)[0] for t in getattr(images, part)} for part in SPLITS}
         wanted = set().union(*(tails[part] for part in SPLITS if part in self.parts))
         others = set().union(*tails.values()) - wanted - {()}
+        deeper = max(split_template(t)[1].count("/") for t in (*images.train, *images.test))
 
-        def left_out(folder: Path) -> bool:
-            return any(folder.parts[-len(t) :] == t for t in others) or folder.resolve() in own
+        def left_out(folder: Path, real: str) -> bool:
+            return real in own or any(folder.parts[-len(t) :] == t for t in others)
 
         for place in self.places:
-            for folder, names in _walk(place, DEPTH, left_out):
-                if folder.resolve() not in seen:
-                    seen.add(folder.resolve())
-                    self.listing.append((folder, names))
+            for folder, real, entries in _walk(place, DEPTH + deeper, left_out):
+                if real not in seen:
+                    seen.add(real)
+                    self.listing[folder] = [entry.name for entry in entries]
+
+        for file in self.files:
+            if file.name not in (names := self.listing.setdefault(file.parent, [])):
+                names.append(file.name)
 
     def _file(self, name: str) -> Path | None:
-        return next((folder / name for folder, names in self.listing if name in names), None)
+        wanted = composed(name)
+        return next(
+            (f / n for f, names in self.listing.items() for n in names if composed(n) == wanted), None
+        )
 
     def _image_folder(self, template: str) -> Path | None:
-        """The folder whose path ends as the template's does, and that holds files of its kind."""
-        tail, pattern = split_template(template)
-        ending = pattern.rpartition("}")[2]
-        for folder, names in self.listing:
-            if tail and folder.parts[-len(tail) :] != tail:
-                continue
-            deeper = (n for f, n in self.listing if folder in f.parents) if "/" in pattern else ()
-            if any(name.endswith(ending) for group in (names, *deeper) for name in group):
-                return folder
+        """The folder whose path ends as the template's does, and that holds files of its kind: in it, or in
+        the folders that the template goes on with, or else in folders that are part of the ids."""
+        tail, pattern = split_template(composed(template))
+        n_deeper = pattern.count("/")
+        for identifier in ("[^/]+", ".+"):
+            fits = as_expression(pattern, identifier=identifier).fullmatch
+            for folder, names in self.listing.items():
+                parts = tuple(map(composed, folder.parts))
+                highest = len(folder.parents) if identifier == ".+" else min(n_deeper, len(folder.parents))
+                for n in range(n_deeper, highest + 1):
+                    root = folder.parents[n - 1] if n else folder
+                    if root not in self.listing:
+                        break  # above the places
+                    end = len(parts) - n
+                    if parts[max(0, end - len(tail)) : end] != tail:
+                        continue
+                    if any(fits("/".join((*parts[end:], composed(name)))) for name in names):
+                        return root
         return None
+
+    def nearly(self, missing: Sequence[Need]) -> str:
+        """What is said of files that may be what is missing: images under another name, and archives that
+        are not unpacked here."""
+        paths = [f"{folder}/{name}" for folder, names in self.listing.items() for name in names]
+        said = []
+        for need in missing:
+            if need.part in SPLITS:
+                inner = "/".join((*split_template(need.names[0])[0], split_template(need.names[0])[1]))
+                form = as_expression(re.sub(r"\.\w+$", "", inner)).pattern
+                for expression in (f"(.*/)?{form}{IMAGE}", f".*{IMAGE}"):
+                    fits = re.compile(expression, re.IGNORECASE).fullmatch
+                    if path := next((path for path in paths if fits(composed(path))), None):
+                        said.append(f"; {path} is there: does images.{need.part} mean it?")
+                        break
+        if path := next((path for path in paths if UNKNOWN.fullmatch(path)), None):
+            said.append(f"; {path} is not unpacked by comp: do it yourself")
+        return "".join(dict.fromkeys(said))
 
     def _archives(self, places: Sequence[Path]) -> list[Path]:
         """Archives below these places, those with the name of something needed first, then small ones."""
@@ -169,14 +211,16 @@ class Finder:
             for t in (*competition.images.train, *competition.images.test)
             for part in split_template(t)[0]
         }
-        paths = [
-            folder / name
-            for folder, names in self.listing
+        paths = {
+            folder / whole_of(name): folder / name
+            for folder, names in self.listing.items()
             if any(folder == place or place in folder.parents for place in places)
-            for name in names
+            for name in sorted(names, reverse=True)  # of parts, the first
             if stem_of(Path(name))
-        ]
-        return sorted(paths, key=lambda path: (stem_of(path) not in needed, path.stat().st_size, str(path)))
+        }
+        return sorted(
+            paths.values(), key=lambda path: (stem_of(path) not in needed, path.stat().st_size, str(path))
+        )
 
     def _relative(self, path: Path) -> str:
         inside, folder = path.resolve(), self.folder.resolve()
@@ -185,23 +229,50 @@ class Finder:
 
 def split_template(template: str) -> tuple[tuple[str, ...], str]:
     """(folders, rest): 'a/b/{id}/{channel}.png' -> (('a', 'b'), '{id}/{channel}.png')."""
-    parts = template.split("/")
+    parts = [part for part in template.split("/") if part not in ("", ".")]
     first = next(i for i, part in enumerate(parts) if "{" in part)
     return tuple(parts[:first]), "/".join(parts[first:])
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """How many files a folder holds, their bytes, and a digest of their names and sizes."""
-    with os.scandir(folder) as entries:
-        sizes = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
+def from_folder(source: str) -> Path:
+    """What --from names: a folder, or an archive. Raises CompError for anything else."""
+    path = Path(source)
+    if path.is_file() and stem_of(path) is None:
+        raise CompError(f"--from {source}: this file is no archive; name the folder that it lies in")
+    if not path.exists():
+        raise CompError(f"--from {source}: no such folder, and no such archive")
+    return path
+
+
+def contents(folder: Path, pattern: str) -> dict[str, Any]:
+    """How many files that fit a pattern a folder holds, their bytes, and a digest of their names and sizes.
+    An id may have folders of its own."""
+    fits, folder = as_expression(pattern, identifier=".+").fullmatch, folder.absolute()
+    start = len(str(folder)) + 1
+    written = {
+        os.path.realpath(path) for name in ("cache", "unpacked") for path in data_dir("").glob(f"*/{name}")
+    }
+    written.add(os.path.realpath(runs_dir()))
+    sizes = []
+    for _, _, entries in _walk(folder, DEPTH + pattern.count("/"), lambda _, real: real in written):
+        names = ((composed(entry.path[start:]), entry) for entry in entries)
+        sizes += [(name, entry.stat().st_size) for name, entry in names if fits(name)]
+    sizes.sort()
     return {"files": len(sizes), "bytes": sum(size for _, size in sizes), "digest": digest(sizes)}
 
 
-def _walk(place: Path, depth: int, left_out: Callable[[Path], bool]) -> Iterator[tuple[Path, list[str]]]:
+def _walk(
+    place: Path, depth: int, left_out: Callable[[Path, str], bool], real: str = ""
+) -> Iterator[tuple[Path, str, list[os.DirEntry[str]]]]:
+    """(folder, its path without links, its files) of a place and of the folders below it, but for hidden
+    ones."""
+    real = real or os.path.realpath(place)
     with os.scandir(place) as entries:
-        items = sorted(entries, key=lambda entry: entry.name)
-    yield place, [item.name for item in items if item.is_file() and not item.name.startswith(".")]
-    if depth:
-        for item in items:
-            if item.is_dir() and not item.name.startswith(".") and not left_out(Path(item.path)):
-                yield from _walk(Path(item.path), depth - 1, left_out)
+        items = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    yield place, real, [item for item in items if item.is_file()]
+    for item in items if depth else ():
+        if item.is_dir():
+            path = Path(item.path)
+            below = os.path.realpath(path) if item.is_symlink() else f"{real}/{item.name}"
+            if not left_out(path, below):
+                yield from _walk(path, depth - 1, left_out, below)

@@ -2,11 +2,16 @@
 memory-mapped cache so that every file is decoded once."""
 
 import os
+import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -42,31 +47,101 @@ def find_images(
     name: str, ids: np.ndarray, folders: Sequence[tuple[Path, str]], channels: Sequence[str]
 ) -> ImageSet:
     """The files of every id: `folders` are (folder, file name with {id} and {channel}), the first that has it
-    counts.
+    counts. Accents in names may be composed or not, as macOS writes them.
 
-    Raises one CompError that names all ids without a file.
+    Raises one CompError that names all ids without a file, and a file that is nearly what was looked for.
     """
-    listings = {folder: _names_in(folder) for folder, _ in folders}
+    listing = cache(_names_in)
     found, missing = [], []
     for image_id in ids.tolist():
         if image_id.startswith("/") or ".." in image_id.split("/"):
             raise CompError(f"id {image_id!r} leads out of the image folder")
         for folder, pattern in folders:
             names = [pattern.format(id=image_id, channel=channel) for channel in (channels or [""])]
-            if all(n in listings[folder] or ("/" in n and (folder / n).is_file()) for n in names):
-                found.append(tuple(folder / n for n in names))
+            paths = [path for n in names if (path := look_up(folder, n, listing))]
+            if len(paths) == len(names):
+                found.append(tuple(paths))
                 break
         else:
             missing.append(image_id)
     if missing:
         places = " or ".join(str(folder / pattern) for folder, pattern in folders)
-        raise CompError(f"no image for {some(missing)} of the {len(ids):,} {name} ids; looked for {places}")
+        raise CompError(
+            f"no image for {some(missing)} of the {len(ids):,} {name} ids; looked for {places}"
+            f"{_like(missing, folders, channels, listing)}"
+        )
     return ImageSet(name, ids, tuple(found), tuple(channels))
 
 
-def _names_in(folder: Path) -> set[str]:
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries}
+Listing = Callable[[Path], Mapping[str, str]]  # the names in a folder, as they are and composed
+
+
+def _names_in(folder: Path) -> dict[str, str]:
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {composed(name): name for name in names} | {name: name for name in names}
+
+
+def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | None:
+    """The file of this name, which may hold folders of its own. Accents may be composed or not."""
+    path = folder / name
+    if "/" in name and (name.isascii() or path.is_file()):
+        return path if path.is_file() else None
+    path = folder
+    for part in name.split("/"):
+        names = listing(path)
+        if (found := names.get(part) or names.get(composed(part))) is None:
+            return None
+        path /= found
+    return path
+
+
+def _like(
+    missing: Sequence[str], folders: Sequence[tuple[Path, str]], channels: Sequence[str], listing: Listing
+) -> str:
+    """What is said of a file that has an id's name but for its ending, its case or the like."""
+    alike = cache(lambda folder: {_bare(name): name for name in listing(folder)})
+    for image_id, (folder, pattern), channel in product(missing[:100], folders, channels or [""]):
+        name = pattern.format(id=image_id, channel=channel)
+        if look_up(folder, name, listing):
+            continue
+        path: Path | None = folder
+        for part in name.split("/"):
+            found = path and (listing(path).get(part) or alike(path).get(_bare(part)))
+            path = path / found if path and found else None
+        if path is None:
+            continue
+        ending = pattern.rpartition("}")[2]
+        inner, start = path.relative_to(folder).as_posix(), name.removesuffix(ending)
+        if inner.startswith(start):
+            suited = pattern.removesuffix(ending) + inner[len(start) :]
+            return f"; {path} is there: add a template that ends in {suited}"
+        return f"; {path} is there, and {name!r} is looked for: names must be equal letter by letter"
+    return ""
+
+
+def _bare(name: str) -> str:
+    """A name without what people and programs change in it: case, endings, spaces around it, and signs that
+    Windows or a web address can't hold."""
+    name = re.sub(r'[<>:"|?*\\]', "_", unquote(composed(name))).casefold()
+    return re.sub(r"(\.[a-z][a-z0-9]{1,4})+$", "", name.strip()).strip()
+
+
+def composed(text: str) -> str:
+    """With each accent and its letter as one sign, as most programs write them."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def as_expression(template: str, channels: Sequence[str] = (), identifier: str = "[^/]+") -> re.Pattern[str]:
+    """What fits the names that a template gives, with the groups id and channel. Without `channels` any will
+    do."""
+    expression = re.escape(composed(template))
+    for field, form in (("id", identifier), ("channel", "|".join(map(re.escape, channels)) or "[^/]+")):
+        expression = expression.replace(rf"\{{{field}\}}", f"(?P<{field}>{form})", 1)
+        expression = expression.replace(rf"\{{{field}\}}", f"(?P={field})")
+    return re.compile(expression)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
+from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+from huggingface_hub.utils import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
@@ -69,11 +72,13 @@ def pretrained_weights(backbone: str) -> bytes:
 
 def _pretrained(backbone: str, path: Path | None, **kwargs: Any) -> nn.Module:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its 10 retries
-    overlay = {"file": str(path)} if path else None
     try:
+        file = path or _from_hub(backbone)
+        # as the hub has them, and not in the form that authors of some networks gave them
+        overlay = {"file": str(file), "custom_load": False} if file else None
         return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of any of the libraries that speak HTTP
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if path:
             raise CompError(f"{path} does not fit {backbone}: {reason}") from error
         raise CompError(
@@ -81,6 +86,26 @@ def _pretrained(backbone: str, path: Path | None, **kwargs: Any) -> nn.Module:
             f"without internet put {backbone}.safetensors into a folder and set COMP_WEIGHTS to it, "
             "or train with --set pretrained=false"
         ) from error
+
+
+def _from_hub(backbone: str) -> Path | None:
+    """The file that was downloaded earlier; None: timm downloads it. Raises where the hub does not answer,
+    which is tried once: timm tries for a minute, in every fold."""
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        return None
+    repository, _, revision = config.hf_hub_id.partition("@")
+    asked: dict[str, Any] = {
+        "filename": config.hf_hub_filename or "model.safetensors",
+        "revision": revision or None,
+    }
+    file = huggingface_hub.try_to_load_from_cache(repository, **asked)
+    if isinstance(file, str) and file.endswith(".safetensors"):
+        return Path(file)
+    with contextlib.suppress(HfHubHTTPError):  # an answer
+        address = huggingface_hub.hf_hub_url(repository, **asked)
+        huggingface_hub.get_hf_file_metadata(address, timeout=HF_HUB_ETAG_TIMEOUT)
+    return None
 
 
 def check(

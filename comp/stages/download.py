@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from comp import demo
-from comp.archives import Damaged, stem_of
+from comp.archives import Damaged, stem_of, whole_of
 from comp.artifacts import (
     data_dir,
     downloads_dir,
@@ -28,7 +28,7 @@ from comp.artifacts import (
 from comp.config import Competition, Recipe
 from comp.console import say, size_text
 from comp.errors import CompError, NoImages, some
-from comp.finder import Finder, Need, contents
+from comp.finder import Finder, Need, contents, from_folder
 from comp.kaggle_api import Kaggle, NoCredentials, RemoteFile
 from comp.manifest import Data, data_of, read_manifest
 from comp.schemas import Manifest
@@ -38,8 +38,8 @@ from comp.transfer import is_as_noted, note_of, read_notes, sha256_of
 
 def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
     competition = recipe.competition
-    if source is not None and not Path(source).is_dir():
-        raise CompError(f"--from {source}: no such folder")
+    if source is not None:
+        from_folder(source)
     path = manifest_path(competition.name)
     stamp = stamp_of(competition, source)
     folder = data_dir(competition.name)
@@ -49,6 +49,9 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
             say(f"download: {competition.name} done already")
             _check_tables(read_manifest(competition), competition)
             return
+        known = (read_stamp(path) or {}).get("from")
+        if source is None and known and Path(known).exists():
+            source, stamp = known, stamp_of(competition, known)
         if competition.drawn:
             demo.draw(competition, folder)
         in_kernel = [place for name in competition.all_sources if (place := mounted(name))]
@@ -67,7 +70,7 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
             raise CompError(
                 f"{competition.name}: no {' and no '.join(map(str, missing))} in "
                 f"{', '.join(map(str, places))}; put the competition's archives or folders there, or name "
-                "their folder with --from"
+                f"their folder with --from{finder.nearly(missing)}"
             )
         notes = read_notes(downloads_dir(competition.name))
         tables = {name: sha256_of(folder / file) for name, file in found["files"].items()}
@@ -189,7 +192,7 @@ def choose(
         fitting = [f for f in files if need.is_file(f.name)]
         if fitting:
             file = min(fitting, key=lambda f: (not need.is_in_place(f.name), f.bytes))
-            chosen[file.name] = file
+            chosen |= {f.name: f for f in files if whole_of(f.name) == whole_of(file.name)}  # all its parts
         elif any(need.is_image(f.name) for f in files):
             as_zip = True
         else:
@@ -220,8 +223,9 @@ def _is_as_it_came(competition: Competition) -> bool:
     if not path.exists():
         return whole
     manifest = read_json(path, Manifest)
-    places = {row["folder"]: row for rows in manifest["images"].values() for row in rows}
-    changed = [name for name, row in places.items() if _folder_changed(path.parent / name, row)]
+    rows = [row for rows in manifest["images"].values() for row in rows]
+    changed = [row["folder"] for row in rows if _folder_changed(path.parent / row["folder"], row)]
+    changed = list(dict.fromkeys(changed))
     changed += [
         file
         for name, file in manifest["files"].items()
@@ -246,7 +250,7 @@ def _is_as_it_came(competition: Competition) -> bool:
 def _folder_changed(folder: Path, row: dict[str, Any]) -> bool:
     if not folder.is_dir():
         return False  # a folder that is gone is an error of its own
-    return contents(folder)["digest"] != row["digest"]
+    return contents(folder, row["pattern"])["digest"] != row["digest"]
 
 
 def describe(found: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,6 @@ and folds, by which training images are known; writes a picture.
 """
 
 import filecmp
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from comp.errors import CompError
 from comp.figures import new_figure, save, written
 from comp.finder import split_template
 from comp.heatmaps import heat_maps
-from comp.images import as_cached
+from comp.images import as_cached, as_expression, composed, look_up
 from comp.inference import predict_image
 from comp.manifest import read_manifest, read_training
 from comp.outcomes import parts_of, rules_of
@@ -136,8 +135,9 @@ def read(path: Path, recipe: Recipe, decision: dict[str, Any], limits: Limits | 
                 f"{' or '.join(recipe.competition.images.train)}"
             )
         folder, pattern, name = places[0]
-        paths = [folder / pattern.format(id=name, channel=channel) for channel in recipe.channels]
-        if absent := [other for other in paths if not other.is_file()]:
+        names = [pattern.format(id=name, channel=channel) for channel in recipe.channels]
+        paths = [found for other in names if (found := look_up(folder, other))]
+        if absent := [folder / other for other in names if not look_up(folder, other)]:
             raise CompError(f"{absent[0]}: no such file, and {path} is another channel of this image")
     try:
         pixels = as_cached(
@@ -155,14 +155,11 @@ def names_of(path: Path, recipe: Recipe) -> list[tuple[Path, str, str]]:
     first."""
     images, parts, found = recipe.competition.images, path.absolute().parts, []
     for pattern in dict.fromkeys(split_template(template)[1] for template in (*images.train, *images.test)):
-        expression = re.escape(pattern)
-        for field, form in (("id", ".+"), ("channel", "|".join(map(re.escape, images.channels)))):
-            expression = expression.replace(rf"\{{{field}\}}", f"(?P<{field}>{form})", 1)
-            expression = expression.replace(rf"\{{{field}\}}", f"(?P={field})")
+        fits = as_expression(pattern, images.channels, identifier=".+").fullmatch
         found += [
             (Path(*parts[:-n]), pattern, match["id"])
             for n in range(1, len(parts))
-            if (match := re.fullmatch(expression, "/".join(parts[-n:])))
+            if (match := fits(composed("/".join(parts[-n:]))))
         ]
     return sorted(found, key=lambda place: place[2].count("/"))
 
@@ -180,8 +177,8 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
         return asked
     channel = recipe.channels[0] if recipe.channels else ""
     for _, _, name in names_of(asked.paths[0], recipe):
-        originals = [folder / pattern.format(id=name, channel=channel) for folder, pattern in folders]
-        if any(file.is_file() and filecmp.cmp(file, asked.paths[0], shallow=False) for file in originals):
+        originals = [look_up(folder, pattern.format(id=name, channel=channel)) for folder, pattern in folders]
+        if any(file and filecmp.cmp(file, asked.paths[0], shallow=False) for file in originals):
             break
     else:
         return asked
@@ -195,7 +192,7 @@ def known(asked: Asked, recipe: Recipe, decision: dict[str, Any], folds: Sequenc
             f"{name} is a training image, and {decision_path(recipe.name)} was made with other {other[0]}; "
             "run the stages from `comp train` on"
         )
-    row = {image: i for i, image in enumerate(labels.ids.tolist())}.get(name)
+    row = {composed(image): i for i, image in enumerate(labels.ids.tolist())}.get(composed(name))
     if row is None:  # it lies there without labels
         return asked
     fold = int(fold_of[row])

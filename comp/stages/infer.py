@@ -29,7 +29,7 @@ from comp.budget import deadline_in
 from comp.config import Competition, Recipe
 from comp.console import say
 from comp.errors import CompError
-from comp.finder import Finder
+from comp.finder import Finder, from_folder
 from comp.images import ImageSet, cached, find_images
 from comp.inference import predict_set
 from comp.manifest import read_sample_ids
@@ -102,20 +102,22 @@ def find_test(
     competition: Competition, channels: Sequence[str], source: str | None
 ) -> tuple[Path, ImageSet, str]:
     """(sample submission, the images of its ids in its order, a digest of what the image folders hold)."""
-    if source is not None and not Path(source).is_dir():
-        raise CompError(f"--from {source}: no such folder")
+    if source is not None:
+        from_folder(source)
     folder = data_dir(competition.name)
     if source is None:  # where `comp download` found the files
         source = (read_stamp(manifest_path(competition.name), Source) or {}).get("from")
     places = [folder, *([Path(source)] if source else [])]
     on_kaggle = [place for s in competition.all_sources if (place := mounted(s))]
     with locked(folder / ".lock", f"looking for the files of {competition.name}"):
-        found, missing = Finder(competition, [*places, *on_kaggle], ("sample", "test")).find()
+        finder = Finder(competition, [*places, *on_kaggle], ("sample", "test"))
+        found, missing = finder.find()
     test = found["images"]["test"]
     if "sample" not in found["files"] or not test:
         raise CompError(
             f"{competition.name}: no {' and no '.join(map(str, missing))} in "
             f"{', '.join(map(str, [*places, *on_kaggle]))}; put them there, or name their folder with --from"
+            f"{finder.nearly(missing)}"
         )
     sample = folder / found["files"]["sample"]
     ids = read_sample_ids(sample, competition)
