@@ -24,6 +24,10 @@ def stem_of(path: Path) -> str | None:
 class Damaged(CompError):
     """An archive that is not whole."""
 
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} is damaged or cut short ({reason}); get it again")
+        self.path = path
+
 
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, which is there afterwards whole or not at all.
@@ -47,7 +51,7 @@ def unpack(path: Path, folder: Path) -> None:
         ValueError,
         KeyError,
     ) as error:
-        raise Damaged(f"{path} is damaged or cut short ({_reason(error)}); get it again") from error
+        raise Damaged(path, _reason(error)) from error
     except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
         raise CompError(
             f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"

@@ -2,7 +2,6 @@
 what a Kaggle kernel mounts. Archives are unpacked until all that is needed is found."""
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from comp.archives import stem_of, unpack
-from comp.artifacts import cache_dir, data_dir, digest, unpacked_dir
+from comp.artifacts import cache_dir, data_dir, digest, inside, refuse_link, remove, unpacked_dir
 from comp.config import Competition
 from comp.console import say, size_text
 
@@ -73,6 +72,7 @@ class Finder:
         self.places = [place for place in places if place.is_dir()]
         self.archives: list[dict[str, Any]] = []
         self.listing: list[tuple[Path, list[str]]] = []
+        refuse_link(self.unpacked)
 
     def find(self) -> tuple[dict[str, Any], list[Need]]:
         """({"files": …, "images": …, "archives": …} of the manifest, paths relative to the data folder where
@@ -90,7 +90,7 @@ class Finder:
             home = max((p for p in self.places if p in archive.parents), key=lambda p: len(p.parts))
             within = archive.parent.relative_to(home)  # folders of a template may end in an archive's name
             root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
-            target = root / within / str(stem_of(archive))
+            target = inside(self.unpacked, f"{root.name}/{within / str(stem_of(archive))}", archive)
             if not target.exists():
                 say(f"download: unpacking {archive.name} ({size_text(facts.st_size)})")
                 unpack(archive, target)
@@ -106,7 +106,7 @@ class Finder:
         used = {row["unpacked"] for row in self.archives}
         for path in self.unpacked.iterdir() if self.unpacked.is_dir() else []:
             if path.name not in used:
-                shutil.rmtree(path)
+                remove(path, inside=self.unpacked)
 
     def _look(self) -> tuple[dict[str, Any], list[Need]]:
         files: dict[str, str] = {}

@@ -46,6 +46,9 @@ def find_images(
     """
     listings = {folder: _names_in(folder) for folder, _ in folders}
     found, missing = [], []
+    for text in (*channels, *(pattern for _, pattern in folders)):
+        if text.startswith("/") or ".." in text.split("/"):
+            raise CompError(f"the pattern or channel {text!r} leads out of the image folder")
     for image_id in ids.tolist():
         if image_id.startswith("/") or ".." in image_id.split("/"):
             raise CompError(f"id {image_id!r} leads out of the image folder")
