@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from comp.artifacts import free_bytes
+from comp.artifacts import free_bytes, is_own
 from comp.errors import CompError
 
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
@@ -111,6 +111,8 @@ def _check(path: Path, folder: Path, names: Iterable[str], n_bytes: int) -> None
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
             raise CompError(f"{path} holds {name!r}, which would leave the folder; it is not unpacked")
+        if is_own(name):
+            raise CompError(f"{path} holds {name!r}, a name that comp keeps for itself; it is not unpacked")
     if n_bytes > (free := free_bytes(folder)):
         raise CompError(
             f"{path} needs {n_bytes / 1e9:.1f} GB unpacked; {folder} has {free / 1e9:.1f} GB free"

@@ -39,8 +39,10 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 def _without_folders(value: tuple[str, ...]) -> tuple[str, ...]:
-    if found := next((name for name in value if "/" in name or name in ("", ".", "..")), None):
-        raise ValueError(f"{found!r}: a file's name without folders is expected; it is found in any of them")
+    if found := [name for name in value if "/" in name or name in ("", ".", "..")]:
+        raise ValueError(
+            f"{found[0]!r}: a file's name without folders is expected; it is found in any of them"
+        )
     return value
 
 
