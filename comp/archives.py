@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from comp.artifacts import free_bytes
+from comp.artifacts import free_bytes, is_own
 from comp.errors import CompError
 
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
@@ -59,6 +59,10 @@ def _number(part: re.Match[str]) -> int:
 class Damaged(CompError):
     """An archive that is not whole."""
 
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} is damaged or cut short ({reason}); get it again")
+        self.path = path
+
 
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, which is there afterwards whole or not at all.
@@ -89,7 +93,7 @@ def unpack(path: Path, folder: Path) -> None:
         ValueError,
         KeyError,
     ) as error:
-        raise Damaged(f"{path} is damaged or cut short ({_reason(error)}); get it again") from error
+        raise Damaged(path, _reason(error)) from error
     except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
         raise CompError(
             f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"
@@ -173,6 +177,8 @@ def _check(path: Path, folder: Path, names: Iterable[str], n_bytes: int) -> None
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
             raise CompError(f"{path} holds {name!r}, which would leave the folder; it is not unpacked")
+        if is_own(name):
+            raise CompError(f"{path} holds {name!r}, a name that comp keeps for itself; it is not unpacked")
     if n_bytes > (free := free_bytes(folder)):
         raise CompError(
             f"{path} needs {n_bytes / 1e9:.1f} GB unpacked; {folder} has {free / 1e9:.1f} GB free"

@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import time
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def runs_dir() -> Path:
 
 
 def run_dir(recipe: str) -> Path:
-    return runs_dir() / recipe
+    return below(runs_dir(), recipe, "the name of a run")
 
 
 def finished_runs() -> list[str]:
@@ -189,7 +190,7 @@ def trial_run(recipe: str, trial: str) -> str:
 
 
 def kernel_output_dir(recipe: str, kind: str, version: int) -> Path:
-    return run_dir(recipe) / f"kernel-{kind}-v{version}"
+    return below(run_dir(recipe), f"kernel-{kind}-v{version}", pushed_path(recipe, kind))
 
 
 def pushed_path(recipe: str, kind: str) -> Path:
@@ -201,11 +202,67 @@ def submissions_dir() -> Path:
 
 
 def submission_path(name: str) -> Path:
-    return submissions_dir() / f"{name}.csv"
+    return below(submissions_dir(), f"{name}.csv", "the name of a submission")
 
 
 def ledger_path() -> Path:
     return submissions_dir() / "ledger.csv"
+
+
+# --- names from outside -------------------------------------------------------------------------------------
+
+OWN = re.compile(r"\.(.*\.)?(lock|partial|partial\.json|fetched\.json|done|stamp\.json)")
+
+LEADS_OUT = "{}: {!r} leads out of {}, and nothing there is touched; mend or remove it"
+
+
+def is_own(name: str) -> bool:
+    """Whether a name, with its folders, holds one that comp keeps for its notes, locks and unfinished files,
+    or one that some file system takes for such a name."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    return any(OWN.fullmatch(part) for part in seen.casefold().replace("\\", "/").split("/"))
+
+
+def below(folder: Path, name: str, named_by: object) -> Path:
+    """`folder`/`name`. Raises CompError where the name that `named_by` gives leads out of the folder; links
+    are not looked at."""
+    if not isinstance(name, str) or "\0" in name or ".." in (way := PurePosixPath(name)).parts or way.root:
+        raise CompError(LEADS_OUT.format(named_by, name, folder))
+    return folder / name
+
+
+def inside(folder: Path, name: str, named_by: object) -> Path:
+    """As `below`, and links are followed: what they lead to lies in the folder too."""
+    path = below(folder, name, named_by)
+    with contextlib.suppress(OSError, RuntimeError):  # a name too long, links in a circle
+        if path.resolve().is_relative_to(folder.resolve()):
+            return path
+    raise CompError(LEADS_OUT.format(named_by, name, folder))
+
+
+def remove(path: Path, *, inside: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing where it isn't there. Raises
+    CompError where it does not lie below the folder `inside`, links on the way followed, or where that is a
+    link itself: what is removed by a name from outside is never anything but comp's own."""
+    refuse_link(inside)
+    if path.name in ("", "..") or not path.parent.resolve().is_relative_to(inside.resolve()):
+        raise CompError(f"{path} is not removed: it does not lie in {inside}")
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CompError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def refuse_link(path: Path) -> None:
+    """Raise CompError where what comp writes on in place, or a folder in which it removes, is a link."""
+    if path.is_symlink():
+        raise CompError(
+            f"{path} is a link, and comp writes and removes there; remove the link (all of data/ or runs/ "
+            "lies elsewhere by COMP_DATA or COMP_RUNS)"
+        )
 
 
 # --- whole or absent ----------------------------------------------------------------------------------------
@@ -218,6 +275,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if temporary.is_symlink():  # it would be written through
+            temporary.unlink()
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -293,12 +352,16 @@ def read_arrays(
 PATIENCE = 10.0  # seconds that the helpers of a killed process may take to notice
 
 
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 @contextlib.contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
     """Hold `path` (made if absent) so that a second process fails instead of writing the same files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + PATIENCE
-    with path.open("a") as file:
+    with open(path, "a", opener=_no_link) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -316,7 +379,7 @@ def is_held(path: Path) -> bool:
     """Whether a process holds `path` as `locked` does."""
     if not path.exists():
         return False
-    with path.open("a") as file:
+    with open(path, "a", opener=_no_link) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -329,7 +392,7 @@ def waiting_lock(path: Path) -> Iterator[None]:
     """Hold `path` (made if absent), waiting for whoever holds it: for files that several processes append
     to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with open(path, "a", opener=_no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -484,7 +547,8 @@ class GrowingArray:
         wanted = plain({"shape": shape, "dtype": dtype, **stamp})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._is_whole(wanted):
+            kept = all(p.is_file() and not p.is_symlink() for p in (meta, self.partial, self.flags))
+            if not (kept and self._is_whole(wanted)):
                 self.remove()
                 np.lib.format.open_memmap(self.partial, "w+", dtype, shape)
                 self.flags.write_bytes(b"")

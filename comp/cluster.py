@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import queue
-import shutil
 import socket
 import tempfile
 import threading
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts import JobFiles, digest, replacing, runs_dir, waiting_lock
+from comp.artifacts import JobFiles, digest, remove, replacing, runs_dir, waiting_lock
 from comp.console import Bars, say, size_text
 from comp.errors import CompError, TimeIsUp
 from comp.parallel import Device, Job, call, show
@@ -243,6 +242,8 @@ class Jobs:
     def _take(self, name: str, event: dict[str, Any], stream: Any, bars: Bars) -> None:
         if "machine" in event:
             self.machines[name] = event["machine"]
+        elif (path := event.get("file") or event.get("gone")) and path not in self.files[name].paths:
+            raise CompError(f"{name} on {self.machines.get(name)} sent {path}, which is no file of this job")
         elif "file" in event:
             with replacing(event["file"]) as temporary, temporary.open("wb") as file:
                 for _ in range(event["pieces"]):
@@ -311,6 +312,8 @@ def _work(parcel: Parcel, source: Any, events: queue.Queue) -> None:
             raise TimeIsUp("not started")
         store = Path(tempfile.gettempdir()) / f"comp-ray-{os.getuid()}"
         store.mkdir(exist_ok=True, mode=0o700)
+        if store.is_symlink() or store.stat().st_uid != os.getuid():  # others may write there, too
+            raise CompError(f"{store} is a link or not your own; remove it")
         _tidy(store)
         with tempfile.TemporaryDirectory(prefix="job-", dir=store) as folder:
             local[parcel.runs] = Path(folder)
@@ -415,6 +418,6 @@ def _content(path: Path) -> str:
 def _tidy(store: Path) -> None:
     """Remove copies, and what killed jobs left, that nobody has used for long."""
     for entry in store.iterdir():
-        with contextlib.suppress(OSError):
-            if entry.stat().st_mtime < time.time() - KEPT_SECONDS:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        with contextlib.suppress(OSError, CompError):
+            if entry.lstat().st_mtime < time.time() - KEPT_SECONDS:
+                remove(entry, inside=store)

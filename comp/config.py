@@ -41,8 +41,10 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 def _without_folders(value: tuple[str, ...]) -> tuple[str, ...]:
-    if found := next((name for name in value if "/" in name), None):
-        raise ValueError(f"{found!r}: a file's name without folders is expected; it is found in any of them")
+    if found := [name for name in value if "/" in name or name in ("", ".", "..")]:
+        raise ValueError(
+            f"{found[0]!r}: a file's name without folders is expected; it is found in any of them"
+        )
     return value
 
 
@@ -145,7 +147,11 @@ class Images(Strict):
 
     @model_validator(mode="after")
     def _templates_hold_what_they_must(self) -> "Images":
-        _check_templates((*self.train, *self.test), self.channels)
+        templates = (*self.train, *self.test)
+        _check_templates(templates, self.channels)
+        for text in (*templates, *self.channels):
+            if text.startswith("/") or ".." in text.split("/"):
+                raise ValueError(f"images: {text!r} leads out of the data folder; leave out .. and a first /")
         return self
 
 

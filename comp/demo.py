@@ -2,7 +2,6 @@
 four kinds of weather, with land labels that overlap and a rare one. Synthetic, and good for trying out the
 flow, not for judging a method."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from comp.artifacts import write_text
+from comp.artifacts import remove, write_text
 from comp.cells import LABELS, cells
 from comp.config import Competition
 from comp.console import progress
@@ -37,7 +36,7 @@ def draw(competition: Competition, folder: Path) -> None:
         )
     target, partial = folder / "drawn", folder / ".drawn.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial, inside=folder.resolve())
         with progress("drawing", drawn.n_train + drawn.n_test) as advance:
             for split, count in (("train", drawn.n_train), ("test", drawn.n_test)):
                 template = getattr(competition.images, split)[0]
@@ -62,14 +61,14 @@ def draw(competition: Competition, folder: Path) -> None:
                 public = np.random.default_rng(drawn.seed).random(count) < PUBLIC
                 rows["Usage"] = np.where(public, "Public", "Private")
                 write_text(partial / "solution.csv", rows.to_csv(index=False))
-        shutil.rmtree(target, ignore_errors=True)
+        remove(target, inside=folder.resolve())
         partial.replace(target)
     except OSError as error:
         raise CompError(
             f"cannot write {target}: {error.strerror or error}; nothing was left half-written"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial, inside=folder.resolve())
 
 
 def picture(rng: Rng, competition: Competition) -> tuple[Mapping[str, Image.Image], list[str]]:

@@ -3,7 +3,6 @@ what a Kaggle kernel mounts. Archives are unpacked until all that is needed is f
 
 import os
 import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from comp.archives import parts_of, stem_of, unpack, whole_of
-from comp.artifacts import cache_dir, data_dir, digest, runs_dir, unpacked_dir
+from comp.artifacts import cache_dir, data_dir, digest, inside, refuse_link, remove, runs_dir, unpacked_dir
 from comp.config import Competition
 from comp.console import say, size_text
 from comp.errors import CompError
@@ -77,6 +76,7 @@ class Finder:
         self.files = [place for place in places if place.is_file()]
         self.archives: list[dict[str, Any]] = []
         self.listing: dict[Path, list[str]] = {}  # by folder the names of its files
+        refuse_link(self.unpacked)
 
     def find(self) -> tuple[dict[str, Any], list[Need]]:
         """({"files": …, "images": …, "archives": …} of the manifest, paths relative to the data folder where
@@ -97,7 +97,7 @@ class Finder:
             home = max(homes, key=lambda p: len(p.parts))
             within = archive.parent.relative_to(home)  # folders of a template may end in an archive's name
             root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
-            target = root / within / str(stem_of(archive))
+            target = inside(self.unpacked, f"{root.name}/{within / str(stem_of(archive))}", archive)
             if not target.exists():
                 more = f" and {len(parts) - 1} more parts" if len(parts) > 1 else ""
                 say(f"download: unpacking {archive.name}{more} ({size_text(size)})")
@@ -114,7 +114,7 @@ class Finder:
         used = {row["unpacked"] for row in self.archives}
         for path in self.unpacked.iterdir() if self.unpacked.is_dir() else []:
             if path.name not in used:
-                shutil.rmtree(path)
+                remove(path, inside=self.unpacked)
 
     def _look(self) -> tuple[dict[str, Any], list[Need]]:
         files: dict[str, str] = {}

@@ -53,6 +53,9 @@ def find_images(
     """
     listing = cache(_names_in)
     found, missing = [], []
+    for text in (*channels, *(pattern for _, pattern in folders)):
+        if text.startswith("/") or ".." in text.split("/"):
+            raise CompError(f"the pattern or channel {text!r} leads out of the image folder")
     for image_id in ids.tolist():
         if image_id.startswith("/") or ".." in image_id.split("/"):
             raise CompError(f"id {image_id!r} leads out of the image folder")

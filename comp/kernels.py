@@ -23,12 +23,15 @@ from comp.artifacts import (
     digest,
     duplicates_path,
     folds_path,
+    inside,
     kernel_dir,
     model_path,
     oof_path,
     predicted_paths,
     read_json,
     read_stamp,
+    refuse_link,
+    remove,
     replacing,
     wheel_cache_dir,
 )
@@ -295,16 +298,16 @@ def package() -> bytes:
 
 def write(files: Files, folder: Path) -> bool:
     """Make `folder` hold exactly these files, the last of them written last; False where it did already."""
+    refuse_link(folder)
     last = folder / list(files)[-1]
     there = {path for path in folder.rglob("*") if path.is_file()}
-    wanted = {folder / name: content for name, content in files.items()}
+    wanted = {inside(folder, name, folder): content for name, content in files.items()}
     todo = [path for path, content in wanted.items() if not _holds(path, content)]
     extra = there - wanted.keys()
     if not todo and not extra:
         return False
-    last.unlink(missing_ok=True)
-    for path in extra:
-        path.unlink()
+    for path in (last, *extra):
+        remove(path, inside=folder)
     for path in dict.fromkeys([*todo, last]):
         content = wanted[path]
         with replacing(path) as temporary:

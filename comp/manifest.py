@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from comp.artifacts import digest, folds_path, manifest_path, read_json
+from comp.artifacts import digest, folds_path, inside, manifest_path, read_json
 from comp.config import Competition, Recipe
 from comp.csvs import ids_of, read_table
 from comp.decoding import Limits, limits_of
@@ -79,11 +79,17 @@ def read_manifest(competition: Competition) -> Data:
     return data
 
 
+def place_of(folder: Path, name: str) -> Path:
+    """A file or folder of the manifest in `folder`: inside of it, or of the user's own by its whole path,
+    where files are read alone. Raises CompError for a name that leads out of the folder."""
+    return Path(name) if str(name).startswith("/") else inside(folder, name, folder / "manifest.json")
+
+
 def data_of(content: dict[str, Any], folder: Path, competition: Competition) -> Data:
     """The data that a manifest's content, with paths relative to `folder`, describes."""
-    files = {name: folder / value for name, value in content["files"].items() if value}
+    files = {name: place_of(folder, value) for name, value in content["files"].items() if value}
     folders = {
-        split: [(folder / place["folder"], place["pattern"]) for place in places]
+        split: [(place_of(folder, place["folder"]), place["pattern"]) for place in places]
         for split, places in content["images"].items()
     }
     contents = {

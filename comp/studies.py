@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from comp.artifacts import is_held, locked
+from comp.artifacts import inside, is_held, locked, refuse_link
 from comp.budget import check_time
 from comp.console import say
 from comp.errors import CompError
@@ -43,6 +43,8 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage:
+        refuse_link(storage)
     study = optuna.create_study(
         study_name=name,
         storage=_journal(storage) if storage else None,
@@ -77,6 +79,7 @@ def forget(storage: Path, prefix: str) -> None:
     """Remove the studies whose names begin with `prefix`."""
     import optuna
 
+    refuse_link(storage)
     if storage.exists():
         journal = _journal(storage)
         for name in optuna.get_all_study_names(journal):
@@ -169,7 +172,7 @@ class Shared:
         return now - since > LOST
 
     def _lock(self, folder: str) -> Path:
-        return self.folder / folder / ".lock"
+        return inside(self.folder, folder, "a trial of the study") / ".lock"
 
     def again(self, number: int, *, lost: bool = False) -> None:
         """End a trial, which is tried again by the next process that is free."""

@@ -8,7 +8,6 @@ when it is given again."""
 import contextlib
 import importlib
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -27,6 +26,7 @@ from comp.artifacts import (
     read_json,
     read_log,
     read_stamp,
+    remove,
     run_dir,
     started_path,
     tensorboard_dir,
@@ -226,7 +226,7 @@ class TensorBoard:
 
         folder = tensorboard_dir(run.recipe.name, run.fold)
         if n_told == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder, inside=folder.parent)
         self.n_known = n_told
         self.writer = SummaryWriter(str(folder), purge_step=n_told + 1)
         if n_told == 0:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import requests
 import urllib3
 
 from comp.archives import stem_of
-from comp.artifacts import free_bytes, read_json, write_json
+from comp.artifacts import free_bytes, inside, is_own, read_json, refuse_link, write_json
 from comp.console import Bars, size_text
 from comp.errors import CompError
 from comp.schemas import Note
@@ -28,6 +28,7 @@ PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
 LONGEST_PAUSE = 300.0  # seconds; where a server asks for more, people decide
 TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two bytes
 CHUNK = 1 << 16  # a cut loses what it has of one
+NOTE = ".fetched.json"
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -59,15 +60,20 @@ def fetch(
     listing.
 
     Where the answer carries an ETag or a date, bytes that an earlier call left in `.<name>.partial` are kept.
-    With `note`, what came is written down beside it for `read_notes`.
+    With `note`, what came is written down beside it for `read_notes`; names that are kept for that are
+    refused.
     Raises CompError for a name that leads out of the folder, and once the tries without progress are used up;
     requests' own errors for answers that trying again can't mend."""
-    parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-        raise CompError(f"{source} holds {name!r}, which would leave {folder}")
-    path = folder / parts
+    refuse_link(folder)
+    path = inside(folder, name, source)
+    if path == folder or path.is_dir():
+        raise CompError(f"{source}: {path} is a folder, and can't be the file {name!r} too")
+    if note and is_own(name):
+        raise CompError(f"{source} holds {name!r}, a name that comp keeps for its own files; not fetched")
     partial, marker = partial_of(path), path.with_name(f".{path.name}.partial.json")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for link in filter(Path.is_symlink, (partial, marker)):
+        link.unlink()
     n_failed = 0
     with Bars() as bars:
         while True:
@@ -248,7 +254,7 @@ def partial_of(path: Path) -> Path:
 
 def note_of(path: Path) -> Path:
     """Where it is written down what a fetched file was when it came."""
-    return path.with_name(f".{path.name}.fetched.json")
+    return path.with_name(f".{path.name}{NOTE}")
 
 
 def size_of(path: Path) -> int:
@@ -275,5 +281,16 @@ def is_as_noted(path: Path, note: dict) -> bool:
 
 
 def read_notes(folder: Path) -> list[dict]:
-    """What `fetch` wrote down of each file in `folder`. Raises CompError."""
-    return [read_json(path, Note) for path in sorted(folder.rglob(".*.fetched.json"))]
+    """What `fetch` wrote down of each file in `folder`. Raises CompError for a note that is not about the
+    file beside it."""
+    notes = []
+    for path in sorted(folder.rglob(f".*{NOTE}")):
+        note = read_json(path, Note)
+        about = path.parent / path.name[1:].removesuffix(NOTE)
+        if note["file"] != about.relative_to(folder).as_posix() or about.is_dir():
+            raise CompError(
+                f"{path} names {note['file']!r} and not the file beside it, so comp did not write it; "
+                "nothing was removed: remove this note"
+            )
+        notes.append(note)
+    return notes

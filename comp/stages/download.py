@@ -4,7 +4,6 @@ Reads what lies in data/<competition>, in a folder (--from) or where a Kaggle ke
 from Kaggle what is missing; writes data/<competition>/downloads/ and unpacked/, and manifest.json last.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from comp.artifacts import (
     plain,
     read_json,
     read_stamp,
+    remove,
     unpacked_dir,
     write_json,
 )
@@ -30,7 +30,7 @@ from comp.console import say, size_text
 from comp.errors import CompError, NoImages, some
 from comp.finder import Finder, Need, contents, from_folder
 from comp.kaggle_api import Kaggle, NoCredentials, RemoteFile
-from comp.manifest import Data, data_of, read_manifest
+from comp.manifest import Data, data_of, place_of, read_manifest
 from comp.schemas import Manifest
 from comp.submissions import check_sample
 from comp.transfer import is_as_noted, note_of, read_notes, sha256_of
@@ -89,9 +89,8 @@ def _find(competition: Competition, places: Sequence[Path]) -> tuple[Finder, dic
         return finder, *finder.find()
     except Damaged as error:
         for note in read_notes(folder := downloads_dir(competition.name)):
-            if str(folder / note["file"]) in str(error):
-                (folder / note["file"]).unlink()
-                note_of(folder / note["file"]).unlink()
+            if error.path.resolve() == (folder / note["file"]).resolve():
+                _remove_download(folder, note)
                 raise CompError(f"{error}; it was removed: run again to fetch it anew") from error
         raise
 
@@ -210,41 +209,45 @@ def _is_as_it_came(competition: Competition) -> bool:
     it is fetched or unpacked again; what is the user's is named, and taken as it is now."""
     path = manifest_path(competition.name)
     whole = True
-    for note in read_notes(downloads_dir(competition.name)):
-        file = downloads_dir(competition.name) / note["file"]
+    for note in read_notes(downloads := downloads_dir(competition.name)):
+        file = downloads / note["file"]
         if not file.exists() and path.exists():
             continue  # unpacked, and removed to save space
         if file.exists() and is_as_noted(file, note):
             continue
         say(f"download: {file} was cut or changed since it came; it is fetched again")
-        file.unlink(missing_ok=True)
-        note_of(file).unlink()
+        _remove_download(downloads, note)
         whole = False
     if not path.exists():
         return whole
     manifest = read_json(path, Manifest)
     rows = [row for rows in manifest["images"].values() for row in rows]
-    changed = [row["folder"] for row in rows if _folder_changed(path.parent / row["folder"], row)]
+    names = (*(row["folder"] for row in rows), *manifest["files"].values())
+    places = {name: place_of(path.parent, name) for name in names}
+    changed = [place for row in rows if _folder_changed(place := places[row["folder"]], row)]
     changed = list(dict.fromkeys(changed))
     changed += [
-        file
+        places[file]
         for name, file in manifest["files"].items()
-        if (path.parent / file).exists()
-        and manifest.get("tables", {}).get(name) not in (None, sha256_of(path.parent / file))
+        if places[file].exists()
+        and manifest.get("tables", {}).get(name) not in (None, sha256_of(places[file]))
     ]
     unpacked = unpacked_dir(competition.name)
-    for name in changed:
-        place = path.parent / name
+    for place in changed:
         if not place.is_relative_to(unpacked):
             continue
-        own = unpacked / place.relative_to(unpacked).parts[0]
         say(f"download: {place} is not as it was unpacked; it is unpacked again")
-        shutil.rmtree(own, ignore_errors=True)
+        remove(unpacked.joinpath(*place.relative_to(unpacked).parts[:1]), inside=unpacked)
         whole = False
-    if others := [name for name in changed if not (path.parent / name).is_relative_to(unpacked)]:
+    if others := [place for place in changed if not place.is_relative_to(unpacked)]:
         say(f"download: {some(others)} changed since the last download; taken as it is now")
         whole = False
     return whole
+
+
+def _remove_download(folder: Path, note: dict[str, Any]) -> None:
+    for path in (folder / note["file"], note_of(folder / note["file"])):
+        remove(path, inside=folder)
 
 
 def _folder_changed(folder: Path, row: dict[str, Any]) -> bool:

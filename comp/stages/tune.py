@@ -21,6 +21,8 @@ from comp.artifacts import (
     flat,
     model_path,
     read_log,
+    refuse_link,
+    remove,
     run_dir,
     trial_run,
     trials_dir,
@@ -69,6 +71,8 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
     fixed = [{key: value for key, value in stamp.items() if key not in space} for stamp in stamps]
     name = f"{recipe.name}-{digest(fixed, recipe.model_dump(mode='json')['tune'])}"
     place = _place(storage) or str(tune_study_path(recipe.name))
+    if storage is None:
+        refuse_link(Path(place))
     with readable(place):
         study = Shared(place, name, space, seed=recipe.seed, pruner=pruner(), folder=trials_dir(recipe.name))
         own = {key: value_at(recipe, key) for key in space}
@@ -212,7 +216,8 @@ class Search:
         for folder in self.study.ended_folders():
             for fold in self.folds:
                 for path in (checkpoint_path, model_path):
-                    path(trial_run(self.recipe.name, folder), fold).unlink(missing_ok=True)
+                    trained = path(trial_run(self.recipe.name, folder), fold)
+                    remove(trained, inside=trials_dir(self.recipe.name))
         gc.collect()
         self.device.release()
 
