@@ -285,12 +285,13 @@ def read_notes(folder: Path) -> list[dict]:
     file beside it."""
     notes = []
     for path in sorted(folder.rglob(f".*{NOTE}")):
-        note = read_json(path, Note)
+        note = read_marker(path)
+        named = note.get("file") if isinstance(note, dict) else None
         about = path.parent / path.name[1:].removesuffix(NOTE)
-        if note["file"] != about.relative_to(folder).as_posix() or about.is_dir():
+        if named != about.relative_to(folder).as_posix() or about.is_dir():
             raise CompError(
-                f"{path} names {note['file']!r} and not the file beside it, so comp did not write it; "
+                f"{path} names {named!r} and not the file beside it, so comp did not write it; "
                 "nothing was removed: remove this note"
             )
-        notes.append(note)
+        notes.append(read_json(path, Note))
     return notes

@@ -471,7 +471,7 @@ def test_pages_hold_names_as_text(here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(duplicates, "thumbnail", lambda *_: np.zeros((4, 4, 3), np.uint8))
     images: Any = SimpleNamespace(name="train", ids=np.array(["<script>", "a\u202eb", "x" * 100_000]))
     group = [duplicates.Member(images, row, frozenset(["<i>", "\u2066c"]), 1.0) for row in range(3)]
-    text = duplicates.page([group], "t")
+    text = duplicates.page([group], 3, "t")
     assert "<script>" not in text and "<i>" not in text and len(text) < 20_000
     assert r"a\u202eb" in text and r"\u2066c" in text and "\u202e" not in text
 
