@@ -28,7 +28,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """A CSV with every cell as text (an empty cell is ''), checked to have `columns`. Its index holds the
     rows' lines. Files may be zipped, in UTF-8 or UTF-16, and separated by commas, semicolons, tabs or bars.
 
-    Empty rows, repeated headers, and nameless columns and surplus fields that hold nothing are left out.
+    Empty rows, repeated headers, and columns without a name that hold nothing are left out.
     Raises CompError for a row of more or fewer fields than the header, and for a column that is named
     twice."""
     columns = list(columns)
@@ -51,6 +51,8 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     if not rows:
         raise CompError(f"{path} cannot be read as CSV: it is empty")
     header = [name.strip() for name in rows[0]]
+    while not header[-1]:
+        header.pop()
     _check_widths(rows, lines, header, path)
     frame = pd.DataFrame(rows[1:], columns=header, index=lines[1:], dtype=object)
     if again := [i for i, row in enumerate(rows[1:]) if row[0] == rows[0][0] and row == rows[0]]:

@@ -221,19 +221,20 @@ def _check_names(tags: Collection[str], separator: str | None, line_of: Callable
     """Raises CompError for a tag that is hardly the name of one label."""
     joints = [] if separator is None else ["|", ";", "\t", "\n", *([","] if separator == " " else [])]
     for tag in sorted(tags):
+        where, shown = line_of(tag), repr(tag[:60])
         if tag.lower() in ("nan", "<na>", "null"):
             raise CompError(
-                f"{line_of(tag)}: the label {tag!r} is how programs write an empty cell; leave the cell "
+                f"{where}: the label {shown} is how programs write an empty cell; leave the cell "
                 "empty, set labels.none if it stands for no label, or list it in labels.classes"
             )
         if tag[0] in "[{'\"" or tag[-1] in "]}'\"" or tag.count("(") != tag.count(")"):
             raise CompError(
-                f"{line_of(tag)}: the label {tag!r} has brackets or quotation marks about it; write labels "
+                f"{where}: the label {shown} has brackets or quotation marks about it; write labels "
                 f"as a{separator or ' '}b, or list it in labels.classes if that is its name"
             )
         if joint := next((joint for joint in joints if joint != separator and joint in tag), None):
             raise CompError(
-                f"{line_of(tag)}: the label {tag!r} looks like several; set separator = {joint!r} if that "
+                f"{where}: the label {shown} looks like several; set separator = {joint!r} if that "
                 f"stands between them (now it is {separator!r}), or list it in labels.classes if it is one"
             )
 

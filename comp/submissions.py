@@ -26,7 +26,7 @@ def submission_text(
         frame = pd.DataFrame({id_column: ids, column: texts})
     else:
         frame = pd.DataFrame(decisions, columns=list(classes))
-        if labels.none:
+        if labels.none in header:
             frame[labels.none] = (decisions.sum(1) == 0).astype(np.uint8)
         frame.insert(0, id_column, ids)
     return frame[header].to_csv(index=False)
@@ -41,8 +41,8 @@ def check_sample(sample: Path, competition: Competition, classes: Sequence[str])
     ids_of(frame, id_column, sample)
     names = {str(i) for i in range(len(classes))} if labels.indices else set(classes)
     cells = frame.drop(columns=id_column).head(1000).to_numpy(object).ravel().tolist()
-    texts = {text.strip() for text in cells} - {"", labels.none, *names}
-    if any(_is_between(text) for text in texts):
+    texts = {text.strip() for text in set(cells)} - {"", labels.none}
+    if any(_is_between(text) for text in texts - names):
         return (
             f"{sample} holds probabilities: this competition seems to want them (for AUC or log loss), and "
             "comp writes labels, which are 0 or 1"
@@ -76,7 +76,7 @@ def _check_header(header: list[str], classes: Sequence[str], competition: Compet
     """Raises CompError, with what to do, where a submission would have other columns than the sample."""
     id_column, column, _ = columns(competition)
     none = competition.labels.none
-    own = [column] if column else [*classes, *([none] if none else [])]
+    own = [column] if column else [*classes, *([none] if none in header else [])]
     others = [name for name in header if name != id_column]
     here, there = set(own), set(others)
     if id_column in header and here == there:
@@ -88,10 +88,10 @@ def _check_header(header: list[str], classes: Sequence[str], competition: Compet
     elif column and there >= set(classes):
         more = "" if there <= {*classes, none} else " and labels.classes to its columns"
         cure = f'set submission.column = ""{more}, for one 0/1 column a label'
+    elif not competition.labels.column and there and there < here:
+        cure = f"set labels.ignore = {[name for name in own if name not in there]} if these are no labels"
     elif len(others) == 1:
         cure = f"set submission.column = {others[0]!r} for labels as texts"
-    elif not column and (surplus := [name for name in own if name not in there]) and there < here:
-        cure = f"set labels.ignore = {surplus} if these are no labels"
     else:
         cure = "set id, column and classes to those of the files"
     raise CompError(
@@ -135,4 +135,5 @@ def columns(competition: Competition) -> tuple[str, str | None, str | None]:
     """(id column, tag column or None, separator) of the submission; no separator where a row is one label."""
     table, labels = competition.submission, competition.labels
     separator = separator_of(labels) if labels.single or table.separator is None else table.separator
-    return table.id or labels.id, table.column or labels.column, separator
+    column = labels.column if table.column is None else table.column
+    return table.id or labels.id, column or None, separator
