@@ -138,14 +138,15 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
             for k in range(n):
                 left |= {(segment[1 + 2 * k], i): bits & 15 for i in range(low, high + 1)}
             zeros = [first.get(0x10 | segment[2 + 2 * k] & 15, 0) for k in range(n)]
-            flat = bits >> 4 or high == 0 or not any(zero & 15 for zero in zeros)
+            flat = high == 0 or not any(zero & 15 for zero in zeros)
+            n_zeros = 4 * len(HOLE) if bits >> 4 else len(HOLE)  # corrections come in up to 1,000 bits
             end = found.start() if (found := MARKER.search(data, at)) else len(data)
             restarts = RESTART.findall(data, at, end)
             n_least = (n_blocks - 1) // every if every and n == n_colours else 0
             whole = whole and _in_turn(restarts) and len(restarts) >= n_least
             pixels = RESTART.sub(lambda mark: NOISE + mark[0], data[at:end])
             if not flat:
-                pixels = re.sub(rb"\0{%d,}" % len(HOLE), lambda zeros: NOISE, pixels)
+                pixels = re.sub(rb"\0{%d,}" % n_zeros, lambda zeros: NOISE, pixels)
             parts += [data[kept:at], pixels, NOISE]
             kept = at = end
     return b"".join([*parts, data[kept:]]), whole and not any(left.values())
