@@ -169,7 +169,10 @@ def find_owner(given: str | None) -> str:
     paths = [Path(folder).expanduser() / "kaggle.json" for folder in folders if folder]
     name = given or os.environ.get("KAGGLE_USERNAME")
     if not name and (path := next((p for p in paths if p.is_file()), None)):
-        name = read_json(path, User, "fetch it anew from Kaggle").get("username")
+        try:
+            name = read_json(path, User).get("username")
+        except CompError:  # it shows what it found, which may be a key
+            raise CompError(f"{path} is not what Kaggle gives as kaggle.json; fetch it anew") from None
     if not name:
         with contextlib.suppress(CompError):  # a token alone: Kaggle knows whose it is
             name = Kaggle().user

@@ -4,7 +4,9 @@ code 0, or with one line. Before a release:
     python -m tests.fuzz --seconds 600 --seed 1
 
 A case is drawn from the seed and its number alone. What fails is printed with both, and its file is kept in
-fuzz-failures/; `--case N` with the same seed does it again, and shows the whole traceback."""
+fuzz-failures/; `--case N` with the same seed does it again, and shows the whole traceback.
+
+All is done in this process, in a folder that is gone afterwards, without a network."""
 
 import argparse
 import contextlib
@@ -66,7 +68,16 @@ OF_TABLES = (
 
 # file: what reads it; but for the stages without one, the recipe is tiny.toml
 TARGETS: dict[str, tuple[str, ...]] = {
-    "tiny.toml": ("folds", "submit", "decide", "report", "train", "predict", "find-lr", f"explain {IMAGE}"),
+    "tiny.toml": (
+        "folds",
+        "submit",
+        "decide",
+        "report",
+        "train",
+        "predict",
+        "find-lr --steps 20",
+        f"explain {IMAGE}",
+    ),
     "shapes.toml": ("download", "folds", "submit", "decide", "predict", "infer", "train", "blend"),
     "files/train.csv": ("download", "folds", "folds --force", "decide --force", "report --force", "train"),
     "files/sample_submission.csv": ("download", "submit", "predict", "infer --force", "duplicates"),
@@ -100,7 +111,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "runs/tiny/fold0/log.jsonl": ("train", "report --force", "compare tiny second"),
     "runs/half/fold0/last.pt": ("train --set name=half --folds 0",),
     "runs/half/fold0/started.json": ("train --set name=half --folds 0",),
-    "runs/tiny/find-lr-0.json": ("find-lr",),
+    "runs/tiny/find-lr-0.json": ("find-lr --steps 20",),
     "runs/tiny/report.html": ("report",),
     "runs/second/study.log": ("decide --force --set name=second --rule optuna",),
     "runs/tiny/tune.log": ("tune --trials 1",),
@@ -186,8 +197,8 @@ def build() -> str:
     comp("train", "tiny.toml", "--set", "name=half", "--folds", "0")  # its last.pt stays
     fitting.checkpoint_path = kept
     Path("runs/half/fold0/model.safetensors").unlink()
-    for stage in ("train", "predict", "blend", "decide", "submit", "report", "find-lr", "infer"):
-        comp(stage, "tiny.toml")
+    for stage in ("train", "predict", "blend", "decide", "submit", "report", "infer", "find-lr"):
+        comp(stage, "tiny.toml", "--steps", "20")
     comp("tune", "tiny.toml", "--trials", "1")
     shutil.copytree("runs/tiny", "runs/second")
     comp("decide", "second.toml", "--force", "--rule", "optuna")
