@@ -89,7 +89,8 @@ def check_heads_stand_over_their_columns(page: Any) -> None:
         "[...document.querySelectorAll('.scroll')].flatMap(box => { box.scrollLeft = 200;"
         "const place = cell => [cell.getBoundingClientRect().left, cell.getBoundingClientRect().right];"
         "const row = box.querySelector('tbody tr'); const heads = box.querySelectorAll('thead tr > *');"
-        "const found = [...heads].filter((head, i) => row && `${place(head)}` != `${place(row.children[i])}`);"
+        "const found = [...heads].filter((head, i) => row &&"
+        "`${place(head)}` != `${place(row.children[i])}`);"
         "box.scrollLeft = 0; return found.map(head => head.innerText) })"
     )
     assert not apart, apart

@@ -7,6 +7,7 @@ import optuna
 import pandas as pd
 import pytest
 
+from comp import console
 from comp.cli import main
 from comp.ensembles import METHODS, best_blend, blend, fit_blend
 from comp.rules import logit, sigmoid
@@ -74,9 +75,14 @@ def two(here: Path, submitted: Path) -> Path:
     return here
 
 
-def test_a_blend_of_recipes_goes_on_to_a_submission(two: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_blend_of_recipes_goes_on_to_a_submission(
+    two: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
     assert main(["blend", "tiny.toml", "other.toml", "--name", "mix"]) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("blend: mix, tiny, other, 90 held-out images\nblends: 1 of 25, ")
+    assert "\nblends: 24 of 25, " in printed and "blends: 26" not in printed
     assert all(method in printed for method in METHODS) and "gain to the mean" in printed
     mix = "runs/mix/recipe.toml"
     for stage in ("decide", "submit"):

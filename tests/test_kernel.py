@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from comp.cli import main
 from comp.config import load_recipe, toml_text
 from comp.kernels import as_slug, find_owner
+from comp.wheels import reason_of
 from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
 from tests.fake_kaggle import FakeKaggle
 from tests.test_infer import hidden_test_set
@@ -298,6 +299,19 @@ def test_slugs_are_those_of_kaggles_client():
     assert as_slug("my-recipe-v2") == "my-recipe-v2"
     names = ("my-recipe-v2", "My-Recipe-v2", "my_recipe.v2", "my.recipe_v2")  # none takes another's kernel
     assert len({as_slug(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        ("\x1b[31mERROR: No match for a==1\x1b[0m\x1b[31m\n\x1b[0m", "No match for a==1"),
+        ("WARNING: slow\nERROR: first\nERROR: last\n\n[notice] pip 99 is there\n", "last"),
+        ("\x1b[33mdisk is full\x1b[0m\n\n", "disk is full"),
+        ("", "pip failed"),
+    ],
+)  # fmt: skip
+def test_why_pip_failed_is_said_without_colours(printed: str, reason: str):
+    assert reason_of(printed) == reason
 
 
 def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import fbeta_score, precision_score, recall_score
 
+from comp import console
 from comp.cli import main
 from comp.comparison import log_losses
 from comp.config import load_recipe
@@ -50,6 +51,40 @@ def inside(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_page_of_the_drawn_competition_works_in_a_browser(inside: Path, browser: Any):
     check_report(browser, inside)
+
+
+def test_what_takes_long_says_so_at_once_and_shows_how_far_it_is(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    image = next(Path("data/tiny/drawn/test-jpg").iterdir())
+    (inside.parent / "decision.json").unlink()
+    for command in (["decide"], ["report", "--force"], ["explain", str(image), "--to", "seen.png"]):
+        capsys.readouterr()
+        assert main([command[0], "tiny.toml", *command[1:]]) == 0
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert (
+            first
+            == {
+                "decide": "decide: tiny, 240 held-out images, 11 labels",
+                "report": "report: tiny, 240 held-out images, 11 labels",
+                "explain": f"explain: {image}, by tiny, 2 networks",
+            }[command[0]]
+        )
+        for bar in {"decide": ["rules"], "report": ["pictures", "heat maps"], "explain": ["answers"]}[
+            command[0]
+        ]:
+            assert any(line.startswith(f"{bar}: ") and line.endswith(" left") for line in lines), (bar, lines)
+
+
+def test_what_is_soon_over_is_not_announced(capsys: pytest.CaptureFixture[str]):
+    with console.said_if_slow("soon over", after=60):
+        pass
+    printed = ""
+    with console.said_if_slow("takes long", after=0):
+        while not printed:
+            printed = capsys.readouterr().out
+    assert printed == "takes long\n"
 
 
 def test_its_numbers_are_those_of_scikit_learn(inside: Path):
