@@ -122,9 +122,12 @@ def _make_folders(folder: Path) -> None:
 def _unpack(path: Path, folder: Path) -> None:
     name = path.name.lower()
     if name.endswith(".zip"):
-        if (first := path.with_suffix(".z01")).exists():
+        with path.open("rb") as file:
+            file.seek(-min(1 << 16, path.stat().st_size), 2)
+            _, mark, end = file.read().rpartition(b"PK\5\6")
+        if mark and (disk := int.from_bytes(end[:2], "little")) not in (0, 0xFFFF):
             raise CompError(
-                f"{path} is in parts, of which {first.name} is the first; join them with "
+                f"{path} is the last of {disk + 1} parts, the first being {path.stem}.z01; join them with "
                 f"`zip -s 0 {path.name} --out whole.zip`, or unpack them with `7z x {path.name}`"
             )
         with zipfile.ZipFile(path) as archive:
@@ -173,8 +176,8 @@ def _unpack_7z(path: Path, folder: Path) -> None:
 
 
 def _check(path: Path, folder: Path, names: Iterable[str], n_bytes: int) -> None:
-    for name in names:
-        parts = PurePosixPath(name.replace("\\", "/"))
+    for name in (name.replace("\\", "/") for name in names):
+        parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
             raise CompError(f"{path} holds {name!r}, which would leave the folder; it is not unpacked")
         if is_own(name):

@@ -8,7 +8,7 @@ import re
 import tomllib
 import types
 import typing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Annotated, Any, Literal
 
@@ -49,6 +49,13 @@ def _without_folders(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Files = Annotated[Texts, AfterValidator(_without_folders)]
+
+
+def _plain(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(PurePosixPath(template.replace("\\", "/"))) for template in value)
+
+
+Templates = Annotated[Texts, AfterValidator(_plain)]  # a\{id}.png and ./a//{id}.png are a/{id}.png
 
 
 class Strict(BaseModel):
@@ -124,8 +131,8 @@ def _from_zero(value: Any) -> Any:
 class Images(Strict):
     """Where the images are. A template holds {id}, and {channel} where every channel is a file of its own."""
 
-    train: Texts
-    test: Texts  # several: an id is looked for in each
+    train: Templates
+    test: Templates  # several: an id is looked for in each
     channels: Texts = ()  # empty: one RGB file an image
     # of files with more than 8 bits a channel, the values that become black and white: [-1000, 3000], or 4095
     # for [0, 4095]; None: what the training images use
@@ -284,7 +291,7 @@ class External(Strict):
     beside the competition's data, and where a kernel mounts it. Unset fields are the competition's."""
 
     csv: str
-    images: Texts  # templates as those of the competition: folder/{id}.jpg
+    images: Templates  # templates as those of the competition: folder/{id}.jpg
     id: str | None = None
     column: str | None = None
     separator: str | None = Field(None, min_length=1)

@@ -107,6 +107,8 @@ class Finder:
             self._list()
             waiting.extendleft(reversed(self._archives([target])))
             found, missing = self._look()
+        for row in (row for rows in found["images"].values() for row in rows):
+            row |= contents(self.folder / row["folder"], row["pattern"])
         return {**found, "archives": self.archives}, missing
 
     def remove_what_is_not_used(self) -> None:
@@ -124,7 +126,7 @@ class Finder:
             if need.part in images:
                 if folder := self._image_folder(need.names[0]):
                     row = {"folder": self._relative(folder), "pattern": split_template(need.names[0])[1]}
-                    images[need.part].append({**row, **contents(folder, row["pattern"])})
+                    images[need.part].append(row)
                     continue
             elif path := next((p for name in need.names if (p := self._file(name))), None):
                 files[need.part] = self._relative(path)
@@ -191,8 +193,7 @@ class Finder:
         said = []
         for need in missing:
             if need.part in SPLITS:
-                inner = "/".join((*split_template(need.names[0])[0], split_template(need.names[0])[1]))
-                form = as_expression(re.sub(r"\.\w+$", "", inner)).pattern
+                form = as_expression(re.sub(r"\.\w+$", "", need.names[0])).pattern
                 for expression in (f"(.*/)?{form}{IMAGE}", f".*{IMAGE}"):
                     fits = re.compile(expression, re.IGNORECASE).fullmatch
                     if path := next((path for path in paths if fits(composed(path))), None):
@@ -229,7 +230,7 @@ class Finder:
 
 def split_template(template: str) -> tuple[tuple[str, ...], str]:
     """(folders, rest): 'a/b/{id}/{channel}.png' -> (('a', 'b'), '{id}/{channel}.png')."""
-    parts = [part for part in template.split("/") if part not in ("", ".")]
+    parts = template.split("/")
     first = next(i for i, part in enumerate(parts) if "{" in part)
     return tuple(parts[:first]), "/".join(parts[first:])
 

@@ -57,7 +57,7 @@ def find_images(
         if text.startswith("/") or ".." in text.split("/"):
             raise CompError(f"the pattern or channel {text!r} leads out of the image folder")
     for image_id in ids.tolist():
-        if image_id.startswith("/") or ".." in image_id.split("/"):
+        if image_id.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", image_id):
             raise CompError(f"id {image_id!r} leads out of the image folder")
         for folder, pattern in folders:
             names = [pattern.format(id=image_id, channel=channel) for channel in (channels or [""])]
@@ -88,7 +88,8 @@ def _names_in(folder: Path) -> dict[str, str]:
 
 
 def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | None:
-    """The file of this name, which may hold folders of its own. Accents may be composed or not."""
+    """The file of this name, which may hold folders of its own, also with backslashes. Accents may be
+    composed or not."""
     path = folder / name
     if "/" in name and (name.isascii() or path.is_file()):
         return path if path.is_file() else None
@@ -96,7 +97,7 @@ def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | Non
     for part in name.split("/"):
         names = listing(path)
         if (found := names.get(part) or names.get(composed(part))) is None:
-            return None
+            return look_up(folder, name.replace("\\", "/"), listing) if "\\" in name else None
         path /= found
     return path
 
@@ -111,7 +112,7 @@ def _like(
         if look_up(folder, name, listing):
             continue
         path: Path | None = folder
-        for part in name.split("/"):
+        for part in re.split(r"[/\\]", name):
             found = path and (listing(path).get(part) or alike(path).get(_bare(part)))
             path = path / found if path and found else None
         if path is None:
@@ -126,10 +127,12 @@ def _like(
 
 
 def _bare(name: str) -> str:
-    """A name without what people and programs change in it: case, endings, spaces around it, and signs that
-    Windows or a web address can't hold."""
-    name = re.sub(r'[<>:"|?*\\]', "_", unquote(composed(name))).casefold()
-    return re.sub(r"(\.[a-z][a-z0-9]{1,4})+$", "", name.strip()).strip()
+    """A name without what people and programs change in it: case, endings, spaces, zeros in front, and signs
+    that Windows or a web address can't hold."""
+    name = unicodedata.normalize("NFKC", unquote(name)).casefold()
+    name = re.sub(r"(\.[a-z][a-z0-9]{1,4})+$", "", name.strip("\ufeff\u200b \t"))
+    name = re.sub(r'[\s<>:"|?*\\+]', "_", name.strip().removesuffix(".0"))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def composed(text: str) -> str:

@@ -82,6 +82,7 @@ def nobody(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "train/{channel}/{id}.png",
         "train/p_{id}/x/{channel}/y.png",
         "./train//{id}.png",
+        "train\\\\{id}.png",
         "train/{id}",
     ],
 )
@@ -89,7 +90,7 @@ def test_a_template_is_found_wherever_its_id_stands(here: Path, template: str, p
     channels = ("r", "g") if "{channel}" in template else ("",)
     ids, tests = (["a1.png", "a2.png"], ["t1.png"]) if template.endswith("{id}") else (["a1", "a2"], ["t1"])
     competition(template, ids, tests, 'channels = ["r", "g"]' if "{channel}" in template else "")
-    drawn(f"deep/er/{template}", ids, tests, channels)
+    drawn("deep/er/" + template.replace("\\\\", "/"), ids, tests, channels)
     if packed:
         as_zips(Path("src"))
     assert main(["download", "c.toml", "--from", "src"]) == 0
@@ -97,10 +98,12 @@ def test_a_template_is_found_wherever_its_id_stands(here: Path, template: str, p
     assert all(path.is_file() for paths in (*images_of("train"), *images_of("test")) for path in paths)
 
 
-def test_folders_may_be_part_of_the_ids(here: Path):
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_folders_may_be_part_of_the_ids(here: Path, separator: str):
     ids, tests = ["p1/a", "p2/a"], ["q/x/t1"]
-    competition("train/{id}.png", ids, tests)
     drawn("train/{id}.png", ids, tests)
+    ids, tests = ([name.replace("/", separator) for name in names] for names in (ids, tests))
+    competition("train/{id}.png", ids, tests)
     assert main(["download", "c.toml", "--from", "src"]) == 0
     assert [str(paths[0].relative_to(here / "src")) for paths in images_of("train")] == [
         "train/p1/a.png",
@@ -177,6 +180,9 @@ def test_a_folder_that_is_not_found_is_told_from_one_that_is_nearly_there(
         ("{id}.jpg", "b c", "b%20c.jpg", "'b c.jpg' is looked for"),
         ("{id}.jpg", "d:e", "d_e.jpg", "'d:e.jpg' is looked for"),
         ("{id}/x.jpg", "P1", "p1/X.jpg", "'P1/x.jpg' is looked for"),
+        ("{id}.jpg", "17", "00017.jpg", "'17.jpg' is looked for"),
+        ("{id}.jpg", "17.0", "17.jpg", "'17.0.jpg' is looked for"),
+        ("{id}.jpg", "\u200bb c\xa0", "b_c.jpg", "is looked for"),
         ("{id}.jpg", "a1.tif", "a1.jpg", "'a1.tif.jpg' is looked for"),
     ],
 )
@@ -291,10 +297,12 @@ def test_a_zip_in_parts_of_its_own_kind_is_told_how_to_join(here: Path, fails):
     competition("train/{id}.png", ["a1"], ["t1"])
     drawn("train/{id}.png", ["a1"], ["t1"])
     zip_of_train(here / "src" / "train.zip")
-    (here / "src" / "train.z01").write_bytes(b"PK")
+    before, mark, after = (here / "src" / "train.zip").read_bytes().rpartition(b"PK\x05\x06")
+    (here / "src" / "train.zip").write_bytes(before + mark + b"\2\0" + after[2:])
     shutil.rmtree("src/train")
     line = fails("download", "c.toml", "--from", "src")
-    assert "src/train.zip is in parts, of which train.z01 is the first; join them with `zip -s 0" in line
+    assert "src/train.zip is the last of 3 parts, the first being train.z01" in line
+    assert "`zip -s 0" in line
 
 
 def test_all_parts_of_an_archive_are_fetched():

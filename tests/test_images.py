@@ -133,10 +133,11 @@ def test_missing_images_are_named_all_at_once(tmp_path: Path):
         find_images("train", np.array([*ids, "x", "y"]), folders, [])
 
 
-def test_an_id_can_not_lead_out_of_its_folder(tmp_path: Path):
+@pytest.mark.parametrize("name", ["../a/im0", "..\\a\\im0", "/im0", "\\im0"])
+def test_an_id_can_not_lead_out_of_its_folder(tmp_path: Path, name: str):
     _, folders = folder_of(tmp_path / "a")
     with pytest.raises(CompError, match="leads out of the image folder"):
-        find_images("train", np.array(["../a/im0"]), folders, [])
+        find_images("train", np.array([name]), folders, [])
 
 
 def test_damaged_images_are_named_all_at_once_and_leave_no_cache(tmp_path: Path):

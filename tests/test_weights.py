@@ -38,6 +38,7 @@ def tries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]
     threading.Thread(target=refuse, daemon=True).start()
     address = f"http://127.0.0.1:{server.getsockname()[1]}/model.safetensors"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("COMP_WEIGHTS", raising=False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *_, **__: address)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     yield asked
