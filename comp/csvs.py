@@ -7,7 +7,6 @@ import csv
 import gzip
 import io
 import lzma
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ import pandas as pd
 
 from comp.errors import CompError, some
 
+NAMELESS = "Unnamed: "  # and the position: what pandas calls a column without a name
 SEPARATORS = (",", ";", "\t", "|")
 csv.field_size_limit(2**31 - 1)  # some tables hold masks
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -28,7 +28,8 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """A CSV with every cell as text (an empty cell is ''), checked to have `columns`. Its index holds the
     rows' lines. Files may be zipped, in UTF-8 or UTF-16, and separated by commas, semicolons, tabs or bars.
 
-    Empty rows, repeated headers, and columns without a name that hold nothing are left out.
+    Empty rows, repeated headers, and columns without a name that hold nothing are left out; others without
+    a name are called as pandas does it.
     Raises CompError for a row of more or fewer fields than the header, and for a column that is named
     twice."""
     columns = list(columns)
@@ -40,7 +41,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     rows, lines = [], []
     try:
         for row in reader:
-            if (row and row[0]) or any(cell.strip() for cell in row):
+            if (row and row[0].strip()) or any(cell.strip() for cell in row):
                 rows.append(row)
                 lines.append(reader.line_num)
     except csv.Error as error:
@@ -59,21 +60,22 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         frame = frame.drop(index=frame.index[again])
     if "" in header:
         named = [bool(name) or frame.iloc[:, i].str.strip().any() for i, name in enumerate(header)]
+        frame.columns = [name or _nameless(i, header) for i, name in enumerate(header)]
         frame = frame.loc[:, named]
     if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
         raise CompError(
-            f"{path} has columns of one name: {some(name or '(no name)' for name in twice)}; "
-            "give each a name of its own, or remove it"
+            f"{path} has columns of one name: {some(twice)}; give each a name of its own, or remove it"
         )
     if lacking := [name for name in columns if name not in frame]:
-        found = ", ".join(name or "(no name)" for name in frame.columns[:20])
-        raise CompError(f"{path} has no column {lacking[0]!r}; it has {found}")
+        raise CompError(f"{path} has no column {lacking[0]!r}; it has {', '.join(frame.columns[:20])}")
     return frame
 
 
 def ids_of(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
-    """(N,) str. Raises CompError for an empty id, and for one that stands there twice."""
+    """(N,) str. Raises CompError for no ids, for an empty one, and for one that stands there twice."""
     ids = frame[column].to_numpy(str)
+    if not len(ids):
+        raise CompError(f"{path} has a header and no rows")
     if len(empty := frame.index[np.char.strip(ids) == ""]):
         raise CompError(f"{path}, line {empty[0]}: no {column}; give the row an id, or remove it")
     check_unique(ids, path)
@@ -90,10 +92,14 @@ def check_unique(ids: np.ndarray, path: Path) -> None:
 
 def is_index(frame: pd.DataFrame) -> bool:
     """Whether the first column looks like the row numbers that pandas writes without a name."""
-    first = str(frame.columns[0])
-    return bool(re.fullmatch(r"(Unnamed: \d+)?", first)) and bool(
+    return str(frame.columns[0]).startswith(NAMELESS) and bool(
         frame.iloc[:, 0].astype(str).str.fullmatch("[0-9]+").all()
     )
+
+
+def _nameless(position: int, header: list[str]) -> str:
+    name = f"{NAMELESS}{position}"
+    return f"{name}.1" if name in header else name
 
 
 def _text(path: Path) -> str:

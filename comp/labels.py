@@ -164,11 +164,11 @@ def parse_columns(frame: pd.DataFrame, path: Path, hint: str = "") -> np.ndarray
         values[:, c] = np.array([_zero_or_one(str(text)) for text in texts], np.int8)[codes]
     wrong = np.argwhere(values < 0)
     if len(wrong):
-        names = [frame.columns[c] or "(no name)" for c in np.unique(wrong[:, 1])]
+        names = frame.columns[np.unique(wrong[:, 1])]
         row, c = wrong[0]
         raise CompError(
             f"{path}: columns hold something else than 0 and 1: {some(names)}; in line {frame.index[row]}, "
-            f"{frame.columns[c] or '(no name)'} is {str(frame.iat[row, c])!r}{hint}"
+            f"{frame.columns[c]} is {str(frame.iat[row, c])!r}{hint}"
         )
     return values.astype(np.uint8)
 

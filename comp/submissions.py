@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from comp.config import Competition
-from comp.csvs import check_unique, ids_of, read_table
+from comp.csvs import NAMELESS, check_unique, ids_of, read_table
 from comp.errors import CompError, some
 from comp.labels import format_tags, parse_tags, separator_of
 
@@ -83,7 +83,7 @@ def _check_header(header: list[str], classes: Sequence[str], competition: Compet
         return
     if id_column not in header:
         cure = "set submission.id to the column of its ids"
-    elif not header[0] or header[0].startswith("Unnamed: "):
+    elif header[0].startswith(NAMELESS):
         cure = "its first column is an index, as pandas writes it: remove it (to_csv(…, index=False))"
     elif column and there >= set(classes):
         more = "" if there <= {*classes, none} else " and labels.classes to its columns"
@@ -95,7 +95,7 @@ def _check_header(header: list[str], classes: Sequence[str], competition: Compet
     else:
         cure = "set id, column and classes to those of the files"
     raise CompError(
-        f"{sample}: its columns are {some(name or '(no name)' for name in header)}, those of a submission "
+        f"{sample}: its columns are {some(header)}, those of a submission "
         f"would be {some([id_column, *own])}; {cure}"
     )
 

@@ -33,7 +33,7 @@ def read_probs(path: Path) -> Predictions:
             row, c = np.argwhere(wrong)[0]
             raise CompError(
                 f"{path}: after the ids, columns of probabilities are expected; in line {frame.index[row]}, "
-                f"{classes[c] or '(no name)'} is {frame.iat[row, c + 1]!r}"
+                f"{classes[c]} is {frame.iat[row, c + 1]!r}"
             ) from error
     if ids.ndim != 1 or probs.shape != (len(ids), len(classes)):
         raise CompError(f"{path} has probabilities {probs.shape} for {len(ids)} ids, {len(classes)} classes")

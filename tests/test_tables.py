@@ -95,7 +95,8 @@ def test_what_pandas_writes_comes_back(tmp_path_factory: pytest.TempPathFactory,
         ("name,tags\na,red\n", "no column 'id'; it has name, tags"),
         (PLAIN.encode("utf-16-le"), "null characters; save it as UTF-8"),
         ("id,tags\na,bleu é\n".encode("latin-1"), "can't decode byte 0xe9.*save it as UTF-8"),
-        ("\n , \n", "it is empty"),
+        ("\n , \n\t\n", "it is empty"),
+        ("id,tags\n", "has a header and no rows"),
     ],
 )
 def test_a_table_of_no_one_meaning_is_refused_with_the_line(
@@ -182,7 +183,7 @@ def test_columns_of_an_index_are_no_labels(tmp_path: Path):
     for text in (",id,x,y\n7,a,1,0\n3,b,0,1\n", ",Unnamed: 0,id,x,y\n0,7,a,1,0\n1,3,b,0,1\n"):
         labels = read_labels(write(tmp_path, text), table)
         assert (labels.classes, labels.targets.tolist()) == (("x", "y"), [[1, 0], [0, 1]])
-    with pytest.raises(CompError, match=r"1 \(\(no name\)\); in line 2, \(no name\) is '5'"):
+    with pytest.raises(CompError, match=r"1 \(Unnamed: 2\); in line 2, Unnamed: 2 is '5'"):
         read_labels(write(tmp_path, "id,x,,y\na,1,5,0\n"), table)
 
 
