@@ -14,6 +14,8 @@ from comp.config import Competition
 from comp.console import say, size_text
 
 DEPTH = 5  # folders below a source that are looked at
+NESTED = 5  # archives in each other that are unpacked
+MOST_ARCHIVES = 20_000
 SPLITS = ("train", "test")
 ALL = ("labels", "sample", "solution", *SPLITS)
 
@@ -71,6 +73,7 @@ class Finder:
         self.folder, self.unpacked = data_dir(competition.name), unpacked_dir(competition.name)
         self.places = [place for place in places if place.is_dir()]
         self.archives: list[dict[str, Any]] = []
+        self.depths: dict[Path, int] = {}  # by folder: the archives in each other that it came out of
         self.listing: list[tuple[Path, list[str]]] = []
         refuse_link(self.unpacked)
 
@@ -88,6 +91,11 @@ class Finder:
                 continue
             seen.add(key)
             home = max((p for p in self.places if p in archive.parents), key=lambda p: len(p.parts))
+            depth = self.depths.get(home, 0) + 1
+            if depth > NESTED or len(self.archives) == MOST_ARCHIVES:
+                many = f"{NESTED} others" if depth > NESTED else f"a source with {MOST_ARCHIVES:,} archives"
+                say(f"download: {archive.name} lies in {many} and is not unpacked")
+                continue
             within = archive.parent.relative_to(home)  # folders of a template may end in an archive's name
             root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
             target = inside(self.unpacked, f"{root.name}/{within / str(stem_of(archive))}", archive)
@@ -96,6 +104,7 @@ class Finder:
                 unpack(archive, target)
             self.archives.append({"archive": archive.name, "bytes": facts.st_size, "unpacked": root.name})
             self.places.append(root)
+            self.depths[root] = depth
             self._list()
             waiting.extendleft(reversed(self._archives([target])))
             found, missing = self._look()
