@@ -1,19 +1,27 @@
 """Archives from outside, unpacked so that nothing leaves its folder and nothing is left half-unpacked."""
 
 import contextlib
-import lzma
+import errno
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from comp.artifacts import free_bytes, is_own
+from comp.artifacts import free_bytes, is_own, remove
 from comp.errors import CompError
 
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
+MOST_FILES = 10_000_000  # of an archive
+HEADER, END = 30, 22  # bytes of a zip's member before its name, and of its end without a comment
+LONGEST = 1 << 20  # bytes of a long name in a tar
+# The decoder of PPMd takes the process along that it dies of damaged data in.
+IN_A_PROCESS = "import py7zr, sys; py7zr.SevenZipFile(sys.argv[1]).extractall(sys.argv[2])"
+PADDING, CHUNK = 1 << 26, 1 << 20  # bytes behind the end of a tar that are read, at most and at once
 
 
 # train.zip.001, train.zip.part1, train.tar.gz.aa
@@ -67,12 +75,12 @@ class Damaged(CompError):
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive into `folder`, which is there afterwards whole or not at all.
 
-    Raises Damaged for an archive that is not whole, CompError for a member that would leave the folder or is
-    a link, and for a disk that is too full."""
+    Raises Damaged for an archive that is not whole, CompError for a member that would leave the folder, is a
+    link or has a name of comp's own, and for more than the disk has room for."""
     partial = folder.with_name(f".{folder.name}.partial")
     joined = folder.with_name(f".{whole_of(path.name)}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial, inside=folder.parent)
         partial.mkdir(parents=True)
         if (parts := parts_of(path)) != [path]:
             with joined.open("wb") as whole:
@@ -84,24 +92,21 @@ def unpack(path: Path, folder: Path) -> None:
         if links := [p for p in partial.rglob("*") if p.is_symlink()]:
             raise CompError(f"{path} holds links ({links[0].name}); it is not unpacked")
         partial.replace(folder)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        lzma.LZMAError,
-        zlib.error,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as error:
-        raise Damaged(path, _reason(error)) from error
+    except CompError:
+        raise
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # of the archive and not of the disk
+            raise Damaged(path, _reason(error)) from error
+        raise CompError(f"cannot unpack {path}: {_reason(error)}") from error
     except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
         raise CompError(
             f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"
         ) from error
-    except OSError as error:
-        raise CompError(f"cannot unpack {path}: {_reason(error)}") from error
+    except Exception as error:  # damaged archives make the libraries raise nearly anything
+        raise Damaged(path, _reason(error)) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(CompError):
+            remove(partial, inside=folder.parent)
         joined.unlink(missing_ok=True)
 
 
@@ -120,28 +125,34 @@ def _make_folders(folder: Path) -> None:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    name = path.name.lower()
+    name, room = path.name.lower(), Room(path, folder)
     if name.endswith(".zip"):
         with path.open("rb") as file:
-            file.seek(-min(1 << 16, path.stat().st_size), 2)
-            _, mark, end = file.read().rpartition(b"PK\5\6")
-        if mark and (disk := int.from_bytes(end[:2], "little")) not in (0, 0xFFFF):
+            file.seek(-min(END + 65_535, path.stat().st_size), 2)
+            _, mark, listed = file.read().rpartition(b"PK\5\6")
+        if mark and (disk := int.from_bytes(listed[:2], "little")) not in (0, 0xFFFF):
             raise CompError(
                 f"{path} is the last of {disk + 1} parts, the first being {path.stem}.z01; join them with "
                 f"`zip -s 0 {path.name} --out whole.zip`, or unpack them with `7z x {path.name}`"
             )
         with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            for m in members:
-                if not m.flag_bits & 0x800:  # macOS writes UTF-8 and does not say so
+            end = 0
+            for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+                if entry.header_offset < end:  # one body under many names unpacks to any size
+                    raise ValueError("its members overlap")
+                end = entry.header_offset + HEADER + entry.compress_size
+                if (entry.external_attr >> 16) & 0o170000 == 0o120000:
+                    raise CompError(f"{path} holds links; it is not unpacked")
+                if not entry.flag_bits & 0x800:  # macOS writes UTF-8 and does not say so
                     with contextlib.suppress(UnicodeError):
-                        m.filename = m.filename.encode("cp437").decode("utf-8")
-            _check(path, folder, [m.filename for m in members], sum(m.file_size for m in members))
-            if any((m.external_attr >> 16) & 0o170000 == 0o120000 for m in members):
-                raise CompError(f"{path} holds links; it is not unpacked")
-            archive.extractall(folder, members)
+                        entry.filename = entry.filename.encode("cp437").decode("utf-8")
+                room.take(entry.filename, entry.file_size)
+            n_listed = int.from_bytes(listed[6:8], "little")
+            if n_listed not in (room.n_files % 65_536, 65_535):  # the latter: it stands elsewhere
+                raise ValueError("its list of members is damaged")
+            archive.extractall(folder, archive.infolist())
     elif name.endswith(".7z"):
-        _unpack_7z(path, folder)
+        _unpack_7z(path, folder, room)
         for inner in list(folder.glob("*.tar")) if name.endswith(".tar.7z") else []:
             _unpack(inner, folder)
             inner.unlink()
@@ -150,45 +161,88 @@ def _unpack(path: Path, folder: Path) -> None:
             file.seek(-min(512, path.stat().st_size), 2)
             if name.endswith(".tar") and file.read().strip(b"\0"):
                 raise ValueError("its end is missing")
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=Member) as archive:
             for member in archive:
-                _check(path, folder, [member.name], member.size)
+                room.take(member.name, member.size)
                 if member.isfile():
                     archive.extract(member, folder, filter="data")
                 elif not member.isdir():
                     raise CompError(f"{path} holds {member.name}, which is no plain file; it is not unpacked")
+            _check_end(archive)
 
 
-def _unpack_7z(path: Path, folder: Path) -> None:
+class Member(tarfile.TarInfo):
+    """A member of a tar whose header says nothing that tarfile would loop or run out of memory over."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type not in tarfile.REGULAR_TYPES and member.size > LONGEST):
+            raise tarfile.ReadError("a header in it is damaged")
+        return member
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ValueError where tarfile stopped at something else than the end. Reading on to it compares the
+    checksums of compressed tars, too."""
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    for _ in range(PADDING // CHUNK):
+        if (piece := file.read(CHUNK)).strip(b"\0"):
+            raise ValueError("a header in it is damaged")
+        if not piece:
+            return
+
+
+def _unpack_7z(path: Path, folder: Path, room: "Room") -> None:
     import py7zr
 
     try:
         with py7zr.SevenZipFile(path) as archive:
-            members = archive.list()
-            _check(path, folder, [m.filename for m in members], sum(m.uncompressed or 0 for m in members))
-            if any(getattr(m, "is_symlink", False) for m in members):
-                raise CompError(f"{path} holds links; it is not unpacked")
-            archive.extractall(folder)
+            for member in archive.list():
+                if getattr(member, "is_symlink", False):
+                    raise CompError(f"{path} holds links; it is not unpacked")
+                room.take(member.filename, member.uncompressed or 0)
+            if "PPMd" not in archive.archiveinfo().method_names:
+                archive.extractall(folder)
+                return
+        answer = subprocess.run([sys.executable, "-c", IN_A_PROCESS, path, folder], capture_output=True)
+        if answer.returncode:
+            raise ValueError(
+                (answer.stderr.decode(errors="replace").strip().splitlines() or ["no reason"])[-1]
+            )
     except py7zr.exceptions.PasswordRequired as error:
         raise RuntimeError("a password is asked for") from error
-    except py7zr.exceptions.ArchiveError as error:
-        raise ValueError(_reason(error)) from error
 
 
-def _check(path: Path, folder: Path, names: Iterable[str], n_bytes: int) -> None:
-    for name in (name.replace("\\", "/") for name in names):
-        parts = PurePosixPath(name)
+class Room:
+    """What the members of an archive may be called, and take on the disk."""
+
+    def __init__(self, path: Path, folder: Path):
+        self.path, self.n_files, self.n_bytes = path, 0, 0
+        self.free, facts = free_bytes(folder), os.statvfs(folder)
+        self.most = min(MOST_FILES, facts.f_favail or MOST_FILES)  # some file systems don't count
+
+    def take(self, name: str, n_bytes: int) -> None:
+        """One more member. Raises CompError where it doesn't fit."""
+        parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
-            raise CompError(f"{path} holds {name!r}, which would leave the folder; it is not unpacked")
+            raise CompError(f"{self.path} holds {name!r}, which would leave the folder; it is not unpacked")
         if is_own(name):
-            raise CompError(f"{path} holds {name!r}, a name that comp keeps for itself; it is not unpacked")
-    if n_bytes > (free := free_bytes(folder)):
-        raise CompError(
-            f"{path} needs {n_bytes / 1e9:.1f} GB unpacked; {folder} has {free / 1e9:.1f} GB free"
-        )
+            raise CompError(
+                f"{self.path} holds {name!r}, a name that comp keeps for itself; it is not unpacked"
+            )
+        if n_bytes < 0:
+            raise ValueError(f"{name!r} has {n_bytes} bytes")
+        self.n_files, self.n_bytes = self.n_files + 1, self.n_bytes + n_bytes
+        if self.n_bytes > self.free:
+            raise CompError(
+                f"{self.path} needs more than the {self.free / 1e9:.1f} GB that are free to be unpacked"
+            )
+        if self.n_files > self.most:
+            raise CompError(f"{self.path} holds more files than there is room for, {self.most:,}")
 
 
 def _reason(error: Exception) -> str:
-    with contextlib.suppress(AttributeError):
-        return error.strerror or str(error)  # type: ignore[attr-defined]
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return text.splitlines()[0].rstrip(":") if text else type(error).__name__

@@ -19,6 +19,9 @@ from comp.images import as_expression, composed
 IMAGE = r"\.(jpe?g|png|tiff?|bmp|gif|webp|dcm|jp2|npy)"
 UNKNOWN = re.compile(r".*\.(rar|gz|bz2|xz|zst|lz4|z\d\d|cab|iso)", re.IGNORECASE)  # packed in other ways
 DEPTH = 5  # folders below a source that are looked at, besides those of a template's own
+DEPTH = 5  # folders below a source that are looked at
+NESTED = 5  # archives in each other that are unpacked
+MOST_ARCHIVES = 20_000
 SPLITS = ("train", "test")
 ALL = ("labels", "sample", "solution", *SPLITS)
 
@@ -76,6 +79,7 @@ class Finder:
         self.files = [place for place in places if place.is_file()]
         self.archives: list[dict[str, Any]] = []
         self.listing: dict[Path, list[str]] = {}  # by folder the names of its files
+        self.depths: dict[Path, int] = {}  # by folder: the archives in each other that it came out of
         refuse_link(self.unpacked)
 
     def find(self) -> tuple[dict[str, Any], list[Need]]:
@@ -95,6 +99,11 @@ class Finder:
             seen.add(key)
             homes = [p for p in self.places if p in archive.parents] or [archive.parent]
             home = max(homes, key=lambda p: len(p.parts))
+            depth = self.depths.get(home, 0) + 1
+            if depth > NESTED or len(self.archives) == MOST_ARCHIVES:
+                many = f"{NESTED} others" if depth > NESTED else f"a source with {MOST_ARCHIVES:,} archives"
+                say(f"download: {archive.name} lies in {many} and is not unpacked")
+                continue
             within = archive.parent.relative_to(home)  # folders of a template may end in an archive's name
             root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
             target = inside(self.unpacked, f"{root.name}/{within / str(stem_of(archive))}", archive)
@@ -104,6 +113,7 @@ class Finder:
                 unpack(archive, target)
             self.archives.append({"archive": archive.name, "bytes": size, "unpacked": root.name})
             self.places.append(root)
+            self.depths[root] = depth
             self._list()
             waiting.extendleft(reversed(self._archives([target])))
             found, missing = self._look()
