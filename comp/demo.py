@@ -30,6 +30,10 @@ def draw(competition: Competition, folder: Path) -> None:
     drawn, labelled = competition.drawn, competition.labels
     id_column, column, _ = columns(competition)
     assert drawn
+    if not (column and labelled.column):
+        raise CompError(
+            f"{competition.name} is drawn with labels as texts: set column of labels and submission"
+        )
     if drawn.kind == "cells" and (unknown := {*labelled.classes, *drawn.in_yellow} - LABELS.keys()):
         raise CompError(
             f"cells can't be drawn with {some(sorted(unknown))}; they can with {some(LABELS, 28)}"

@@ -19,6 +19,7 @@ from comp.config import LabelTable, load_competition
 from comp.csvs import read_table
 from comp.errors import CompError
 from comp.labels import Labels, read_labels
+from comp.manifest import read_manifest
 from comp.stages.download import stamp_of
 from comp.stages.submit import leaderboard
 from comp.submissions import check_sample, check_submission, submission_text
@@ -369,12 +370,15 @@ def test_labels_as_texts_are_submitted_as_columns(here: Path, own):
         assert found.tolist() == decisions.tolist()
 
 
+def test_a_drawn_competition_has_texts(here: Path, fails):
+    line = fails("download", "tiny.toml", "--set", "competition.submission.column=''")
+    assert "tiny is drawn with labels as texts" in line and not (here / "data" / "tiny" / "drawn").exists()
+
+
 def test_a_solution_of_columns_is_scored(here: Path, own):
     own(COLUMNS, "id,blue,red\na1,0,0\na0,0,0\n", "", 'solution = "solution.csv"')
     write(here / "src", "id,blue,red,Usage\na0,0,1,Public\na1,1,1,Private\n", "solution.csv")
     assert main(["download", "own.toml", "--from", "src"]) == 0
-    from comp.manifest import read_manifest
-
     competition = load_competition("own.toml")
     decisions = np.array([[0, 1], [0, 1]], np.uint8)
     scores = leaderboard(decisions, ("blue", "red"), competition, read_manifest(competition))
