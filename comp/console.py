@@ -24,7 +24,9 @@ SECONDS_BETWEEN_LINES = 15.0
 
 def console() -> Console:
     """On standard output as it is now; 100 columns where that is no terminal."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+    seen = sys.stdout.isatty()  # whatever FORCE_COLOR says, which notebooks set
+    width = None if seen else 100
+    return Console(file=sys.stdout, force_terminal=seen, width=width, highlight=False, markup=False)
 
 
 def say(text: str) -> None:
