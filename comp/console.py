@@ -31,8 +31,11 @@ MOST_OF_CELL, MOST_OF_LABEL = 500, 60  # characters
 
 def console() -> Console:
     """On standard output as it is now; 100 columns where that is no terminal."""
-    width = None if sys.stdout.isatty() else 100
-    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    seen = sys.stdout.isatty()  # whatever FORCE_COLOR says, which notebooks set
+    width = None if seen else 100
+    return Console(
+        file=sys.stdout, force_terminal=seen, width=width, highlight=False, markup=False, emoji=False
+    )
 
 
 def say(text: str) -> None:

@@ -169,12 +169,14 @@ def copy(submitted: Path, here: Path) -> Path:
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], pd.DataFrame]]:
-    """Run `comp explain …` for one image; give its first and last lines, and the table between."""
+    """Run `comp explain …` for one image; give the first line about it and the last one, and the table
+    between."""
 
     def run(*arguments: str) -> tuple[list[str], pd.DataFrame]:
         capsys.readouterr()
         assert main(["explain", *arguments]) == 0
-        first, header, *rows, last = capsys.readouterr().out.strip().splitlines()
+        asked, first, header, *rows, last = capsys.readouterr().out.strip().splitlines()
+        assert asked.startswith(f"explain: {arguments[1]}, by ")
         table = pd.DataFrame([row.split() for row in rows])
         names = header.replace("above it", "above_it").split()
         return [first, last], table.set_axis(names[: table.shape[1]], axis=1).set_index("label")
@@ -271,7 +273,7 @@ def test_labels_of_which_one_holds_are_compared_and_not_held_against_thresholds(
     assert main(["decide", "tiny.toml", *settings, "--force"]) == 0
     capsys.readouterr()
     assert main(["explain", "tiny.toml", "files/test-jpg/test_1.jpg", *settings]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:-1]]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[3:-1]]
     assert {len(row) for row in rows if row[0] in weather} == {3}
     assert {len(row) for row in rows if row[0] not in weather} == {5}
     assert sum(row[0] in weather and row[1] == "yes" for row in rows) == 1
@@ -320,13 +322,14 @@ def test_one_channel_finds_the_others(here: Path, fails, capsys):
         image = next(Path("data").rglob(f"a/{oof.ids[0]}-{channel}.png"))
         assert main(["explain", "cells.toml", str(image)]) == 0
         out = capsys.readouterr().out
-        assert out.startswith(f"{oof.ids[0]}: a training image")
+        assert out.splitlines()[1].startswith(f"{oof.ids[0]}: a training image")
         for name, prob in zip(oof.classes, oof.probs[0]):
             (line,) = (line for line in out.splitlines() if line.startswith(name))
             assert float(line.split()[-3]) == pytest.approx(prob, abs=2e-3)
     red = next(Path("data").rglob("b/*-red.png"))
     assert main(["explain", "cells.toml", str(red)]) == 0
-    assert capsys.readouterr().out.startswith(f"{red.stem.removesuffix('-red')}: mean of 2 networks")
+    about = capsys.readouterr().out.splitlines()[1]
+    assert about.startswith(f"{red.stem.removesuffix('-red')}: mean of 2 networks")
     red.with_name(red.name.replace("red", "green")).unlink()
     assert "-green.png: no such file" in fails("explain", "cells.toml", str(red))
     shutil.copy(red, "other.png")
