@@ -41,9 +41,9 @@ def say(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:
-    """A table whose first column is text and whose others are numbers, or short text. Where it is too wide
-    long text is shortened, then titles are wrapped, then text is shortened more, in the column `shortened` first; then columns follow
-    below each other. Numbers are never cut."""
+    """A table whose first column is text and whose others are numbers, or short text. Where it is too wide,
+    long text is shortened, then titles are wrapped, then text is shortened more, that of the column
+    `shortened` first; at last columns follow below each other. Numbers are never cut."""
     cells = [[visible(cell, MOST_OF_CELL) for cell in row] for row in (columns, *rows)]
     screen = console()
     for number, (shown, widths) in enumerate(_blocks(cells, screen.width, shortened)):
