@@ -25,6 +25,7 @@ from comp.names import told, visible
 SECONDS_BETWEEN_LINES = 15.0
 GAP = 2  # between columns of a table
 LEAST = 16  # characters that are left of shortened text
+LONG = 40  # characters that text keeps until the titles are wrapped
 LONGEST_NUMBER = 24
 MOST_OF_CELL, MOST_OF_LABEL = 500, 60  # characters
 
@@ -56,9 +57,9 @@ def said_if_slow(text: str, after: float = 1.0) -> Iterator[None]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:
-    """A table whose first column is text and whose others are numbers, or short text. Where it is too wide
-    its titles are wrapped; then text is shortened, in the column `shortened` first; then columns follow
-    below each other. Numbers are never cut."""
+    """A table whose first column is text and whose others are numbers, or short text. Where it is too wide,
+    long text is shortened, then titles are wrapped, then text is shortened more, that of the column
+    `shortened` first; at last columns follow below each other. Numbers are never cut."""
     cells = [[visible(cell, MOST_OF_CELL) for cell in row] for row in (columns, *rows)]
     screen = console()
     for number, (shown, widths) in enumerate(_blocks(cells, screen.width, shortened)):
@@ -88,7 +89,9 @@ def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[li
     def excess() -> int:
         return sum(widths) + GAP * (len(widths) - 1) - width
 
-    for floor, choice in ((wrapped, range(len(titles))), (least, [shortened]), (least, range(len(titles)))):
+    roomy = [max(low, min(width, LONG)) for low, width in zip(least, widths)]
+    each = range(len(titles))
+    for floor, choice in ((roomy, each), (wrapped, each), (least, [shortened]), (least, each)):
         while excess() > 0 and (wide := [i for i in choice if widths[i] > floor[i]]):
             widths[max(wide, key=lambda i: widths[i])] -= 1
     if excess() <= 0:
