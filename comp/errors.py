@@ -29,5 +29,5 @@ class TimeIsUp(Exception):
 def some(items: Iterable[object], limit: int = 5) -> str:
     """'3 (a, b, c)' or '812 (a, b, c, d, e, …)': how many, and the first few by name."""
     names = list(items)
-    shown = ", ".join(visible(name, 100) for name in names[:limit]) + (", …" if len(names) > limit else "")
+    shown = ", ".join(visible(name, 300) for name in names[:limit]) + (", …" if len(names) > limit else "")
     return f"{len(names):,} ({shown})"

@@ -380,7 +380,7 @@ def test_notes_of_fetched_files_are_checked(tmp_path: Path):
     (tmp_path / ".a.fetched.json").write_text(json.dumps(NOTE))
     assert read_notes(tmp_path) == [NOTE]
     (tmp_path / ".b.fetched.json").write_text(json.dumps({**NOTE, "file": ["a"]}))
-    with pytest.raises(CompError, match=r"\.b\.fetched\.json: 'file'"):
+    with pytest.raises(CompError, match=r"\.b\.fetched\.json names \['a'\] and not"):
         read_notes(tmp_path)
 
 
@@ -411,4 +411,4 @@ def test_a_template_holds_an_id_and_nothing_clever(template: str):
 
 def test_mutated_files_of_all_kinds_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The start of what `python -m tests.fuzz` does for ten minutes."""
-    assert fuzz(1, cases=range(30), failures=tmp_path) == 0, capsys.readouterr().out
+    assert fuzz(1, cases=range(12), failures=tmp_path) == 0, capsys.readouterr().out
