@@ -236,6 +236,17 @@ class RangeTest(Stored):
         return self
 
 
+class KeptTrial(Stored):
+    """What a study keeps of a trial of `comp tune`."""
+
+    folder: str | None = None
+    at: str | None = None
+    step: Count = 0
+    losses: Count = 0
+    steps: list[Count]
+    scores: list[float]
+
+
 class TrickScores(Stored):
     """What `comp bench tricks` keeps of a training."""
 

@@ -2,6 +2,7 @@
 several processes can work on."""
 
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from comp.artifacts import inside, is_held, locked, refuse_link
+from comp.artifacts import inside, is_held, locked, parse_json, refuse_link
 from comp.budget import check_time
 from comp.console import say
 from comp.errors import CompError
 from comp.names import without_secrets
+from comp.schemas import KeptTrial
 
 GRACE = 10.0  # seconds after which the lock of a process that was killed is taken over
 BEAT = 20.0  # seconds between two signs of life of a trial
@@ -120,6 +122,11 @@ class Shared:
             except optuna.exceptions.DuplicatedStudyError:
                 self.study = optuna.load_study(**settings)
                 self.is_new = False
+            for trial in self.study.get_trials(deepcopy=False):
+                steps = trial.intermediate_values
+                scores = [*steps.values(), *(trial.values or ())]
+                about = json.dumps({**trial.user_attrs, "steps": list(steps), "scores": scores})
+                parse_json(about, f"trial {trial.number} of the study {name}", KeptTrial, "remove the study")
 
     def trials(self, *states: str) -> list[Any]:
         """Optuna's frozen trials in these states, such as "COMPLETE", by number."""
@@ -354,7 +361,10 @@ def _journal(path: Path) -> Any:
             with path.open("r+b") as file:
                 file.truncate(size)
     lock = JournalFileSymlinkLock(str(path), grace_period=GRACE)  # type: ignore[arg-type]
+    content = path.read_bytes() if path.exists() else b""
     try:
+        if content.endswith(b"\n"):
+            json.loads(content.splitlines()[-1])  # Optuna passes over it, until it is no longer the last
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except Exception as error:  # what was edited makes Optuna raise nearly anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -37,6 +37,8 @@ def read_probs(path: Path) -> Predictions:
             ) from error
     if ids.ndim != 1 or probs.shape != (len(ids), len(classes)):
         raise CompError(f"{path} has probabilities {probs.shape} for {len(ids)} ids, {len(classes)} classes")
+    if not probs.size:
+        raise CompError(f"{path} holds no probabilities: {len(ids)} ids, {len(classes)} classes")
     check_unique(ids, path)
     if len(set(classes.tolist())) < len(classes):
         raise CompError(f"{path} has a class twice; its classes are {some(classes.tolist())}")
@@ -52,10 +54,9 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
             raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `targets` is expected")
         targets = np.asarray(arrays["targets"])
         names = arrays.get("ids", np.arange(len(targets))).astype(str)
-        order = {
-            name: c for c, name in enumerate(arrays.get("classes", np.array(classes)).astype(str).tolist())
-        }
-        if targets.ndim != 2 or len(order) != targets.shape[1] or not set(classes) <= order.keys():
+        listed = arrays.get("classes", np.array(classes)).astype(str).tolist()
+        order = {name: c for c, name in enumerate(listed)}
+        if not len(listed) == len(order) == targets.shape[1] or not set(classes) <= order.keys():
             raise CompError(
                 f"{path} has targets {targets.shape} of the classes {some(order)}, not of {some(classes)}"
             )
