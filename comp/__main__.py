@@ -1,3 +1,3 @@
-from comp.cli import main
+from comp.cli.main import main
 
 raise SystemExit(main())

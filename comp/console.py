@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from comp.names import told, visible
+from comp.safe_text import told, visible
 
 SECONDS_BETWEEN_LINES = 15.0
 GAP = 2  # between columns of a table

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from comp.names import visible
+from comp.safe_text import visible
 
 
 class CompError(Exception):

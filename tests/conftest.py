@@ -13,9 +13,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from comp import transfer
-from comp.cli import main
-from comp.wheels import ON_KAGGLE, needed
+from comp.cli.main import main
+from comp.kaggle import download as transfer
+from comp.kaggle.kernels.wheels import ON_KAGGLE, needed
 from tests.fake_kaggle import FakeKaggle
 from tests.pages import browser as browser
 

@@ -36,9 +36,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from comp import transfer
-from comp.cli import main
-from comp.config import _toml
+from comp.cli.main import main
+from comp.config.loading import _toml
+from comp.kaggle import download as transfer
 
 COMPETITION = """
 title = "A small drawn competition"
@@ -191,7 +191,7 @@ def build() -> str:
     Path("second.toml").write_text('extends = "tiny.toml"\n')
     for stage in ("download", "duplicates", "folds"):
         comp(stage, "tiny.toml", "--from", "files")
-    from comp import fitting
+    from comp.training import prepare as fitting
 
     kept, fitting.checkpoint_path = fitting.checkpoint_path, lambda *_: Path("none")
     comp("train", "tiny.toml", "--set", "name=half", "--folds", "0")  # its last.pt stays

@@ -8,9 +8,10 @@ from pathlib import Path
 import py7zr
 import pytest
 
-from comp import archives, finder
-from comp.archives import Damaged, stem_of, unpack
-from comp.cli import main
+from comp.cli.main import main
+from comp.data import archives
+from comp.data import discovery as finder
+from comp.data.archives import Damaged, stem_of, unpack
 from comp.errors import CompError
 
 FILES = {"train-jpg/a.jpg": b"a" * 3000, "train-jpg/b.jpg": bytes(range(256)) * 40, "train.csv": b"id,tags\n"}

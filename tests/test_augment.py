@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop
 
-from comp import augment as module
-from comp.augment import SYMMETRIES, VIEWS, Batched, Draws, training_transform, view_names
-from comp.config import AUGMENTATIONS, Augment, load_recipe, toml_text
+from comp.batches import augmentation as module
+from comp.batches.augmentation import SYMMETRIES, VIEWS, Batched, Draws, training_transform, view_names
+from comp.config.loading import AUGMENTATIONS, Augment, load_recipe, toml_text
 from comp.errors import CompError
-from comp.model import Input
+from comp.models.network import Input
 
 SIZE = 48
 

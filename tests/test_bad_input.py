@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from comp.artifacts import digest
-from comp.cli import main
-from comp.predictions import Predictions, save
+from comp.artifacts.predictions import Predictions, save
+from comp.artifacts.stamps import digest
+from comp.cli.main import main
 from tests.conftest import comp
 
 
@@ -119,10 +119,10 @@ def test_a_sample_submission_with_other_ids(ready: Path, fails):
 
 
 def test_a_submission_with_rows_wrong_is_refused(ready: Path):
-    from comp.config import load_recipe
+    from comp.config.loading import load_recipe
+    from comp.data.manifest import read_manifest
     from comp.errors import CompError
-    from comp.manifest import read_manifest
-    from comp.submissions import check_submission
+    from comp.kaggle.submission_file import check_submission
 
     competition = load_recipe("tiny.toml").competition
     data = read_manifest(competition)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from comp import training
-from comp.budget import NEVER, check_time, parse_budget
-from comp.cli import main
-from comp.config import load_recipe
+from comp.cli.main import main
+from comp.compute.local_jobs import Device, run_jobs
+from comp.config.loading import load_recipe
+from comp.deadline import NEVER, check_time, parse_budget
 from comp.errors import CompError, TimeIsUp
-from comp.parallel import Device, run_jobs
+from comp.training import trainer as training
 from tests.test_images import folder_of
 
 
@@ -110,7 +110,7 @@ def test_prediction_and_resizing_stop_and_go_on(here: Path, monkeypatch: pytest.
 
 
 def test_resized_images_are_kept_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from comp import images as module
+    from comp.data import image_files as module
 
     ids, folders = folder_of(tmp_path / "a", n=12)
     images = module.find_images("train", ids, folders, ())

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from comp.cli import main
-from comp.comparison import bootstrap, error_correlation, interval, log_losses, share_above
-from comp.metrics import fbeta
+from comp.cli.main import main
+from comp.decisions.metrics import fbeta
+from comp.evaluation.comparison import bootstrap, error_correlation, interval, log_losses, share_above
 from tests.conftest import TINY
 
 
@@ -42,7 +42,7 @@ def test_the_bootstrap_is_that_of_a_loop_over_resamples(metric: dict):
 def test_resamples_are_drawn_in_pieces_where_rows_are_many(monkeypatch: pytest.MonkeyPatch):
     targets, chosen = answers(np.random.default_rng(0), 50, (0.2,))
     whole = bootstrap([chosen], targets, beta=2, average="samples", n_resamples=21)
-    monkeypatch.setattr("comp.comparison.AT_ONCE", 200)
+    monkeypatch.setattr("comp.evaluation.comparison.AT_ONCE", 200)
     assert bootstrap([chosen], targets, beta=2, average="samples", n_resamples=21) == pytest.approx(whole)
 
 
@@ -178,9 +178,9 @@ def test_what_a_run_lacks_is_said(there: Path, capsys: pytest.CaptureFixture[str
 def test_other_folds_are_noted(there: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["folds", "tiny.toml", "--set", "seed=7"]) == 0
     shutil.copytree("runs/tiny", "runs/seven")
-    from comp.artifacts import digest
-    from comp.config import load_recipe
-    from comp.manifest import read_training
+    from comp.artifacts.stamps import digest
+    from comp.config.loading import load_recipe
+    from comp.data.manifest import read_training
 
     _, labels, fold_of = read_training(load_recipe("tiny.toml", ["seed=7"]))
     with np.load("runs/seven/oof.npz") as arrays:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from comp.config import load_competition, load_recipe, shipped
+from comp.config.loading import load_competition, load_recipe, shipped
 from comp.errors import CompError
 
 MINIMAL = """

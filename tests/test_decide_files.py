@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import comp
-from comp import bench_decisions as bench
-from comp.cli import main
-from comp.metrics import fbeta
+from comp.benchmarks import decisions as bench
+from comp.cli.main import main
+from comp.decisions.metrics import fbeta
 from tests.test_decisions import planetary
 
 CLASSES = [f"label_{c}" for c in "abcdefgh"]

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import comp
-from comp import studies
-from comp.decisions import RULES, Fitter, choose, honest_choice, sureness
+from comp.decisions.decide import RULES, Fitter, choose, honest_choice, sureness
+from comp.decisions.expected_fbeta import expected_decisions
+from comp.decisions.metrics import fbeta
+from comp.decisions.rules import Fitted, calibration, drawn_thresholds, logit, prevalence_thresholds, sigmoid
+from comp.decisions.thresholds import class_thresholds, global_threshold
 from comp.errors import CompError
-from comp.expected import expected_decisions
-from comp.metrics import fbeta
-from comp.rules import Fitted, calibration, drawn_thresholds, logit, prevalence_thresholds, sigmoid
-from comp.studies import search
-from comp.thresholds import class_thresholds, global_threshold
+from comp.tuning import study as studies
+from comp.tuning.study import search
 
 AVERAGES = ["samples", "macro", "micro"]
 cases = st.tuples(

@@ -11,9 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from comp import cluster, kernels, ledger
-from comp.archives import unpack
-from comp.artifacts import (
+from comp.artifacts.stamps import (
     GrowingArray,
     below,
     inside,
@@ -26,12 +24,16 @@ from comp.artifacts import (
     write_json,
     write_text,
 )
-from comp.cli import main
+from comp.cli.main import main
+from comp.compute import ray_jobs as cluster
 from comp.console import Bars
+from comp.data.archives import unpack
+from comp.data.image_files import find_images
 from comp.errors import CompError
-from comp.images import find_images
-from comp.kaggle_api import Kaggle, RemoteFile
-from comp.transfer import read_notes
+from comp.kaggle import ledger
+from comp.kaggle.client import Kaggle, RemoteFile
+from comp.kaggle.download import read_notes
+from comp.kaggle.kernels import build as kernels
 from tests.conftest import TINY
 from tests.fake_kaggle import MIRROR, FakeKaggle, planet
 from tests.test_archives import WRITERS, write_zip

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from comp.cli import main
-from comp.config import load_recipe
-from comp.manifest import read_manifest
+from comp.cli.main import main
+from comp.config.loading import load_recipe
+from comp.data.manifest import read_manifest
 from tests.test_archives import write_tar_7z, write_zip
 
 

@@ -18,16 +18,16 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
-from comp.cli import main
-from comp.config import Drawn, load_competition, load_recipe
-from comp.demo import draw
-from comp.duplicates import alike, copies_of, find, fingerprints, grouped, read_groups
+from comp.cli.main import main
+from comp.commands.duplicates import page
+from comp.commands.folds import assign, check_groups
+from comp.config.loading import Drawn, load_competition, load_recipe
+from comp.data.duplicates import alike, copies_of, find, fingerprints, grouped, read_groups
+from comp.data.labels import Labels
+from comp.data.manifest import read_manifest, read_training
+from comp.data.synthetic.generate import draw
 from comp.errors import CompError
-from comp.extras import extras_of
-from comp.labels import Labels
-from comp.manifest import read_manifest, read_training
-from comp.stages.duplicates import page
-from comp.stages.folds import assign, check_groups
+from comp.training.extra_images import extras_of
 from tests.conftest import TINY
 
 RECIPE = re.sub("drawn = .*\n", "", TINY).replace(', solution = "solution.csv"', "")

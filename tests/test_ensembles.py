@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from comp import console
-from comp.cli import main
-from comp.ensembles import METHODS, best_blend, blend, fit_blend
-from comp.rules import logit, sigmoid
+from comp.cli.main import main
+from comp.decisions.blending import METHODS, best_blend, blend, fit_blend
+from comp.decisions.rules import logit, sigmoid
 from tests.test_decisions import planetary
 
 SETTINGS = {"beta": 2.0, "average": "samples"}

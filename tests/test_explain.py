@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from comp import model as models
-from comp.artifacts import oof_path
-from comp.cli import main
-from comp.config import Images, load_competition, load_recipe
-from comp.heatmaps import as_grid, heat_maps, telling_layer
-from comp.model import Input, ModelSpec
-from comp.predictions import load
-from comp.stages.explain import names_of
+from comp.artifacts.predictions import load
+from comp.artifacts.stamps import oof_path
+from comp.cli.main import main
+from comp.commands.explain import names_of
+from comp.config.loading import Images, load_competition, load_recipe
+from comp.models import network as models
+from comp.models.gradcam import as_grid, heat_maps, telling_layer
+from comp.models.network import Input, ModelSpec
 
 CPU = torch.device("cpu")
 SIDE, BLOB = 64, 12  # pixels

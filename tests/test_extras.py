@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from comp import artifacts
-from comp.artifacts import decision_path, oof_path
-from comp.batches import Joined
-from comp.cli import main
-from comp.config import load_recipe
-from comp.decisions import decide
-from comp.extras import extras_of, joined
-from comp.folds import EXTRA, UNUSED
-from comp.images import resize
-from comp.manifest import read_training
-from comp.predictions import load
-from comp.rules import Fitted
+from comp.artifacts import stamps as artifacts
+from comp.artifacts.predictions import load
+from comp.artifacts.stamps import decision_path, oof_path
+from comp.batches.loader import Joined
+from comp.cli.main import main
+from comp.config.loading import load_recipe
+from comp.data.folds import EXTRA, UNUSED
+from comp.data.image_files import resize
+from comp.data.manifest import read_training
+from comp.decisions.decide import decide
+from comp.decisions.rules import Fitted
+from comp.training.extra_images import extras_of, joined
 from tests.conftest import TINY
 from tests.pages import content_of
 

@@ -12,14 +12,14 @@ import py7zr
 import pytest
 from PIL import Image
 
-from comp.cli import main
-from comp.config import load_recipe
+from comp.cli.main import main
+from comp.commands.download import choose
+from comp.config.loading import load_recipe
+from comp.data.discovery import Need, contents
+from comp.data.image_files import find_images
+from comp.data.manifest import read_manifest
 from comp.errors import CompError
-from comp.finder import Need, contents
-from comp.images import find_images
-from comp.kaggle_api import RemoteFile
-from comp.manifest import read_manifest
-from comp.stages.download import choose
+from comp.kaggle.client import RemoteFile
 
 CLASSES = ("red", "green")
 

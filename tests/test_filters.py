@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comp.artifacts import model_path, read_stamp
-from comp.budget import NEVER
-from comp.cli import main
-from comp.config import load_recipe
+from comp.artifacts.stamps import model_path, read_stamp
+from comp.cli.main import main
+from comp.config.loading import load_recipe
+from comp.data.dehaze import dehaze, guided
+from comp.data.image_files import cached, find_images, resize
+from comp.deadline import NEVER
 from comp.errors import CompError
-from comp.filters import dehaze, guided
-from comp.images import cached, find_images, resize
-from comp.stamps import check_models, read_by_training
+from comp.training.model_stamp import check_models, read_by_training
 
 
 def window(array: np.ndarray, row: int, column: int, radius: int) -> np.ndarray:

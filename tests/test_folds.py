@@ -6,14 +6,14 @@ import pytest
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from scipy.sparse import csr_array
 
-from comp import stratification
-from comp.cli import main
-from comp.config import LabelTable, load_competition
+from comp.cli.main import main
+from comp.commands.folds import assign, remarks
+from comp.config.loading import LabelTable, load_competition
+from comp.data import stratification
+from comp.data.folds import read_folds
+from comp.data.labels import Labels, read_labels
+from comp.data.stratification import by_counts_kept
 from comp.errors import CompError
-from comp.folds import read_folds
-from comp.labels import Labels, read_labels
-from comp.stages.folds import assign, remarks
-from comp.stratification import by_counts_kept
 
 
 def drawn(n: int = 400, groups: bool = False) -> Labels:

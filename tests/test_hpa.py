@@ -15,17 +15,17 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import average_precision_score, fbeta_score
 
-from comp import artifacts
-from comp import model as models
-from comp.artifacts import digest
-from comp.augment import SYMMETRIES, Batched
-from comp.batches import epoch_steps, repeats_of
-from comp.cells import LABELS
-from comp.cli import main
-from comp.config import Augment, load_competition, load_recipe
+from comp.artifacts import stamps as artifacts
+from comp.artifacts.predictions import Predictions, load, save
+from comp.artifacts.stamps import digest
+from comp.batches.augmentation import SYMMETRIES, Batched
+from comp.batches.loader import epoch_steps, repeats_of
+from comp.cli.main import main
+from comp.config.loading import Augment, load_competition, load_recipe
+from comp.data.manifest import read_training
+from comp.data.synthetic.cells import LABELS
 from comp.errors import CompError
-from comp.manifest import read_training
-from comp.predictions import Predictions, load, save
+from comp.models import network as models
 from tests.conftest import run_all
 
 ROOT = Path(__file__).parents[1]

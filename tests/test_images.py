@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comp.artifacts import GrowingArray
-from comp.budget import NEVER
+from comp.artifacts.stamps import GrowingArray
+from comp.data.image_files import cached, decode, find_images
+from comp.deadline import NEVER
 from comp.errors import CompError
-from comp.images import cached, decode, find_images
 
 
 def picture(size: int = 32) -> np.ndarray:

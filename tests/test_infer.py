@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from comp.cli import main
-from comp.finder import Finder
+from comp.cli.main import main
+from comp.data.discovery import Finder
 
 Hidden = Callable[[Path, Path], None]
 
@@ -101,8 +101,8 @@ def test_models_and_decisions_of_another_recipe_are_refused(copy: Path, fails):
 
 
 def test_training_images_are_not_even_listed(copy: Path, monkeypatch: pytest.MonkeyPatch):
-    from comp import finder
-    from comp.config import load_recipe
+    from comp.config.loading import load_recipe
+    from comp.data import discovery as finder
 
     listed: list[str] = []
     scandir = finder.os.scandir

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from comp import transfer
-from comp.cli import main
-from comp.config import load_competition
-from comp.manifest import read_manifest
+from comp.cli.main import main
+from comp.config.loading import load_competition
+from comp.data.manifest import read_manifest
+from comp.kaggle import download as transfer
 from tests.fake_kaggle import MIRROR, PLANET, TRANSIENT, FakeKaggle, hpa, old_planet, planet
 from tests.test_archives import write_zip
 from tests.test_bad_input import mounted

@@ -20,10 +20,10 @@ import timm
 from packaging.utils import parse_wheel_filename
 from safetensors.numpy import load_file, save_file
 
-from comp.cli import main
-from comp.config import load_recipe, toml_text
-from comp.kernels import as_slug, find_owner
-from comp.wheels import reason_of
+from comp.cli.main import main
+from comp.config.loading import load_recipe, toml_text
+from comp.kaggle.kernels.build import as_slug, find_owner
+from comp.kaggle.kernels.wheels import reason_of
 from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
 from tests.fake_kaggle import FakeKaggle
 from tests.test_infer import hidden_test_set
@@ -272,8 +272,8 @@ def test_imagenet_weights_travel_with_a_train_kernel_and_the_stamp_stays(
     travelled = folder / "weights" / "test_resnet.safetensors"
     assert travelled.read_bytes() == (here / "imagenet" / "test_resnet.safetensors").read_bytes()
     assert 'weights = "weights"' in (folder / "kernel" / "comp-tiny-train.py").read_text()
-    from comp.manifest import read_training
-    from comp.stamps import train_stamp
+    from comp.data.manifest import read_training
+    from comp.training.model_stamp import train_stamp
 
     recipe = load_recipe("tiny.toml")
     data, labels, fold_of = read_training(recipe)
@@ -315,7 +315,7 @@ def test_why_pip_failed_is_said_without_colours(printed: str, reason: str):
 
 
 def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):
-    from comp.wheels import fetch
+    from comp.kaggle.kernels.wheels import fetch
 
     wheels = fetch("3.12", tmp_path)
     tags = {tag for path in wheels for tag in parse_wheel_filename(path.name)[3]}

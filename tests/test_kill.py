@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from comp.budget import NEVER
-from comp.cli import main
+from comp.cli.main import main
+from comp.compute.local_jobs import Device, run_jobs
+from comp.deadline import NEVER
 from comp.errors import CompError
-from comp.parallel import Device, run_jobs
 
 PARENT = """
 import contextlib, os, signal, sys, time
 from operator import methodcaller
-from comp.children import Child
+from comp.child_processes import Child
 
 def kill(*_):
     os.killpg(0, number) if number == signal.SIGINT else os.kill(os.getpid(), number)

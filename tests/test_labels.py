@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from comp.config import LabelTable, load_competition
+from comp.config.loading import LabelTable, load_competition
+from comp.data.labels import format_tags, parse_tags, read_labels
 from comp.errors import CompError
-from comp.labels import format_tags, parse_tags, read_labels
 
 TAGS = LabelTable(csv=("t.csv",), id="id", column="tags")
 

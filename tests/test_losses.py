@@ -7,11 +7,11 @@ import pytest
 import torch
 from timm.loss import AsymmetricLossMultiLabel
 
-from comp.batches import epoch_steps, repeats_of
-from comp.cli import main
+from comp.batches.loader import epoch_steps, repeats_of
+from comp.cli.main import main
+from comp.decisions.metrics import fbeta
 from comp.errors import CompError
-from comp.losses import LOSSES, class_weights, loss_of
-from comp.metrics import fbeta
+from comp.training.losses import LOSSES, class_weights, loss_of
 
 GROUPS = [(0, 1), (3, 4, 5)]
 NAMES = [*LOSSES, "bce+fbeta", "focal+lovasz"]

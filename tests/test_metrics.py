@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import fbeta_score
 
-from comp.metrics import fbeta, fbeta_per_class
+from comp.decisions.metrics import fbeta, fbeta_per_class
 
 pairs = st.tuples(st.integers(1, 12), st.integers(2, 6)).flatmap(
     lambda shape: st.tuples(*[arrays(np.uint8, shape, elements=st.integers(0, 1))] * 2)

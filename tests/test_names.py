@@ -18,6 +18,8 @@ import matplotlib
 import numpy as np
 import optuna
 import pytest
+from comp.stages import compare, decide, duplicates, explain, find_lr, tune
+from comp.stages import ledger as ledger_stage
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -25,21 +27,22 @@ from PIL import Image
 from rich.cells import cell_len
 
 import comp
-from comp import cli, kaggle_api, ledger, studies
-from comp.cli import main
-from comp.config import load_recipe
+from comp.cli import main as cli
+from comp.cli.main import main
+from comp.commands.compare import show_classes
+from comp.config.loading import load_recipe
 from comp.console import Bars, say, table
-from comp.duplicates import read_groups
+from comp.data.duplicates import read_groups
+from comp.decisions.rules import Fitted
 from comp.errors import CompError, some
-from comp.names import as_cell, of_cell, visible, without_secrets
-from comp.rules import Fitted
-from comp.stages import compare, decide, duplicates, explain, find_lr, tune
-from comp.stages import ledger as ledger_stage
-from comp.stages.compare import show_classes
-from comp.studies import Shared, shown, storage_at
-from comp.submissions import submission_text
-from comp.tracking import _first_line
-from comp.tuning import pruner
+from comp.kaggle import client as kaggle_api
+from comp.kaggle import ledger
+from comp.kaggle.submission_file import submission_text
+from comp.safe_text import as_cell, of_cell, visible, without_secrets
+from comp.tracking.follow import _first_line
+from comp.tuning import study as studies
+from comp.tuning.search_space import pruner
+from comp.tuning.study import Shared, shown, storage_at
 
 PASSWORD = "sEcr3tword"
 HOSTILE = (
@@ -433,7 +436,7 @@ def test_the_ledger_keeps_scores_whole_and_messages_harmless(here: Path):
 
 @pytest.mark.parametrize("score", [0.88855, 0.888549, 0.8885499, 0.12345, 0.00005])
 def test_the_ledger_shows_the_score_that_submit_showed(score: float, here: Path, capsys):
-    from comp.stages.submit import show_scores
+    from comp.commands.submit import show_scores
 
     ledger.add({"time": ledger.now(), "name": "a", "competition": "c", "cross_fitted": score})
     show_scores(load_recipe("tiny.toml").competition, {"cross_fitted": score})

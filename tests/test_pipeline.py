@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from comp.cli import main
-from comp.config import load_recipe
-from comp.manifest import read_manifest
-from comp.metrics import fbeta
-from comp.predictions import load
+from comp.artifacts.predictions import load
+from comp.cli.main import main
+from comp.config.loading import load_recipe
+from comp.data.manifest import read_manifest
+from comp.decisions.metrics import fbeta
 from tests.conftest import STAGES, TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 
@@ -141,7 +141,7 @@ def test_folds_decide_and_submit_never_import_torch(copy: Path):
     import sys
 
     for stage in ("folds", "decide", "submit"):
-        code = f"import sys; from comp.cli import main; main(['{stage}', 'tiny.toml'])"
+        code = f"import sys; from comp.cli.main import main; main(['{stage}', 'tiny.toml'])"
         code += "; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True).returncode == 0
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from comp.artifacts import read_stamp
-from comp.budget import NEVER
-from comp.cli import main
-from comp.config import Images
-from comp.decoding import Limits, decode, limits_of, scaled
+from comp.artifacts.stamps import read_stamp
+from comp.cli.main import main
+from comp.config.loading import Images
+from comp.data.decoding import Limits, decode, limits_of, scaled
+from comp.data.image_files import ImageSet, cached, resize
+from comp.deadline import NEVER
 from comp.errors import CompError
-from comp.images import ImageSet, cached, resize
-from comp.model import ModelSpec, create, load, save
+from comp.models.network import ModelSpec, create, load, save
 
 RNG = np.random.default_rng(0)
 NATURAL = np.stack(np.mgrid[0:160, 0:160][[0, 1, 0]], -1) + 20 + RNG.normal(0, 8, (160, 160, 3))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from comp import pushing
-from comp.cli import main
+from comp.cli.main import main
+from comp.kaggle.kernels import push as pushing
 from tests.conftest import PYTHON, SLUG
 from tests.fake_kaggle import FakeKaggle
 

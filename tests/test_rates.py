@@ -11,13 +11,13 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from comp import model as models
-from comp.cli import main
-from comp.config import load_recipe
+from comp.cli.main import main
+from comp.commands.find_lr import show
+from comp.config.loading import load_recipe
 from comp.errors import CompError
-from comp.range_test import lost, read
-from comp.schedule import rate
-from comp.stages.find_lr import show
+from comp.models import network as models
+from comp.training.lr_finder import lost, read
+from comp.training.schedule import rate
 from tests.test_speed import trainer_of
 
 

@@ -20,10 +20,10 @@ import timm
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from comp.cli import main
-from comp.cluster import place
+from comp.cli.main import main
+from comp.compute.local_jobs import Device
+from comp.compute.ray_jobs import place
 from comp.errors import CompError
-from comp.parallel import Device
 from tests.conftest import TINY
 
 pytest.importorskip("ray")

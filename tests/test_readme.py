@@ -16,11 +16,14 @@ import pandas as pd
 import pytest
 
 import comp
-from comp import bench_speed, kernels, pushing, transfer
-from comp.artifacts import write_text
-from comp.cli import DETAILS, main, parser
-from comp.config import Drawn, load_competition
-from comp.demo import draw
+from comp.artifacts.stamps import write_text
+from comp.benchmarks import speed as bench_speed
+from comp.cli.main import DETAILS, main, parser
+from comp.config.loading import Drawn, load_competition
+from comp.data.synthetic.generate import draw
+from comp.kaggle import download as transfer
+from comp.kaggle.kernels import build as kernels
+from comp.kaggle.kernels import push as pushing
 from tests.fake_kaggle import FakeKaggle, hpa, planet
 from tests.test_decisions import planetary
 

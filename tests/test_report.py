@@ -14,13 +14,13 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import fbeta_score, precision_score, recall_score
 
 from comp import console
-from comp.cli import main
-from comp.comparison import log_losses
-from comp.config import load_recipe
-from comp.findings import calibration, drift, f_curve, gallery, together
-from comp.outcomes import read_outcome
-from comp.stages.explain import known, read
-from comp.suspects import suspects
+from comp.cli.main import main
+from comp.commands.explain import known, read
+from comp.config.loading import load_recipe
+from comp.evaluation.comparison import log_losses
+from comp.evaluation.label_errors import suspects
+from comp.evaluation.report_data import calibration, drift, f_curve, gallery, together
+from comp.evaluation.results import read_outcome
 from tests.conftest import TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 from tests.pages import check_report, content_of, opened

@@ -10,30 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from comp import ledger
-from comp.artifacts import (
-    GrowingArray,
-    checkpoint_path,
-    difference,
-    ledger_path,
-    read_json,
-    read_log,
-    read_safetensors_header,
-    read_spec,
-    read_stamp,
-    write_json,
-    write_text,
-)
-from comp.config import Recipe, check_fields, load_recipe
-from comp.errors import CompError
-from comp.images import open_cache
-from comp.kernels import find_owner
-from comp.model import ModelSpec, create
-from comp.model import load as load_model
-from comp.model import save as save_model
-from comp.predictions import Predictions, load
-from comp.rules import Fitted
-from comp.schemas import (
+from comp.artifacts.predictions import Predictions, load
+from comp.artifacts.schemas import (
     Blended,
     Compared,
     Decision,
@@ -46,8 +24,30 @@ from comp.schemas import (
     Told,
     User,
 )
-from comp.tables import read_probs
-from comp.transfer import read_notes
+from comp.artifacts.stamps import (
+    GrowingArray,
+    checkpoint_path,
+    difference,
+    ledger_path,
+    read_json,
+    read_log,
+    read_safetensors_header,
+    read_spec,
+    read_stamp,
+    write_json,
+    write_text,
+)
+from comp.config.loading import Recipe, check_fields, load_recipe
+from comp.data.image_files import open_cache
+from comp.data.tables import read_probs
+from comp.decisions.rules import Fitted
+from comp.errors import CompError
+from comp.kaggle import ledger
+from comp.kaggle.download import read_notes
+from comp.kaggle.kernels.build import find_owner
+from comp.models.network import ModelSpec, create
+from comp.models.network import load as load_model
+from comp.models.network import save as save_model
 from tests.fuzz import fuzz
 from tests.test_speed import trainer_of
 

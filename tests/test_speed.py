@@ -13,14 +13,14 @@ import torch
 from safetensors.numpy import load_file
 from timm.utils import ModelEmaV3
 
-from comp import bench_speed
-from comp import model as models
-from comp.augment import SYMMETRIES, Batched, Draws, Mixed
-from comp.batches import CacheBatches, Loader, epoch_steps
-from comp.cli import main
-from comp.config import Augment
-from comp.labels import Labels
-from comp.training import Trainer
+from comp.batches.augmentation import SYMMETRIES, Batched, Draws, Mixed
+from comp.batches.loader import CacheBatches, Loader, epoch_steps
+from comp.benchmarks import speed as bench_speed
+from comp.cli.main import main
+from comp.config.loading import Augment
+from comp.data.labels import Labels
+from comp.models import network as models
+from comp.training.trainer import Trainer
 from tests.conftest import TINY, comp
 
 PLAIN = ["tiny.toml", "--folds", "0", "--set", "backbone=test_convnext", "--set", "phases.0.size=32"]
@@ -164,7 +164,7 @@ def trained_by_two_ranks(runs: dict[str, list[str]]) -> list[dict[str, np.ndarra
     """The same for several runs, one after the other in the processes of one torchrun."""
     script = (
         "import json, os, sys\n"
-        "from comp.cli import main\n"
+        "from comp.cli.main import main\n"
         "for os.environ['COMP_RUNS'], arguments in json.loads(sys.argv[1]).items():\n"
         "    assert main(['train', *arguments]) == 0\n"
     )
@@ -208,7 +208,7 @@ def test_parts_ranks_and_recomputed_activations_end_with_the_same_weights(ready:
 
 
 def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **changes) -> Trainer:
-    from comp.config import load_recipe
+    from comp.config.loading import load_recipe
 
     monkeypatch.chdir(folder)
     changes["competition.labels.exclusive"] = []
@@ -247,7 +247,7 @@ def test_memory_that_runs_out_makes_the_parts_smaller(ready: Path):
         "    resource.setrlimit(resource.RLIMIT_AS, (used + 1000 * 2**20,) * 2)\n"
         "    return epoch(self, *rest)\n"
         "training.Trainer.epoch = limited\n"
-        "from comp.cli import main\n"
+        "from comp.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     (ready / "limited.py").write_text(script)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from comp import ledger, sending
-from comp.cli import main
+from comp.cli.main import main
+from comp.kaggle import ledger
+from comp.kaggle import submit as sending
 from tests.conftest import SLUG
 from tests.fake_kaggle import FakeKaggle
 
@@ -84,7 +85,7 @@ def test_at_the_daily_limit_nothing_is_sent(ready: Path, kaggle: FakeKaggle, fai
 def test_successfully_submitted_is_not_believed(ready: Path, kaggle: FakeKaggle, fails, monkeypatch):
     """At the limit Kaggle has been seen to answer with success and to keep nothing."""
     kaggle.competitions[SLUG].daily_limit, kaggle.lying_limit = 1, True
-    from comp.kaggle_api import Kaggle, Limits
+    from comp.kaggle.client import Kaggle, Limits
 
     assert send() == 0
     monkeypatch.setattr(Kaggle, "limits", lambda self, slug: Limits(0, 1))  # another machine sends meanwhile

@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from comp.cli import main
-from comp.config import LabelTable, load_competition
-from comp.csvs import read_table
+from comp.artifacts.csv_tables import read_table
+from comp.cli.main import main
+from comp.commands.download import stamp_of
+from comp.commands.submit import leaderboard
+from comp.config.loading import LabelTable, load_competition
+from comp.data.labels import Labels, read_labels
+from comp.data.manifest import read_manifest
+from comp.data.tables import read_probs, read_targets
 from comp.errors import CompError
-from comp.labels import Labels, read_labels
-from comp.manifest import read_manifest
-from comp.stages.download import stamp_of
-from comp.stages.submit import leaderboard
-from comp.submissions import check_sample, check_submission, submission_text
-from comp.tables import read_probs, read_targets
+from comp.kaggle.submission_file import check_sample, check_submission, submission_text
 
 # --- files --------------------------------------------------------------------------------------------------
 

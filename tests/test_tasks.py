@@ -15,20 +15,20 @@ from sklearn.metrics import accuracy_score, f1_score, fbeta_score
 from torch.nn import functional
 
 import comp
-from comp.cli import main
-from comp.config import Drawn, load_competition, load_recipe
-from comp.decisions import OF_ONE, Fitter
-from comp.demo import WEATHER, draw
-from comp.ensembles import blend
+from comp.cli.main import main
+from comp.config.loading import Drawn, load_competition, load_recipe
+from comp.data.labels import format_tags, parse_tags, read_labels
+from comp.data.synthetic.generate import WEATHER, draw
+from comp.decisions.blending import blend
+from comp.decisions.decide import OF_ONE, Fitter
+from comp.decisions.expected_fbeta import expected_decisions
+from comp.decisions.metrics import fbeta, most_probable
+from comp.decisions.rules import Fitted, logit, sigmoid
+from comp.decisions.single_label import offset_thresholds
+from comp.decisions.thresholds import class_thresholds, global_threshold
 from comp.errors import CompError
-from comp.expected import expected_decisions
-from comp.labels import format_tags, parse_tags, read_labels
-from comp.losses import loss_of
-from comp.metrics import fbeta, most_probable
-from comp.offsets import offset_thresholds
-from comp.rules import Fitted, logit, sigmoid
-from comp.submissions import check_submission, submission_text
-from comp.thresholds import class_thresholds, global_threshold
+from comp.kaggle.submission_file import check_submission, submission_text
+from comp.training.losses import loss_of
 from tests.conftest import TINY, run_all
 
 WEATHERS = tuple(sorted(WEATHER))

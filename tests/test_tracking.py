@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from comp import tracking
-from comp.cli import main
-from comp.config import load_recipe
-from comp.tracking import INIT_TIMEOUT, Run
+from comp.cli.main import main
+from comp.config.loading import load_recipe
+from comp.tracking import follow as tracking
+from comp.tracking.follow import INIT_TIMEOUT, Run
 from tests.conftest import TINY
 
 TRAIN = ["train", "tiny.toml", "--folds", "0"]

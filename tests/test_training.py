@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from comp import model as models
-from comp.augment import SYMMETRIES, training_transform, view_names
-from comp.batches import CacheBatches, Loader, epoch_steps
-from comp.cli import main
-from comp.config import Augment, load_recipe
+from comp.batches.augmentation import SYMMETRIES, training_transform, view_names
+from comp.batches.loader import CacheBatches, Loader, epoch_steps
+from comp.cli.main import main
+from comp.config.loading import Augment, load_recipe
 from comp.errors import CompError
-from comp.schedule import rate
+from comp.models import network as models
+from comp.training.schedule import rate
 
 
 def test_one_cycle_rises_to_1_and_falls_to_nothing():
@@ -222,7 +222,7 @@ def test_head_only_epochs_leave_the_body_as_it_was(here: Path):
 def test_two_processes_do_not_train_the_same_fold(here: Path, fails, monkeypatch: pytest.MonkeyPatch):
     import fcntl
 
-    monkeypatch.setattr("comp.artifacts.PATIENCE", 0.3)
+    monkeypatch.setattr("comp.artifacts.stamps.PATIENCE", 0.3)
     prepared(here)
     lock = here / "runs" / "tiny" / "fold0" / ".lock"
     lock.parent.mkdir(parents=True)

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from comp.bench_tricks import show
-from comp.cli import main
+from comp.benchmarks.ablation import show
+from comp.cli.main import main
 
 
 def test_tricks_are_measured_once_and_only_the_trick_differs(here: Path, capsys, fails):

@@ -14,13 +14,14 @@ import numpy as np
 import optuna
 import pytest
 
-from comp import studies, training
-from comp.budget import check_time
-from comp.cli import main
-from comp.config import load_recipe, toml_text, with_values
+from comp.cli.main import main
+from comp.config.loading import load_recipe, toml_text, with_values
+from comp.deadline import check_time
 from comp.errors import CompError
-from comp.studies import Shared, storage_at
-from comp.tuning import STEPS, curve, distributions, pruner
+from comp.training import trainer as training
+from comp.tuning import study as studies
+from comp.tuning.search_space import STEPS, curve, distributions, pruner
+from comp.tuning.study import Shared, storage_at
 from tests.conftest import TINY
 
 SPACE = """
@@ -187,9 +188,9 @@ def test_a_search_that_was_stopped_in_a_trial_ends_as_one_that_was_not(
 
 WORKER = """
 import sys, time
-from comp.budget import NEVER
-from comp.studies import Shared
-from comp.tuning import pruner
+from comp.deadline import NEVER
+from comp.tuning.study import Shared
+from comp.tuning.search_space import pruner
 from optuna.distributions import FloatDistribution
 from pathlib import Path
 space = {"x": FloatDistribution(-1, 1)}

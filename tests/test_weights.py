@@ -12,8 +12,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from comp import model as models
 from comp.errors import CompError
+from comp.models import network as models
 
 
 def spec_of(backbone: str) -> models.ModelSpec:

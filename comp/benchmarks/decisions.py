@@ -1,0 +1,165 @@
+"""`comp bench decide`: threshold searches against each other in one run, and rules on rows that they were not
+fitted on; on drawn matrices of the sizes of three competitions, or on tables of one's own."""
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.console import say, size_text, table
+from comp.data.tables import read_probs, read_targets
+from comp.decisions.decide import decide, score_by_class
+from comp.decisions.expected_fbeta import expected_decisions
+from comp.decisions.metrics import fbeta
+from comp.decisions.rules import sigmoid
+from comp.decisions.thresholds import class_thresholds
+
+PLANET, PROTEINS, IMET = (40_479, 17), (31_072, 28), (110_000, 1_103)  # images, classes
+N_TEST = 61_191
+N_HALVES = 24
+
+
+def run(*, probs: str | None, labels: str | None, large: bool) -> None:
+    say(
+        f"bench: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
+    )
+    if probs and labels:
+        found = read_probs(Path(probs))
+        pair = found.probs.astype(np.float32), read_targets(Path(labels), found.ids, found.classes)
+        title = probs
+    else:
+        pair, title = drawn(*PLANET), "drawn like Planet"
+    searches(*pair, title)
+    others()
+    halves(*pair, title)
+    if large:
+        imet()
+
+
+def drawn(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and targets of labels from common to rare; images differ in how hard they are, so that
+    errors come together as they do in networks. Drawn, and good for times, not for judging a rule."""
+    rng = np.random.default_rng(seed)
+    share = np.geomspace(0.9, 3.0 / n_classes / 50, n_classes)
+    targets = np.zeros((n, n_classes), np.uint8)
+    probs = np.zeros((n, n_classes), np.float32)
+    for c in range(n_classes):
+        targets[:, c] = rng.random(n) < share[c]
+        logits = (
+            1.7 * (2.0 * targets[:, c] - 1) + rng.normal(0, 1.3, n) + np.log(share[c] / (1 - share[c])) / 2
+        )
+        probs[:, c] = sigmoid(logits)
+    targets[~targets.any(1), 0] = 1
+    return probs, targets
+
+
+def timed(work: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
+    """(median seconds, the last result)."""
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds)), result
+
+
+def by_grid(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The popular search: from 0.2 for all, each class in turn takes the best of 0.00, 0.01, … 0.99."""
+    columns, true = np.ascontiguousarray(probs.T), np.ascontiguousarray(targets.T.astype(bool))
+    thresholds = np.full(probs.shape[1], 0.2)
+    for c in range(probs.shape[1]):
+        scores = []
+        for step in range(100):
+            thresholds[c] = step / 100
+            scores.append(score_by_class(columns, true, thresholds, beta=2.0, average="samples"))
+        thresholds[c] = int(np.argmax(scores)) / 100
+    return thresholds
+
+
+def by_tpe(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    columns, true = np.ascontiguousarray(probs.T), np.ascontiguousarray(targets.T.astype(bool))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+
+    def value(trial: optuna.Trial) -> float:
+        thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in range(len(columns))])
+        return score_by_class(columns, true, thresholds, beta=2.0, average="samples")
+
+    study.optimize(value, n_trials=500)
+    return np.array([study.best_params[f"t{c}"] for c in range(len(columns))])
+
+
+def searches(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
+    say(f"bench: thresholds for samples F2, {len(probs):,} x {probs.shape[1]}, {title}")
+    exact, best = timed(lambda: class_thresholds(probs, targets, beta=2.0, average="samples"))
+    rows = []
+    for name, work, repeats in (
+        ("exact coordinate ascent", None, 0),
+        ("100-step grid", lambda: by_grid(probs, targets), 1),
+        ("Optuna TPE, 500 trials", lambda: by_tpe(probs, targets), 1),
+    ):
+        seconds, thresholds = (exact, best) if work is None else timed(work, repeats)
+        value = fbeta(targets, probs > thresholds, beta=2.0, average="samples")
+        rows.append([name, f"{seconds:.3f} s", f"{seconds / exact:.0f}", f"{value:.5f}"])
+    table(["search", "time", "times exact", "in-sample F2"], rows)
+
+
+def others() -> None:
+    rows = []
+    probs, targets = drawn(*PROTEINS)
+    seconds, _ = timed(lambda: class_thresholds(probs, targets, beta=1.0, average="macro"))
+    rows.append([f"exact thresholds, macro F1, {PROTEINS[0]:,} x {PROTEINS[1]}", f"{seconds:.3f} s"])
+    probs, targets = drawn(N_TEST, PLANET[1])
+    seconds, _ = timed(lambda: expected_decisions(probs, beta=2.0), 3)
+    rows.append([f"expected-F2 decoding, {N_TEST:,} x {PLANET[1]}", f"{seconds:.3f} s"])
+    seconds, _ = timed(lambda: decide(probs[: PLANET[0]], targets[: PLANET[0]]), 1)
+    rows.append([f"rule auto, all of it, {PLANET[0]:,} x {PLANET[1]}", f"{seconds:.3f} s"])
+    table(["work", "time"], rows)
+
+
+def halves(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
+    """Fitted on one half, scored on the other."""
+    columns: dict[str, list[float]] = {}
+    for seed in range(N_HALVES):
+        order = np.random.default_rng(seed).permutation(len(probs))
+        seen, rest = order[: len(order) // 2], order[len(order) // 2 :]
+        decision = decide(probs[seen], targets[seen], seed=seed)
+
+        def score(decisions: np.ndarray, rest: np.ndarray = rest) -> float:
+            return fbeta(targets[rest], decisions, beta=2.0, average="samples")
+
+        held_out = score(decision.predict(probs[rest]))
+        grid = score(probs[rest] > by_grid(probs[seen], targets[seen]))
+        per_class = next((w for w in decision.weighed if w.rule == "per-class"), None)
+        found = {"auto": held_out, "100-step grid": grid}
+        if per_class:
+            found["exact"] = score(per_class.fitted.decide(probs[rest], beta=2.0))
+        found["auto - grid"] = held_out - grid
+        found["auto's cross-fitted - held-out"] = decision.scores["cross_fitted"] - held_out
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
+    say(f"bench: samples F2 on the half that was not fitted on, {N_HALVES} cuts, {title}")
+    rows = [
+        [name, f"{np.mean(values):+.5f}", f"{np.std(values):.5f}", f"{min(values):+.5f}"]
+        for name, values in columns.items()
+    ]
+    table(["", "mean", "deviation", "lowest"], rows)
+
+
+def imet() -> None:
+    probs, targets = drawn(*IMET)
+    seconds, thresholds = timed(lambda: class_thresholds(probs, targets, beta=2.0, average="samples"), 1)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if platform.system() == "Darwin" else 1024
+    )
+    table(
+        ["work", "time", "peak memory"],
+        [[f"exact thresholds, samples F2, {IMET[0]:,} x {IMET[1]:,}", f"{seconds:.1f} s", size_text(memory)]],
+    )

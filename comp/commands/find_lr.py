@@ -1,0 +1,171 @@
+"""find-lr: how high a learning rate may be.
+
+Reads images, labels and folds; writes runs/<recipe>/find-lr-<phase>.png, and .json last. Trains a network in
+memory for some steps, with the batches, augmentation and loss of a phase and a rate that grows; the run's own
+weights are neither read nor written.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.artifacts.schemas import RangeTest
+from comp.artifacts.stamps import find_lr_path, is_done, read_json, write_json
+from comp.compute.local_jobs import Device, Report, devices, in_ranks, run_jobs
+from comp.config.loading import Recipe
+from comp.console import say, table
+from comp.data.manifest import read_training
+from comp.deadline import NEVER
+from comp.errors import CompError
+from comp.plots.style import new_figure, save, written
+from comp.training.extra_images import extras_of, joined
+from comp.training.lr_finder import lost, read
+from comp.training.model_stamp import train_stamp
+from comp.training.prepare import prepared
+from comp.training.trainer import Trainer
+
+
+def run(recipe: Recipe, *, folds: list[int], force: bool, phase: int, rates: str, steps: int) -> None:
+    for each in recipe.members or (recipe,):
+        _run(each, folds[0], force, phase, rates, steps)
+
+
+def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: int) -> None:
+    if in_ranks():
+        raise CompError("one process does it; leave out torchrun")
+    if not 0 <= phase < len(recipe.phases):
+        raise CompError(f"--phase {phase}: the recipe has phases 0 to {len(recipe.phases) - 1}")
+    if steps < 20:
+        raise CompError(f"--steps {steps}: 20 or more are expected")
+    tested = rates_between(rates, steps)
+    data, labels, fold_of = read_training(recipe)
+    extras = extras_of(recipe, [fold], data, labels, fold_of)[fold]
+    only = alone(recipe, phase)
+    stamp = {
+        "phase": phase,
+        "rates": rates,
+        "steps": steps,
+        **train_stamp(only, labels, fold_of, data.stamp, fold, extras, data.limits),
+    }
+    path = find_lr_path(recipe.name, phase)
+    if is_done(path, stamp, force=force):
+        say(f"find-lr: {recipe.name} done already")
+        show(recipe, read_json(path, RangeTest) | {"phase": phase}, path.with_suffix(".png"))
+        return
+    caches = prepared(recipe, data, labels, fold_of, {fold: extras}, NEVER, test=False)
+    labels, fold_of = joined(labels, fold_of, extras)
+    losses: list[float] = []
+
+    def job(*, device: Device, report: Report, deadline: float) -> None:
+        place = device.activate()
+        trainer = Trainer(only, fold, labels, fold_of, caches, stamp, place, device.n_loaders)
+        for loss in trainer.range_test(tested.tolist(), report):
+            losses.append(loss)
+            report(done=len(losses), total=steps)
+            if lost(losses):
+                break
+
+    run_jobs(job, {f"fold {fold}": ()}, devices(1)[:1], NEVER)
+    seen = np.array(losses)[np.isfinite(losses)]
+    if len(seen) < steps // 10:
+        raise CompError(f"the loss is lost after {len(seen)} steps; give lower --rates than {rates}")
+    tested = tested[: len(seen)]
+    reading = read(tested, seen)
+    content = {
+        "fold": fold,
+        "phase": phase,
+        "suggested": float(tested[reading.steepest]),
+        "lowest": float(tested[reading.lowest]),
+        "rates": tested.tolist(),
+        "losses": seen.tolist(),
+        "smooth": reading.smooth.tolist(),
+        "stamp": stamp,
+    }
+    draw(recipe, content, path.with_suffix(".png"))
+    write_json(path, content)
+    show(recipe, content, path.with_suffix(".png"))
+
+
+def rates_between(text: str, steps: int) -> np.ndarray:
+    """(steps,) rates of '1e-6,1', each the same factor above the one before."""
+    try:
+        lowest, highest = map(float, text.split(","))
+    except ValueError:
+        lowest = highest = 0.0
+    if not 0 < lowest < highest < np.inf:
+        raise CompError(f"--rates {text}: the lowest and the highest are expected, such as 1e-6,1")
+    return np.geomspace(lowest, highest, steps)
+
+
+def alone(recipe: Recipe, number: int) -> Recipe:
+    """The recipe with this phase alone, whose rates say just how the body's is to the head's."""
+    phase = recipe.phases[number]
+    constant: dict[str, Any] = {
+        "lr": 1.0,
+        "body_lr": (phase.body_lr or phase.lr) / phase.lr,
+        "epochs": 1,
+        "head_epochs": int(phase.head_epochs == phase.epochs),
+        "schedule": "constant",
+        "cycles": 1,
+        "warm_up": None,
+    }
+    phases = (phase.model_copy(update=constant),)
+    return recipe.model_copy(update={"phases": phases, "ema_decay": 0.0, "swa_epochs": 0})
+
+
+def places(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
+    """Rates that are worth a look, by what they are."""
+    return {
+        "steepest fall": content["suggested"],
+        "lowest / 10": content["lowest"] / 10,
+        "in the recipe": recipe.phases[content["phase"]].lr,
+    }
+
+
+def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
+    number, suggested = content["phase"], float(f"{content['suggested']:.1e}")
+    phase = recipe.phases[number]
+    rates, smooth = np.array(content["rates"]), np.array(content["smooth"])
+    shown = places(recipe, content) | {"lowest": content["lowest"]}
+    where = f"phase {number} at {phase.size} px, fold {content['fold']}"
+    say(f"find-lr: {recipe.name}, {where}, {len(rates)} steps")
+    losses = {
+        name: f"{np.interp(np.log(lr), np.log(rates), smooth):.4f}" if rates[0] <= lr <= rates[-1] else "-"
+        for name, lr in shown.items()
+    }
+    table(
+        ["where", "rate", "loss"],
+        [[name, f"{lr:.1e}", losses[name]] for name, lr in sorted(shown.items(), key=lambda item: item[1])],
+    )
+    settings = f"--set phases.{number}.lr={suggested:.1e}"
+    if phase.body_lr:
+        settings += f" --set phases.{number}.body_lr={suggested * phase.body_lr / phase.lr:.1e}"
+    say(f"find-lr: {settings}; the curve: {picture}")
+    if content["suggested"] in (rates[0], rates[-1]):
+        say("find-lr: that is an end of --rates, beyond which the loss may fall faster; widen them")
+
+
+def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
+    """A picture: the loss of each step and its smoothed curve against the rate, and the places on it."""
+
+    rates, losses, smooth = (np.array(content[key]) for key in ("rates", "losses", "smooth"))
+    phase = recipe.phases[content["phase"]]
+    figure = new_figure(figsize=(7.0, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(rates, losses, ".", color="tab:blue", alpha=0.35, markersize=4)
+    panel.plot(rates, smooth, color="tab:blue")
+    lines = zip(places(recipe, content).items(), ("tab:orange", "tab:green", "tab:gray"))
+    for (name, lr), color in lines:
+        panel.axvline(lr, color=color, linewidth=1.3, label=f"{name}: {lr:.1e}")
+    spread = smooth[0] - smooth.min()
+    panel.set_ylim(
+        smooth.min() - 0.2 * spread, max(losses[: len(losses) // 10 + 1].max(), smooth[0] + 0.2 * spread)
+    )
+    panel.set_xscale("log")
+    panel.set_xlabel("learning rate of the head")
+    panel.set_ylabel("training loss")
+    panel.legend(fontsize=8)
+    about = f"{recipe.name}, {recipe.backbone} at {phase.size} px, batches of {phase.batch_size}"
+    panel.set_title(written(about, 200), fontsize=9)
+    save(figure, path)

@@ -1,0 +1,248 @@
+"""Archives from outside, unpacked so that nothing leaves its folder and nothing is left half-unpacked."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from comp.artifacts.stamps import free_bytes, is_own, remove
+from comp.errors import CompError
+
+SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
+MOST_FILES = 10_000_000  # of an archive
+HEADER, END = 30, 22  # bytes of a zip's member before its name, and of its end without a comment
+LONGEST = 1 << 20  # bytes of a long name in a tar
+# The decoder of PPMd takes the process along that it dies of damaged data in.
+IN_A_PROCESS = "import py7zr, sys; py7zr.SevenZipFile(sys.argv[1]).extractall(sys.argv[2])"
+PADDING, CHUNK = 1 << 26, 1 << 20  # bytes behind the end of a tar that are read, at most and at once
+
+
+# train.zip.001, train.zip.part1, train.tar.gz.aa
+PART = re.compile(
+    rf"(?P<whole>.+({'|'.join(map(re.escape, SUFFIXES))}))[._-](part[._-]?)?(?P<number>\d{{1,4}}|a[a-z])",
+    re.I,
+)
+
+
+def stem_of(path: Path) -> str | None:
+    """'train-jpg' of train-jpg.tar.7z, or of a part of it; None for a file that is no archive."""
+    name = whole_of(path.name)
+    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default=None)
+    return name[: -len(suffix)] if suffix else None
+
+
+def whole_of(name: str) -> str:
+    """'train.zip' of train.zip.001, which is a part of it; else the name itself."""
+    part = PART.fullmatch(name)
+    return part["whole"] if part else name
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that an archive was cut into, in their order, of which `path` is one; else the archive alone.
+    Raises CompError where one is missing."""
+    if not (part := PART.fullmatch(path.name)):
+        return [path]
+    beside = [(m, p) for p in path.parent.iterdir() if (m := PART.fullmatch(p.name))]
+    found = sorted((_number(m), p.name) for m, p in beside if m["whole"] == part["whole"])
+    for number, (is_number, name) in enumerate(found, min(found[0][0], 1)):
+        if number != is_number:
+            raise CompError(
+                f"{path.parent / part['whole']} is in parts, and the one before {name} is missing; "
+                f"there are {', '.join(name for _, name in found)}"
+            )
+    return [path.parent / name for _, name in found]
+
+
+def _number(part: re.Match[str]) -> int:
+    return int(text) if (text := part["number"]).isdigit() else ord(text[1].lower()) - ord("a")
+
+
+class Damaged(CompError):
+    """An archive that is not whole."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} is damaged or cut short ({reason}); get it again")
+        self.path = path
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack an archive into `folder`, which is there afterwards whole or not at all.
+
+    Raises Damaged for an archive that is not whole, CompError for a member that would leave the folder, is a
+    link or has a name of comp's own, and for more than the disk has room for."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    joined = folder.with_name(f".{whole_of(path.name)}")
+    try:
+        remove(partial, inside=folder.parent)
+        partial.mkdir(parents=True)
+        if (parts := parts_of(path)) != [path]:
+            with joined.open("wb") as whole:
+                for part in parts:
+                    with part.open("rb") as file:
+                        shutil.copyfileobj(file, whole, 1 << 20)
+        _unpack(path if parts == [path] else joined, partial)
+        _make_folders(partial)
+        if links := [p for p in partial.rglob("*") if p.is_symlink()]:
+            raise CompError(f"{path} holds links ({links[0].name}); it is not unpacked")
+        partial.replace(folder)
+    except CompError:
+        raise
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # of the archive and not of the disk
+            raise Damaged(path, _reason(error)) from error
+        raise CompError(f"cannot unpack {path}: {_reason(error)}") from error
+    except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
+        raise CompError(
+            f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"
+        ) from error
+    except Exception as error:  # damaged archives make the libraries raise nearly anything
+        raise Damaged(path, _reason(error)) from error
+    finally:
+        with contextlib.suppress(CompError):
+            remove(partial, inside=folder.parent)
+        joined.unlink(missing_ok=True)
+
+
+def _make_folders(folder: Path) -> None:
+    """Of names with backslashes, as some programs of Windows write them into archives."""
+    for path in [path for path in folder.rglob("*") if not path.is_dir()]:
+        inner = str(path)[len(str(folder)) + 1 :]
+        if "\\" in inner:
+            target = folder / inner.replace("\\", "/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if inner.endswith("\\"):  # a folder
+                path.unlink()
+                target.mkdir(exist_ok=True)
+            else:
+                path.replace(target)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    name, room = path.name.lower(), Room(path, folder)
+    if name.endswith(".zip"):
+        with path.open("rb") as file:
+            file.seek(-min(END + 65_535, path.stat().st_size), 2)
+            _, mark, listed = file.read().rpartition(b"PK\5\6")
+        if mark and (disk := int.from_bytes(listed[:2], "little")) not in (0, 0xFFFF):
+            raise CompError(
+                f"{path} is the last of {disk + 1} parts, the first being {path.stem}.z01; join them with "
+                f"`zip -s 0 {path.name} --out whole.zip`, or unpack them with `7z x {path.name}`"
+            )
+        with zipfile.ZipFile(path) as archive:
+            end = 0
+            for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+                if entry.header_offset < end:  # one body under many names unpacks to any size
+                    raise ValueError("its members overlap")
+                end = entry.header_offset + HEADER + entry.compress_size
+                if (entry.external_attr >> 16) & 0o170000 == 0o120000:
+                    raise CompError(f"{path} holds links; it is not unpacked")
+                if not entry.flag_bits & 0x800:  # macOS writes UTF-8 and does not say so
+                    with contextlib.suppress(UnicodeError):
+                        entry.filename = entry.filename.encode("cp437").decode("utf-8")
+                room.take(entry.filename, entry.file_size)
+            n_listed = int.from_bytes(listed[6:8], "little")
+            if n_listed not in (room.n_files % 65_536, 65_535):  # the latter: it stands elsewhere
+                raise ValueError("its list of members is damaged")
+            archive.extractall(folder, archive.infolist())
+    elif name.endswith(".7z"):
+        _unpack_7z(path, folder, room)
+        for inner in list(folder.glob("*.tar")) if name.endswith(".tar.7z") else []:
+            _unpack(inner, folder)
+            inner.unlink()
+    else:
+        with path.open("rb") as file:
+            file.seek(-min(512, path.stat().st_size), 2)
+            if name.endswith(".tar") and file.read().strip(b"\0"):
+                raise ValueError("its end is missing")
+        with tarfile.open(path, tarinfo=Member) as archive:
+            for member in archive:
+                room.take(member.name, member.size)
+                if member.isfile():
+                    archive.extract(member, folder, filter="data")
+                elif not member.isdir():
+                    raise CompError(f"{path} holds {member.name}, which is no plain file; it is not unpacked")
+            _check_end(archive)
+
+
+class Member(tarfile.TarInfo):
+    """A member of a tar whose header says nothing that tarfile would loop or run out of memory over."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type not in tarfile.REGULAR_TYPES and member.size > LONGEST):
+            raise tarfile.ReadError("a header in it is damaged")
+        return member
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ValueError where tarfile stopped at something else than the end. Reading on to it compares the
+    checksums of compressed tars, too."""
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    for _ in range(PADDING // CHUNK):
+        if (piece := file.read(CHUNK)).strip(b"\0"):
+            raise ValueError("a header in it is damaged")
+        if not piece:
+            return
+
+
+def _unpack_7z(path: Path, folder: Path, room: "Room") -> None:
+    import py7zr
+
+    try:
+        with py7zr.SevenZipFile(path) as archive:
+            for member in archive.list():
+                if getattr(member, "is_symlink", False):
+                    raise CompError(f"{path} holds links; it is not unpacked")
+                room.take(member.filename, member.uncompressed or 0)
+            if "PPMd" not in archive.archiveinfo().method_names:
+                archive.extractall(folder)
+                return
+        answer = subprocess.run([sys.executable, "-c", IN_A_PROCESS, path, folder], capture_output=True)
+        if answer.returncode:
+            raise ValueError(
+                (answer.stderr.decode(errors="replace").strip().splitlines() or ["no reason"])[-1]
+            )
+    except py7zr.exceptions.PasswordRequired as error:
+        raise RuntimeError("a password is asked for") from error
+
+
+class Room:
+    """What the members of an archive may be called, and take on the disk."""
+
+    def __init__(self, path: Path, folder: Path):
+        self.path, self.n_files, self.n_bytes = path, 0, 0
+        self.free, facts = free_bytes(folder), os.statvfs(folder)
+        self.most = min(MOST_FILES, facts.f_favail or MOST_FILES)  # some file systems don't count
+
+    def take(self, name: str, n_bytes: int) -> None:
+        """One more member. Raises CompError where it doesn't fit."""
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
+            raise CompError(f"{self.path} holds {name!r}, which would leave the folder; it is not unpacked")
+        if is_own(name):
+            raise CompError(
+                f"{self.path} holds {name!r}, a name that comp keeps for itself; it is not unpacked"
+            )
+        if n_bytes < 0:
+            raise ValueError(f"{name!r} has {n_bytes} bytes")
+        self.n_files, self.n_bytes = self.n_files + 1, self.n_bytes + n_bytes
+        if self.n_bytes > self.free:
+            raise CompError(
+                f"{self.path} needs more than the {self.free / 1e9:.1f} GB that are free to be unpacked"
+            )
+        if self.n_files > self.most:
+            raise CompError(f"{self.path} holds more files than there is room for, {self.most:,}")
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return text.splitlines()[0].rstrip(":") if text else type(error).__name__

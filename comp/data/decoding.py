@@ -1,0 +1,322 @@
+"""One image file -> uint8: colours or a grey channel, upright, transparent parts on white, deeper values
+scaled as the whole competition's are. Files that lost a part are refused."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from comp.data.damage import (
+    HOLE,
+    ORIENTATION,
+    Frame,
+    black_part,
+    coded_wrong,
+    is_suspect,
+    lacks_pixels,
+    read_frame,
+)
+
+Image.MAX_IMAGE_PIXELS = (
+    500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
+)
+PLAIN = {"BMP": -1, "PPM": 1, "TIFF": 1, "TGA": -1}  # formats whose zeros are black: the order of their rows
+FULL = 65535.0  # white of 16 bits
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by what EXIF calls the orientation
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+
+
+class Limits(NamedTuple):
+    """The values that become black and white, of files with more than 8 bits a channel."""
+
+    low: float
+    high: float
+    bits: str = ""  # how many of the file's are used
+
+
+def decode(
+    paths: Sequence[Path],
+    *,
+    joined: bool,
+    finest: int | None = None,
+    limits: Limits | None = None,
+    clipped: list[Path] | None = None,
+) -> np.ndarray:
+    """One RGB image (H, W, 3), or where `joined` one grey channel a file, (H, W, len(paths)), as uint8.
+
+    CMYK, grey and palette files become RGB; transparent parts show white; a rotation noted by the camera is
+    applied. Of files with more than 8 bits `limits` become black and white; without, 16 bits are scaled to 8.
+    Files with values beyond the limits come into `clipped`. With `finest` (pixels) a JPEG of twice that
+    size or more is reduced to 1/2, 1/4 or 1/8 while it is decoded, but not below it. Raises OSError for what
+    can't be read whole."""
+    opened = [_open(path, "L" if joined else "RGB", finest, limits, clipped) for path in paths]
+    if not joined:
+        return opened[0]
+    if len({channel.shape for channel in opened}) > 1:
+        raise OSError(f"channels of different sizes: {[c.shape for c in opened]}")
+    return np.stack(opened, -1)
+
+
+def _open(
+    path: Path, mode: str, finest: int | None, limits: Limits | None, clipped: list[Path] | None
+) -> np.ndarray:
+    file = os.open(
+        path, os.O_RDONLY
+    )  # read_bytes waits for the interpreter twice as often beside other threads
+    try:
+        data = os.read(file, os.fstat(file).st_size)
+    finally:
+        os.close(file)
+    frame = read_frame(data)
+    try:
+        if frame and mode == "RGB" and (image := _open_jpeg(data, frame, finest)) is not None:
+            return image
+        return _by_pillow(path, data, frame, mode, limits, clipped)
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def _open_jpeg(data: bytes, frame: Frame, finest: int | None) -> np.ndarray | None:
+    """What Pillow would give, in a third to two thirds of its time; None for what isn't a whole JPEG."""
+    import cv2
+
+    if not frame.whole or frame.turned:
+        return None
+    if frame.n_colours == 4 and int(cv2.__version__.split(".")[0]) < 5:
+        return None  # earlier ones take all CMYK for inverted
+    coarser = reduction(min(frame.height, frame.width), finest)
+    flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{coarser}") if coarser > 1 else cv2.IMREAD_COLOR
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if image is None:
+        return None
+    _check_jpeg(data, frame, image)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _check_jpeg(data: bytes, frame: Frame, image: np.ndarray) -> None:
+    if is_suspect(data, frame, image) and lacks_pixels(data, frame):
+        raise OSError("a part of its coded pixels is lost")
+
+
+def reduction(side: int, finest: int | None) -> int:
+    """By how much a JPEG of `side` pixels may be reduced so that `finest` are left."""
+    if not finest or side < 2 * finest:
+        return 1
+    return 8 if side >= 8 * finest else 4 if side >= 4 * finest else 2
+
+
+def _by_pillow(
+    path: Path,
+    data: bytes,
+    frame: Frame | None,
+    mode: str,
+    limits: Limits | None,
+    clipped: list[Path] | None,
+) -> np.ndarray:
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        if (values := _floats(data)) is None:
+            raise
+        return _of_values(values, path, mode, limits, clipped)
+    with image:
+        depth, kind = _depth(image), image.format or ""
+        _check_bands(image)
+        image.load()
+        if step := PLAIN.get(kind):
+            values = np.asarray(image)
+            if black_part(values[::step]) or (kind == "TGA" and black_part(values)):
+                raise OSError("a part is filled with zeros")
+        if coded_wrong(data, kind, image.width * image.height):
+            raise OSError("a part of its coded pixels is wrong")
+        if image.mode[0] in "IF":
+            upright = ImageOps.exif_transpose(image)
+            return _of_values(np.asarray(upright), path, mode, limits or _usual(image.mode), clipped)
+        if depth > 8 and limits and (values := _as_stored(image, data)) is not None:
+            return _of_values(values, path, mode, limits, clipped)
+        found = np.asarray(_on_white(ImageOps.exif_transpose(image)).convert(mode))
+    if frame and not frame.whole and data.endswith(HOLE):
+        raise OSError("a part is filled with zeros")
+    if frame and frame.whole:
+        _check_jpeg(data, frame, found)
+    return found
+
+
+# --- bands and transparency ---------------------------------------------------------------------------------
+
+
+def _check_bands(image: Image.Image) -> None:
+    """Raise OSError where a TIFF holds more than the colours that would be read."""
+    if image.format != "TIFF":
+        return
+    n_bands, known = image.tag_v2.get(277, 1), len(image.getbands())  # type: ignore[attr-defined]
+    if image.mode == "RGBA" and n_bands == 4:  # marked as alpha, as many programs mark any fourth band
+        alpha = np.asarray(image)[..., 3]
+        if ((alpha > 0) & (alpha < 255)).mean() < 0.5:
+            return
+        known = 3
+    if n_bands > known:
+        raise OSError(_too_many(n_bands, known))
+    if getattr(image, "n_frames", 1) > 1:
+        size = image.size
+        image.seek(1)
+        same = image.size == size
+        image.seek(0)
+        if same:  # and not a smaller copy
+            raise OSError(_too_many(image.n_frames, 1, "pages"))  # type: ignore[attr-defined]
+
+
+def _too_many(n: int, known: int, what: str = "bands") -> str:
+    return (
+        f"{n} {what}, of which {known} would be read: write each as a file of its own, and name them in "
+        "images.channels"
+    )
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The image as viewers show it. One of which nothing would be seen is taken without its alpha channel."""
+    if shows_through(image):
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+    return image
+
+
+def shows_through(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
+    least, most = image.convert("RGBA").getchannel("A").getextrema()
+    return least < 255 and most > 0  # type: ignore[operator]
+
+
+# --- more than 8 bits ---------------------------------------------------------------------------------------
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits a channel of a file that was opened, and not loaded."""
+    stored = str(getattr(image, "tile", ()))
+    if image.mode == "F" or ";32" in stored:
+        return 32
+    if ";12" in stored:
+        return 12
+    return 16 if image.mode[0] == "I" or ";16" in stored or "('RGB', 65535)" in stored else 8
+
+
+def _usual(mode: str) -> Limits:
+    return Limits(0, 255) if mode == "F" else Limits(0, FULL)
+
+
+def _as_stored(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """(H, W, 3 or 4) of colours with 16 bits, of which Pillow keeps 8; upright."""
+    import cv2
+
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype == np.uint8 or values.ndim < 3:
+        return None
+    values = values[..., [2, 1, 0, 3][: values.shape[-1]]]
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return turn(values) if turn else values
+
+
+def _floats(data: bytes) -> np.ndarray | None:
+    """(H, W) or (H, W, 3) of a TIFF of floats that Pillow doesn't know."""
+    import cv2
+
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    tags, file = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    if (n_bands := tags.get(277, 1)) not in (1, 3):
+        raise OSError(_too_many(n_bands, 1 if n_bands == 2 else 3))
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype.kind != "f":
+        return None
+    return values[..., ::-1] if values.ndim == 3 else values
+
+
+def _of_values(
+    values: np.ndarray, path: Path, mode: str, limits: Limits | None, clipped: list[Path] | None
+) -> np.ndarray:
+    limits = limits or Limits(0, 255)
+    alpha = None
+    if values.ndim == 3 and values.shape[-1] == 4:
+        values, alpha = values[..., :3], values[..., 3:]
+    if clipped is not None and bool((values > limits.high).any()):
+        clipped.append(path)
+    found = scaled(values, limits)
+    if alpha is not None and alpha.any():
+        share = alpha / (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1)
+        found = np.rint(found * share + 255 * (1 - share)).astype(np.uint8)
+    return np.asarray(Image.fromarray(found).convert(mode))
+
+
+def scaled(values: np.ndarray, limits: Limits) -> np.ndarray:
+    """uint8 of values of any type: what lies beyond the limits is clipped, NaN is black."""
+    low, high = limits.low, limits.high
+    wide = np.nan_to_num(values.astype(np.float64), nan=low)
+    wide = np.clip(wide, low, high)
+    if low == 0 and (high + 1) % 256 == 0:  # whole bits: those that 8 bits don't hold are dropped
+        return (wide // ((high + 1) / 256)).astype(np.uint8)
+    return np.rint((wide - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def limits_of(paths: Sequence[Path]) -> Limits | None:
+    """What the values of these files use: of whole numbers so many bits, of others so much of 0 … 1. None
+    where none has more than 8 bits, or where they use all 16."""
+    low, high, depths, usual = 0.0, 0.0, set(), set()
+    for path in paths:
+        try:
+            values, depth, mode = _deep(path)
+        except Exception:  # noqa: S112  # named with all others when the cache is built
+            continue
+        if values is None or not (finite := values[np.isfinite(values)]).size:
+            continue
+        low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        depths.add(depth)
+        usual.add(_usual(mode))
+    if not depths or (low, high) == (0, 0):
+        return None
+    if low < 0:
+        return Limits(low, high)
+    if usual == {Limits(0, 255)} and high <= 1:
+        return Limits(0, 2.0 ** np.ceil(np.log2(high)))
+    n_bits = int(np.ceil(high)).bit_length()
+    limits = Limits(0, 2.0**n_bits - 1, f"{n_bits} bits of {max(depths)}")
+    return None if usual == {limits[:2]} or usual == {Limits(*limits[:2])} else limits
+
+
+def _deep(path: Path) -> tuple[np.ndarray | None, int, str]:
+    """(values as they are stored, bits, Pillow's mode); no values for 8 bits."""
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        return _floats(path.read_bytes()), 32, "F"
+    with image:
+        depth = _depth(image)
+        if depth == 8:
+            return None, 8, image.mode
+        if image.mode[0] in "IF":
+            return _without_nodata(image), depth, image.mode
+        values: Any = _as_stored(image, path.read_bytes())
+        return (None if values is None else values[..., :3]), depth, image.mode
+
+
+def _without_nodata(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    try:
+        nothing = float(str(tags.get(42113, "nan")).strip("\0 "))  # as GDAL notes it
+    except ValueError:
+        return values
+    return values[values != nothing]

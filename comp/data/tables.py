@@ -1,0 +1,155 @@
+"""Probabilities and labels of any program: CSV, npz or parquet, joined by id."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from comp.artifacts.csv_tables import check_unique, ids_of, is_index, read_table
+from comp.artifacts.predictions import Predictions
+from comp.artifacts.stamps import read_arrays
+from comp.console import say
+from comp.data.labels import parse_columns, split_tags
+from comp.errors import CompError, some
+
+
+def read_probs(path: Path) -> Predictions:
+    """A table of ids and one column of probabilities a class, or an npz with `probs` and, if they are there,
+    `ids` and `classes`."""
+    if path.suffix == ".npz":
+        arrays = _npz(path)
+        if "probs" not in arrays:
+            raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `probs` is expected")
+        probs = np.asarray(arrays["probs"], np.float64)
+        ids = arrays.get("ids", np.arange(len(probs))).astype(str)
+        classes = arrays.get("classes", np.arange(probs.shape[1] if probs.ndim == 2 else 0)).astype(str)
+    else:
+        frame = _frame(path)
+        ids, classes = frame.iloc[:, 0].to_numpy(str), frame.columns[1:].to_numpy(str)
+        try:
+            probs = frame.iloc[:, 1:].to_numpy(np.float64)
+        except ValueError as error:
+            wrong = frame.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").isna().to_numpy()
+            row, c = np.argwhere(wrong)[0]
+            raise CompError(
+                f"{path}: after the ids, columns of probabilities are expected; in line {frame.index[row]}, "
+                f"{classes[c]} is {frame.iat[row, c + 1]!r}"
+            ) from error
+    if ids.ndim != 1 or probs.shape != (len(ids), len(classes)):
+        raise CompError(f"{path} has probabilities {probs.shape} for {len(ids)} ids, {len(classes)} classes")
+    if not probs.size:
+        raise CompError(f"{path} holds no probabilities: {len(ids)} ids, {len(classes)} classes")
+    check_unique(ids, path)
+    if len(set(classes.tolist())) < len(classes):
+        raise CompError(f"{path} has a class twice; its classes are {some(classes.tolist())}")
+    return Predictions(ids, tuple(classes.tolist()), probs)
+
+
+def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """(N, C) 0/1 of these ids and classes: from a table of ids and tags, or of one 0/1 column a
+    class; or from an npz with `targets` and, if they are there, `ids` and `classes`."""
+    if path.suffix == ".npz":
+        arrays = _npz(path)
+        if "targets" not in arrays:
+            raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `targets` is expected")
+        targets = np.asarray(arrays["targets"])
+        names = arrays.get("ids", np.arange(len(targets))).astype(str)
+        listed = arrays.get("classes", np.array(classes)).astype(str).tolist()
+        order = {name: c for c, name in enumerate(listed)}
+        if not len(listed) == len(order) == targets.shape[1] or not set(classes) <= order.keys():
+            raise CompError(
+                f"{path} has targets {targets.shape} of the classes {some(order)}, not of {some(classes)}"
+            )
+        targets = targets[:, [order[name] for name in classes]]
+    else:
+        frame = _frame(path)
+        names = frame.iloc[:, 0].to_numpy(str)
+        if set(classes) <= set(frame.columns[1:]):
+            targets = parse_columns(frame[list(classes)], path)
+        elif frame.shape[1] == 2:
+            targets = _tags(frame.iloc[:, 1], classes, path)
+        else:
+            lacking = [name for name in classes if name not in set(frame.columns)]
+            raise CompError(f"{path} lacks columns of the probabilities: {some(lacking)}")
+    if names.shape != (len(targets),):
+        raise CompError(f"{path} has ids {names.shape} for {len(targets)} rows")
+    check_unique(names, path)
+    row = {name: i for i, name in enumerate(names.tolist())}
+    if missing := [name for name in ids.tolist() if name not in row]:
+        raise CompError(
+            f"{path} lacks ids of the probabilities: {some(missing)}; it has {some(names.tolist(), 3)}"
+        )
+    targets = targets[[row[name] for name in ids.tolist()]]
+    if targets.shape != (len(ids), len(classes)) or not np.isin(targets, (0, 1)).all():
+        raise CompError(f"{path}: 0/1 for {len(ids)} ids and {len(classes)} classes are expected")
+    return targets.astype(np.uint8)
+
+
+def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
+    """(N, C) 0/1 of texts of labels, with whatever stands between them so that all are among the classes."""
+    if not all(isinstance(text, str) for text in given):
+        raise CompError(f"{path}: its second column holds other things than texts of labels")
+    unknown = {}
+    for separator in (" ", None, ",", ";", "|", "\t"):
+        tags = split_tags([text.strip() for text in given], classes, separator)
+        if not (strange := set().union(*tags) - set(classes)):
+            return np.array([[name in row for name in classes] for row in map(set, tags)], np.uint8)
+        unknown[separator] = sorted(strange)
+    raise CompError(
+        f"{path} has labels without probabilities: {some(unknown[' '])}; they have {some(classes)}"
+    )
+
+
+def read_folds_of(path: Path, ids: np.ndarray) -> np.ndarray:
+    """(N,) the fold of each id, from a table with the columns id and fold."""
+    frame = read_table(path, ["id", "fold"])
+    ids_of(frame, "id", path)
+    frame = frame.set_index("id")
+    if missing := sorted(set(ids.tolist()) - set(frame.index)):
+        raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
+    return frame.loc[ids, "fold"].to_numpy(str)
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise CompError(f"{path}: no such file")
+    if path.suffix == ".parquet":
+        try:
+            frame = pd.read_parquet(path)
+        except ImportError as error:
+            raise CompError(f"{path}: parquet needs pyarrow; pip install '.[parquet]'") from error
+        except (ValueError, OSError) as error:
+            raise CompError(f"{path} can't be read as parquet ({error})") from error
+        if frame.index.name or not isinstance(frame.index, pd.RangeIndex):
+            frame = frame.reset_index()
+        frame = frame.astype({frame.columns[0]: str})
+    else:
+        frame = read_table(path, [])
+    if frame.shape[1] < 2:
+        columns = ", ".join(map(str, frame.columns))
+        raise CompError(f"{path} has the columns {columns}; ids and at least one more are expected")
+    while is_index(frame) and frame.shape[1] > 2 and not _are_values(frame.iloc[:, 1]):
+        frame = frame.iloc[:, 1:]
+    if is_index(frame):
+        say(f"decide: {path}: its first column, which has no name, is taken for the ids")
+    return frame
+
+
+def _are_values(column: pd.Series) -> bool:
+    """Whether they are probabilities, or 0 and 1, and so no ids."""
+    return bool(pd.to_numeric(column, errors="coerce").between(0, 1).all()) or bool(
+        column.astype(str).str.lower().isin(["true", "false", "yes", "no"]).all()
+    )
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    arrays = read_arrays(path, cure="write it anew")
+    for name, kinds in (("ids", "USiu"), ("classes", "USiu")):
+        if name in arrays and (arrays[name].dtype.kind not in kinds or arrays[name].ndim != 1):
+            shape = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise CompError(f"{path}: {name} are {shape}; a list of texts or numbers is expected")
+    for name in ("probs", "targets"):
+        if name in arrays and (arrays[name].dtype.kind not in "biuf" or arrays[name].ndim != 2):
+            shape = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise CompError(f"{path}: {name} are {shape}; numbers (images, classes) are expected")
+    return arrays

@@ -1,0 +1,187 @@
+"""What the script of `comp kernel build` does in a Kaggle kernel: lay out what is mounted, run the stages one
+after the other within the time, and leave what is done in the working folder.
+
+Reads the mounted competition, datasets and, to go on, the output of an earlier version; writes, in the
+working folder, what the stages write, and submission.csv. It needs nothing but what Kaggle's image has, until
+it has installed the wheels."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from comp.artifacts.stamps import (
+    decision_path,
+    duplicates_path,
+    folds_path,
+    free_bytes,
+    model_path,
+    mounted,
+    replacing,
+    run_dir,
+    submissions_dir,
+)
+from comp.errors import CompError
+from comp.kaggle.kernels.wheels import reason_of
+from comp.safe_text import told
+
+STAGES = {
+    "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
+    "infer": ("infer",),
+}
+RESERVE = 300.0  # seconds of the budget, a tenth of it at most, that no stage may use
+ROOM = 30e9  # bytes for resized images: enough for 100,000 of 256 px, or 30,000 of 512 px with 4 channels
+
+
+def main(home: Path, plan: dict[str, Any], started: float) -> int:
+    """Run a kernel; `home` is the temporary folder with the package and recipe.toml, `plan` is
+    `Kernel.plan`, `started` the moment at which the script began. Returns the exit code: 0 also
+    where the time was up and a next version can go on."""
+    working = Path(os.environ.get("COMP_KAGGLE_WORKING", "/kaggle/working"))
+    spare = working / ".comp"
+    try:
+        working.mkdir(parents=True, exist_ok=True)
+        os.chdir(working)
+        roomy = free_bytes(home) >= min(ROOM, free_bytes(working))
+        prepare(home, home if roomy else spare, plan)
+        return run_stages(home, plan, started + plan["budget"])
+    except CompError as error:
+        print(told(f"kernel: {error}"), file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(spare, ignore_errors=True)
+
+
+def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
+    """Set what the stages look at: the environment, wheels, weights, models, and what is done already."""
+    packages = home / "wheels"
+    paths = [str(packages), str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "COMP_DATA": str(data / "images")}
+    os.environ.pop("COMP_RUNS", None)
+    install(found(plan["wheels"]), packages)
+    weights = found(plan["weights"]) if plan["weights"] else None
+    if plan["kind"] == "infer":  # what is in the working folder becomes the kernel's output: no models there
+        assert weights is not None
+        os.environ["COMP_RUNS"] = str(home / "finished")
+        for fold in plan["folds"]:
+            _link(weights / f"fold{fold}.safetensors", model_path(plan["recipe"], fold))
+        _link(weights / "decision.json", decision_path(plan["recipe"]))
+        return
+    folds = folds_path(plan["competition"], plan["n_folds"], plan["seed"])
+    if plan["earlier"]:
+        earlier = found(plan["earlier"])
+        print(f"kernel: goes on from {earlier}", flush=True)
+        for folder in (*map(run_dir, plan["runs"]), folds.parent):
+            copy_files(earlier / folder, folder)
+    if weights:
+        os.environ["COMP_WEIGHTS"] = str(weights)
+        (home / "weights").symlink_to(weights)
+        duplicates = duplicates_path(plan["competition"])
+        for path in (folds, folds.with_suffix(".json"), duplicates, duplicates.with_suffix(".json")):
+            if (weights / path.name).exists() and not path.exists():
+                _copy(weights / path.name, path)
+
+
+def found(source: str) -> Path:
+    """Where `source` is mounted; raises CompError where it isn't."""
+    place = mounted(source)
+    if place is None:
+        raise CompError(f"{source} is not mounted; add it to the inputs of this kernel")
+    return place
+
+
+def install(wheels: Path, target: Path) -> None:
+    """All wheels of a folder, without a look at the network or at what the image has in other versions."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    files = sorted(str(path) for path in wheels.glob("*.whl"))
+    answer = subprocess.run(
+        [*pip, "--no-deps", "--no-compile", "--root-user-action=ignore", "--target", str(target), *files],
+        capture_output=True,
+        text=True,
+    )
+    if not files or answer.returncode:
+        reason = reason_of(answer.stderr) if answer.returncode else "there are none"
+        raise CompError(
+            f"the wheels in {wheels} can't be installed for Python {sys.version_info[0]}."
+            f"{sys.version_info[1]} ({reason}); build the kernel for it with --python"
+        )
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Whole files alone: those whose names start with a dot are locks, and parts of what a kill left."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            _copy(path, target / path.relative_to(source))
+
+
+def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
+    """Each stage gets the time that is left, is interrupted a little after it, and killed at `end`."""
+    reserve = min(RESERVE, plan["budget"] / 10)
+    for stage in STAGES[plan["kind"]]:
+        left = end - reserve - time.time()
+        command = [sys.executable, "-m", "comp", stage, str(home / "recipe.toml"), "--folds"]
+        command += [",".join(map(str, plan["folds"])), "--to", "submission.csv"]
+        code = 3
+        if left > 0:
+            code = run_until([*command, "--time-budget", f"{left:.3f}s"], end - reserve / 2, end)
+        if code == 3:
+            if plan["kind"] == "infer":
+                raise CompError("the time was up before submission.csv; build with a longer --time-budget")
+            print(
+                f"kernel: the time was up in {stage}; what is done is kept, and the next version, built with "
+                "--resume, goes on from there",
+                flush=True,
+            )
+            return 0
+        if code:
+            return code
+    if plan["kind"] == "train":
+        keep_submission(plan)
+        if end - reserve > time.time():  # a picture of it, without which all is well too
+            command = [sys.executable, "-m", "comp", "report", str(home / "recipe.toml")]
+            run_until(command, end - reserve / 2, end)
+    print(f"kernel: submission.csv is written, {(end - time.time()) / 60:.0f} minutes before the end")
+    return 0
+
+
+def keep_submission(plan: dict[str, Any]) -> Path:
+    """The submission that was written last, as the submission.csv that Kaggle looks for."""
+    written = submissions_dir().glob(f"{plan['recipe']}-*.csv")
+    _copy(max(written, key=lambda path: path.stat().st_mtime_ns), target := Path("submission.csv"))
+    return target
+
+
+def run_until(command: list[str], interrupt_at: float, kill_at: float) -> int:
+    """The exit code of a command; 3 where it had to be interrupted or killed."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait(max(0.0, interrupt_at - time.time()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(max(0.1, kill_at - time.time()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return 3
+    finally:
+        process.poll()
+        if process.returncode is None:
+            process.kill()
+        process.wait()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _link(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise CompError(f"{source} is not there; build the kernel again and push its datasets")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)
