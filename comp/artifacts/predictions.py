@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from comp.artifacts.csv_tables import check_unique
-from comp.artifacts.stamps import Stamp, plain, read_arrays, replacing
+from comp.artifacts.files import replacing
+from comp.artifacts.stamps import Stamp, plain, read_arrays
 from comp.errors import CompError, some
 
 FORM = (("ids", "U", 1, "texts"), ("classes", "U", 1, "texts"), ("probs", "f", 2, "probabilities (N, C)"))

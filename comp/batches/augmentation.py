@@ -1,8 +1,7 @@
-"""Training transforms, by albumentations on the CPU or for whole batches on the device, each image with its
-own draw, and the named test-time views."""
+"""Random transforms of training images, on the device or with albumentations."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,16 +9,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from comp.batches.tta import SETS, SYMMETRIES
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for updates over the network
 
 import albumentations as A  # noqa: E402
 import cv2  # noqa: E402
 
-from comp.config.loading import Augment  # noqa: E402
-from comp.errors import CompError  # noqa: E402
+from comp.config.augment import Augment
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
-View = Callable[[torch.Tensor], torch.Tensor]
 ASPECTS = (3 / 4, 4 / 3)  # of crops: width to height, as in torchvision
 TOGETHER = (
     A.D4,
@@ -176,90 +175,7 @@ def windows(n: int, least: float, rng: np.random.Generator) -> tuple[np.ndarray,
     return chosen, rng.uniform(-1, 1, (n, 2)) * (1 - chosen)
 
 
-class Mixed:
-    """Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019) of each image with the one across its batch; a
-    label that one of the two has becomes as sure as its share of the picture. Where both are on, a batch has
-    one of them."""
-
-    def __init__(self, mixup: float, cutmix: float):
-        self.kinds = [(kind, alpha) for kind, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha]
-
-    def __call__(
-        self, x: torch.Tensor, targets: torch.Tensor, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, channels, H, W) and targets (B, C); the same seed draws the same."""
-        if not self.kinds:
-            return x, targets
-        rng = np.random.default_rng([seed, 1])
-        kind, alpha = self.kinds[rng.integers(len(self.kinds))]
-        n, height, width = len(x), *x.shape[2:]
-        if kind == "mixup":
-            share = sent(rng.beta(alpha, alpha, (n, 1)).astype(np.float32), x.device)
-            x = torch.lerp(x.flip(0), x, share[:, :, None, None])
-        else:
-            side = np.sqrt(1 - rng.beta(alpha, alpha))
-            top, left = (int(rng.integers(0, length)) - side * length / 2 for length in (height, width))
-            rows, columns = (
-                slice(max(0, round(at)), min(length, round(at + side * length)))
-                for at, length in ((top, height), (left, width))
-            )
-            area = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-            share = torch.full((n, 1), 1 - area, device=x.device)
-            others = x.flip(0)[:, :, rows, columns]
-            x = x.clone()
-            x[:, :, rows, columns] = others
-        return x, torch.lerp(targets.flip(0), targets, share)
-
-
 def sent(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """As a tensor on the device, without waiting for it."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def _crop(top: float, left: float) -> View:
-    """7/8 of each side of a batch, enlarged bilinearly to the whole; `top` and `left` are shares, 0 … 1, of
-    what is cut off that lie there."""
-
-    def view(x: torch.Tensor) -> torch.Tensor:
-        n_rows, n_columns = (round(length * 7 / 8) for length in x.shape[2:])
-        row, column = round((x.shape[2] - n_rows) * top), round((x.shape[3] - n_columns) * left)
-        part = x[:, :, row : row + n_rows, column : column + n_columns]
-        return functional.interpolate(part, x.shape[2:], mode="bilinear", align_corners=False)
-
-    return view
-
-
-# Views of square batches (B, channels, H, W): the symmetries of the square, and crops.
-SYMMETRIES: dict[str, View] = {
-    "identity": lambda x: x,
-    "flip_h": lambda x: x.flip(3),
-    "flip_v": lambda x: x.flip(2),
-    "rot90": lambda x: x.rot90(1, (2, 3)),
-    "rot180": lambda x: x.rot90(2, (2, 3)),
-    "rot270": lambda x: x.rot90(3, (2, 3)),
-    "transpose": lambda x: x.transpose(2, 3),
-    "antitranspose": lambda x: x.rot90(2, (2, 3)).transpose(2, 3),
-}
-CROPS = {
-    "crop_center": _crop(0.5, 0.5),
-    "crop_tl": _crop(0, 0),
-    "crop_tr": _crop(0, 1),
-    "crop_bl": _crop(1, 0),
-    "crop_br": _crop(1, 1),
-}
-VIEWS = SYMMETRIES | CROPS
-SETS = {
-    "d4": tuple(SYMMETRIES),
-    "flips": ("identity", "flip_h", "flip_v", "rot180"),
-    "crops": ("identity", *CROPS),
-}
-
-
-def view_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The views that names of views and of sets ("d4", "flips", "crops") stand for. Raises CompError for an
-    unknown one."""
-    views = [view for name in names for view in SETS.get(name, (name,))]
-    if unknown := [view for view in views if view not in VIEWS]:
-        raise CompError(f"unknown view {unknown[0]!r}; there are {', '.join([*SETS, *VIEWS])}")
-    return tuple(dict.fromkeys(views))

@@ -10,22 +10,29 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from comp.artifacts.files import read_json, write_json
+from comp.artifacts.paths import model_path, oof_path, run_dir, tricks_dir
 from comp.artifacts.predictions import load
 from comp.artifacts.schemas import TrickScores
-from comp.artifacts.stamps import digest, model_path, oof_path, read_json, run_dir, tricks_dir, write_json
-from comp.compute.local_jobs import Device, Report, devices, run_jobs
-from comp.config.loading import Recipe, load_recipe
+from comp.artifacts.stamps import digest
+from comp.compute.devices import Device, devices
+from comp.compute.jobs import Report
+from comp.compute.local_jobs import run_jobs
+from comp.config.loading import load_recipe
+from comp.config.recipe import Recipe
 from comp.console import say, table
 from comp.data.folds import UNUSED
 from comp.data.labels import Labels, groups_of
 from comp.data.manifest import read_training
 from comp.deadline import NEVER
-from comp.decisions.decide import STEADY, STEADY_OF_ONE, decide
+from comp.decisions.decide import decide
+from comp.decisions.rules import STEADY, STEADY_OF_ONE
 from comp.errors import CompError
 from comp.models.inference import predict_set
 from comp.training.extra_images import extras_of, joined
+from comp.training.fit import train_fold
 from comp.training.model_stamp import train_stamp
-from comp.training.prepare import prepared, train_fold
+from comp.training.prepare import prepared
 
 BASE = "the recipe"
 FOLD = 0  # the one that is held out

@@ -13,10 +13,10 @@ import numpy as np
 
 from comp.console import say, size_text, table
 from comp.data.tables import read_probs, read_targets
-from comp.decisions.decide import decide, score_by_class
+from comp.decisions.calibration import sigmoid
+from comp.decisions.decide import decide
 from comp.decisions.expected_fbeta import expected_decisions
-from comp.decisions.metrics import fbeta
-from comp.decisions.rules import sigmoid
+from comp.decisions.metrics import fbeta, score_by_class
 from comp.decisions.thresholds import class_thresholds
 
 PLANET, PROTEINS, IMET = (40_479, 17), (31_072, 28), (110_000, 1_103)  # images, classes

@@ -16,21 +16,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from comp.artifacts.stamps import manifest_path
-from comp.batches.augmentation import VIEWS, Batched, training_transform, view_names
-from comp.batches.loader import CacheBatches, Loader, fits, in_order
-from comp.compute.local_jobs import devices, memory_in_use, n_cores
-from comp.config.loading import LabelTable, Phase, Recipe
+from comp.artifacts.paths import manifest_path
+from comp.batches.augmentation import Batched, training_transform
+from comp.batches.loader import CacheBatches, Loader, fits
+from comp.batches.preprocessing import Input
+from comp.batches.sampling import in_order
+from comp.batches.tta import VIEWS, view_names
+from comp.compute.devices import devices, memory_in_use, n_cores
+from comp.config.competition import LabelTable
+from comp.config.recipe import Phase, Recipe
 from comp.console import clock, say, size_text, table
 from comp.data.decoding import decode
 from comp.data.folds import UNUSED
-from comp.data.image_files import ImageSet, cached, find_images
+from comp.data.image_cache import cached
+from comp.data.image_files import ImageSet, find_images
 from comp.data.labels import Labels, groups_of
 from comp.data.manifest import read_manifest
-from comp.data.synthetic.generate import scene
+from comp.data.synthetic.scenes import scene
 from comp.deadline import NEVER
 from comp.errors import CompError
 from comp.models import network as models
+from comp.models.inference import of_views
+from comp.models.precision import autocast, precision_of
 from comp.training.losses import bce
 from comp.training.trainer import Trainer
 
@@ -249,7 +256,7 @@ def bare_step(recipe: Recipe, phase: Phase, place: torch.device, n_classes: int)
     )
     model = models.create(spec, pretrained=False).to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    dtype = models.precision_of(recipe.precision, place, model, phase.size)
+    dtype = precision_of(recipe.precision, place, model, phase.size)
     scaler = torch.amp.GradScaler(place.type, enabled=dtype == torch.float16)
     shape = (phase.batch_size, n_channels, phase.size, phase.size)
     x = torch.randn(shape, device=place).contiguous(memory_format=torch.channels_last)
@@ -261,7 +268,7 @@ def bare_step(recipe: Recipe, phase: Phase, place: torch.device, n_classes: int)
         _wait(place)
         started = time.perf_counter()
         for _ in range(n):
-            with models.autocast(place, dtype):
+            with autocast(place, dtype):
                 logits = model(x)
             scaler.scale(bce(logits, y)).backward()
             scaler.step(optimizer)
@@ -293,7 +300,7 @@ def _batched(recipe: Recipe, phase: Phase, cache: Path, place: torch.device) -> 
     images = torch.from_numpy(np.load(cache, mmap_mode="r")[: phase.batch_size].copy()).to(place)
     n = images.shape[-1]
     augment = Batched(recipe.augment, n)
-    prepare = models.Input((0.5,) * n, (0.5,) * n, phase.size, augment).to(place)
+    prepare = Input((0.5,) * n, (0.5,) * n, phase.size, augment).to(place)
 
     def work() -> None:
         for seed in range(10):
@@ -318,15 +325,15 @@ def _predicting(
     n_forward: float,
 ) -> float:
     views = [VIEWS[view] for view in view_names(recipe.views)]
-    model, dtype = trainer.averaged.eval(), models.precision_of(recipe.precision, place, trainer.model)
-    prepare = models.Input(trainer.spec.mean, trainer.spec.std, phase.size).to(place)
+    model, dtype = trainer.averaged.eval(), precision_of(recipe.precision, place, trainer.model)
+    prepare = Input(trainer.spec.mean, trainer.spec.std, phase.size).to(place)
     loader = Loader(CacheBatches([cache], None), place, n_loaders)
     rows = np.arange(int(np.clip(n_forward * 2 / len(views), 32, len(trainer.targets))))  # as long as a round
 
     def predict() -> None:
-        with torch.inference_mode(), models.autocast(place, dtype):
+        with torch.inference_mode(), autocast(place, dtype):
             for images, _ in loader(in_order(rows, max(1, recipe.predict_batch_size // len(views)))):
-                models.of_views(model, prepare(images), views)
+                of_views(model, prepare(images), views)
         _wait(place)
 
     return timed(predict, len(rows), 3)

@@ -10,24 +10,18 @@ from functools import partial
 
 import numpy as np
 
+from comp.artifacts.files import write_text
+from comp.artifacts.paths import oof_path, predicted_paths, run_dir, study_path, test_path
 from comp.artifacts.predictions import Predictions, aligned, concatenated, load, save
 from comp.artifacts.schemas import Predicted
-from comp.artifacts.stamps import (
-    digest,
-    is_done,
-    oof_path,
-    predicted_paths,
-    read_stamp,
-    run_dir,
-    study_path,
-    test_path,
-    write_text,
-)
-from comp.config.loading import Recipe, load_recipe, toml_text
+from comp.artifacts.stamps import digest, is_done, read_stamp
+from comp.config.loading import load_recipe, toml_text
+from comp.config.recipe import Recipe
 from comp.console import progress, say, table
 from comp.data.manifest import read_training
 from comp.decisions.blending import METHODS, best_blend, blend, weigh
-from comp.decisions.decide import Weighed, honest_choice
+from comp.decisions.cross_fitting import Weighed
+from comp.decisions.selection import honest_choice
 from comp.errors import CompError, some
 
 

@@ -6,69 +6,27 @@ runs/compare-<names>.png. Rows are joined by id, those that all runs have.
 
 import itertools
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from comp.artifacts.schemas import Blended, Decision
-from comp.artifacts.stamps import (
+from comp.artifacts.paths import (
     compared_path,
-    decision_path,
-    digest,
-    finished_runs,
-    flat,
-    model_path,
-    oof_path,
-    read_json,
-    read_log,
-    read_safetensors_header,
-    read_stamp,
-    run_dir,
-    runs_dir,
 )
-from comp.config.loading import Metric, Phase, Recipe, load_recipe
+from comp.config.recipe import Phase
 from comp.console import clock, say, size_text, table
 from comp.data.labels import Labels
 from comp.data.manifest import read_training
-from comp.decisions.blending import weigh
-from comp.decisions.metrics import fbeta, fbeta_per_class
-from comp.decisions.rules import decide_by_fold
-from comp.errors import CompError, some
-from comp.evaluation.comparison import (
-    bootstrap,
-    error_correlation,
-    interval,
-    log_losses,
-    precision_per_class,
-    share_above,
-)
-from comp.evaluation.results import held_out, parts_of, rules_of
-from comp.evaluation.run_metadata import origin_of
-from comp.plots.style import new_figure, save, written
+from comp.decisions.bootstrap import bootstrap, interval, share_above
+from comp.decisions.metrics import fbeta, fbeta_per_class, log_losses, precision_per_class
+from comp.errors import CompError
+from comp.evaluation.comparison import Run, _remarks, _rows, cost_of, error_correlation, read_run
+from comp.plots.comparison import draw
 
 N_RESAMPLES = 4000
-NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
 SIDE_BY_SIDE = 3  # runs whose average precision and F-beta by class fit into one table
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: what it was, by its stamps, and what it said about held-out images."""
-
-    name: str
-    recipe: Recipe
-    settings: dict[str, Any]  # what it was made with, by dotted keys
-    made: dict[str, Any]  # the stamp of oof.npz
-    ids: np.ndarray  # (N,) str
-    probs: np.ndarray  # (N, C)
-    decisions: np.ndarray  # (N, C) 0/1, each fold's by a rule that was fitted without it
-    rule: str
-    metric: Metric  # which decided
-    remarks: tuple[str, ...]
 
 
 def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
@@ -126,136 +84,6 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
 
 
 # --- what a run was -----------------------------------------------------------------------------------------
-
-
-def read_run(name: str, before: Sequence[Run]) -> Run:
-    """A finished run, by its own name or a recipe's TOML. Raises CompError where there is none, where it is
-    of another competition than the runs `before` or of other classes than its labels, or named twice."""
-    given = load_recipe(name) if name.endswith(".toml") else None
-    name = given.name if given else name
-    if "/" in name:
-        raise CompError(f"{name}: a run's name, as in {runs_dir()}, or its recipe's TOML file is expected")
-    if name in [r.name for r in before]:
-        raise CompError(f"{name} is named twice")
-    made = read_stamp(oof_path(name), Blended)
-    if made is None:
-        known = some(finished_runs(), 20) if finished_runs() else "none"
-        raise CompError(f"{oof_path(name)} is not there; run `comp blend` first. Finished runs: {known}")
-    remarks: list[str] = []
-    recipe, settings = _origin(name, made, given, remarks)
-    if before and recipe.competition.name != (other := before[0].recipe.competition.name):
-        raise CompError(f"{name} is of {recipe.competition.name}, {before[0].name} of {other}")
-    data, labels, fold_of = read_training(recipe)
-    at, probs = held_out(name, labels)
-    if not len(at):
-        raise CompError(f"{oof_path(name)} holds no image")
-    if made.get("fold_of") != digest(labels.ids, fold_of):
-        raise CompError(f"{oof_path(name)} was made with other folds than now; run its stages again")
-    settled, parts = recipe.competition, parts_of(recipe, data, labels, at, fold_of)
-    path = decision_path(name)
-    decision = read_json(path, Decision) if path.exists() else {}
-    stamp = decision.get("stamp", {})
-    settings["rule"] = stamp.get("rule", recipe.rule)
-    now = {"oof": digest(made), "labels": digest(labels.ids, labels.classes, labels.targets)}
-    theirs = all(stamp.get(key) == value for key, value in now.items())
-    rules = rules_of(decision, labels.classes) if theirs else {}
-    if rules:
-        rule, settings_then = decision["rule"], stamp["metric"]
-        options = {key: settings_then[key] for key in ("beta", "empty") if key in settings_then}
-        alike = settings_then == settled.metric.settings
-        metric = settled.metric if alike else Metric.model_validate(settings_then)
-        decisions = decide_by_fold(rules, probs, parts, **options)
-    else:
-        metric = settled.metric
-        least, single = 0 if settled.labels.empty else 1, settled.labels.single
-        weighed = weigh(
-            probs, labels.targets[at], parts, **metric.settings, least=least, single=single,
-            seed=recipe.seed,
-        )  # fmt: skip
-        decisions, rule = weighed.decisions, weighed.rule
-        why = "decision.json is of other predictions or labels" if path.exists() else "no decision.json"
-        remarks.append(f"{name}: {why}, so {rule!r} is cross-fitted here")
-    return Run(name, recipe, settings, made, labels.ids[at], probs, decisions, rule, metric, tuple(remarks))
-
-
-def _origin(
-    name: str, made: dict[str, Any], given: Recipe | None, remarks: list[str]
-) -> tuple[Recipe, dict[str, Any]]:
-    """(the recipe, what was made with it) as files of the run have it."""
-    if "how" in made:
-        now = {member: digest(read_stamp(oof_path(member))) for member in made["members"]}
-        again = [member for member, stamp in made["members"].items() if now[member] != stamp]
-        remarks += [f"{name}: {member} was trained or predicted again after `comp blend`" for member in again]
-        blended = load_recipe(str(run_dir(name) / "recipe.toml"))
-        return blended, {"blend of": ", ".join(made["members"]), "how": made["how"]}
-    origin = origin_of(name, made)
-    remarks += [f"{name}: fold {k} was trained or predicted again after `comp blend`" for k in origin.changed]
-    settings = dict[str, Any]()
-    if origin.recipe:
-        settings = origin.recipe.model_dump(mode="json", exclude={"name", "track", "tune", "views", "rule"})
-        settings["views"] = " ".join(origin.views)
-    recipe = origin.recipe or given or load_recipe(name)
-    if made["folds"] != list(range(recipe.n_networks)):
-        settings["folds"] = ", ".join(map(str, made["folds"]))
-    return recipe, flat(settings)
-
-
-def _rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where the wanted ids, which all are there, stand."""
-    row = {name: i for i, name in enumerate(ids.tolist())}
-    return np.array([row[name] for name in wanted.tolist()], int)
-
-
-def _remarks(runs: Sequence[Run]) -> list[str]:
-    first, remarks = runs[0], [remark for r in runs for remark in r.remarks]
-    for r in runs[1:]:
-        if r.made["fold_of"] != first.made["fold_of"]:
-            remarks.append(
-                f"{r.name} has other folds than {first.name}: each is scored by its own, and `comp blend` "
-                "doesn't take both"
-            )
-        if r.metric != first.metric:
-            remarks.append(f"{r.name} was decided for another metric than {first.name}'s, which scores it")
-    return remarks
-
-
-@dataclass(frozen=True)
-class Cost:
-    n_networks: int
-    n_parameters: int
-    seconds: float  # of training, one fold after the other
-    memory: int  # bytes, the most of any
-    rate: float | None  # images a second of training at the last size; None of several recipes
-
-
-def cost_of(name: str, made: dict[str, Any]) -> Cost:
-    """What a run took by its logs; of a blend, its members' together."""
-    if "how" in made:
-        known = {member: read_stamp(oof_path(member), Blended) for member in made["members"]}
-        parts = [cost_of(member, stamp) for member, stamp in known.items() if stamp]
-        return Cost(
-            sum(part.n_networks for part in parts),
-            sum(part.n_parameters for part in parts),
-            sum(part.seconds for part in parts),
-            max((part.memory for part in parts), default=0),
-            None,
-        )
-    rows = [row for fold in made["folds"] for row in read_log(name, fold)]
-    models = [path for fold in made["folds"] if (path := model_path(name, fold)).exists()]
-    n_parameters = sum(
-        math.prod(shape)
-        for path in models
-        for key, shape in read_safetensors_header(path)[1].items()
-        if not key.endswith(NO_PARAMETERS)
-    )
-    last = [row["images_per_second"] for row in rows if row["size"] == rows[-1]["size"]]
-    return Cost(
-        len(models),
-        n_parameters,
-        sum(row["seconds"] for row in rows),
-        max((row["memory"] for row in rows), default=0),
-        len(last) / sum(1 / rate for rate in last) if last else None,
-    )
 
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -359,65 +187,3 @@ def show_errors(
     say("correlation of errors (target - probability, Pearson over all cells), and the mean of two")
     header = ["pair", "correlation", "mAP", "to the better", "log loss", "to the better"]
     table(header, lines)
-
-
-def draw(
-    path: Path,
-    names: Sequence[str],
-    values: Sequence[float],
-    drawn: np.ndarray,
-    correlation: np.ndarray,
-    title: str,
-    metric: str,
-) -> None:
-    """A picture: scores and their differences to the first run with 95 % intervals, and how alike they
-    err."""
-
-    n, names = len(names), [written(name, 36) for name in names]
-    figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
-    panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
-    places = np.arange(n)[::-1]
-    gains = drawn - drawn[:, :1]
-    for panel, samples, at in (
-        (panels[0], drawn, np.array(values)),
-        (panels[1], gains[:, 1:], np.array(values[1:]) - values[0]),
-    ):
-        low, high = np.array([interval(column) for column in samples.T]).T
-        where = places[-len(at) :]
-        panel.hlines(where, low, high, color="tab:blue", linewidth=3, alpha=0.5)
-        panel.plot(at, where, "o", color="tab:blue")
-        for x, y in zip(at, where):
-            text = f"{x:.4f}" if panel is panels[0] else f"{x:+.4f}"
-            panel.annotate(text, (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-        panel.set_ylim(-0.6, n - 0.3)
-        panel.grid(axis="x", color="0.9")
-        panel.tick_params(labelsize=8)
-        panel.locator_params(axis="x", nbins=5)
-    panels[1].plot(0, places[0], "D", color="0.4")
-    panels[1].annotate(
-        "first run", (0, places[0]), (0, 7), textcoords="offset points", ha="center", fontsize=8
-    )
-    panels[1].set_xlabel("worse  ←  0  →  better", fontsize=8)
-    panels[0].set_yticks(places, names)
-    panels[0].set_title(f"{written(metric)}, cross-fitted; bars: 95 %", fontsize=9)
-    panels[1].set_yticks(places, names)
-    panels[1].axvline(0, color="0.4", linewidth=1)
-    panels[1].set_title(f"paired difference to {names[0]}; bars: 95 %", fontsize=9)
-    others = np.where(np.eye(n, dtype=bool), np.nan, correlation)
-    panels[2].imshow(others, cmap="Oranges", vmin=min(0.5, np.nanmin(others)), vmax=1)
-    for (row, column), r in np.ndenumerate(correlation):
-        colour = "white" if r > 0.8 else "black"
-        panels[2].text(
-            column,
-            row,
-            f"{r:.3f}" if row != column else "",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color=colour,
-        )
-    panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
-    panels[2].set_yticks(range(n), names, fontsize=8)
-    panels[2].set_title("correlation of errors\n(the lower, the better they blend)", fontsize=9)
-    figure.suptitle(written(title, 200), fontsize=10)
-    save(figure, path)

@@ -8,31 +8,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from comp.artifacts.files import locked, read_json, write_json
+from comp.artifacts.paths import data_dir, downloads_dir, manifest_path, mounted, unpacked_dir
+from comp.artifacts.safe_paths import remove
 from comp.artifacts.schemas import Manifest
-from comp.artifacts.stamps import (
-    data_dir,
-    downloads_dir,
-    free_bytes,
-    is_done,
-    locked,
-    manifest_path,
-    mounted,
-    plain,
-    read_json,
-    read_stamp,
-    remove,
-    unpacked_dir,
-    write_json,
-)
-from comp.config.loading import Competition, Recipe
+from comp.artifacts.stamps import is_done, plain, read_stamp
+from comp.config.competition import Competition
+from comp.config.recipe import Recipe
 from comp.console import say, size_text
-from comp.data.archives import Damaged, stem_of, whole_of
+from comp.data.archives import Damaged
 from comp.data.discovery import Finder, Need, contents, from_folder
 from comp.data.manifest import Data, data_of, place_of, read_manifest
 from comp.data.synthetic import generate as demo
 from comp.errors import CompError, NoImages, some
-from comp.kaggle.client import Kaggle, NoCredentials, RemoteFile
 from comp.kaggle.download import is_as_noted, note_of, read_notes, sha256_of
+from comp.kaggle.errors import NoCredentials
+from comp.kaggle.sources import fetch
 from comp.kaggle.submission_file import check_sample
 
 
@@ -140,65 +131,6 @@ def _is_enough(found: dict[str, Any], missing: Sequence[Need], competition: Comp
 
 
 # --- from Kaggle --------------------------------------------------------------------------------------------
-
-
-def fetch(competition: Competition, missing: Sequence[Need]) -> None:
-    """Bring what is missing from the first source that has it to data/<competition>/downloads/."""
-    kaggle = Kaggle()
-    folder = downloads_dir(competition.name)
-    plan, left, unseen = [], list(missing), False
-    for source in competition.all_sources:
-        if left:
-            files, all_listed = kaggle.files(source)
-            chosen, left = choose(left, files, all_listed)
-            plan += [(source, file) for file in chosen]
-            unseen = unseen or not all_listed
-    found_nothing = {need.part for need in missing} - {need.part for need in missing if need not in left}
-    if found_nothing and not unseen:
-        raise CompError(
-            f"{competition.name}: {' and '.join(competition.all_sources)} have no "
-            f"{' and no '.join(str(need) for need in left if need.part in found_nothing)}; "
-            "put the files into a folder and name it with --from"
-        )
-    notes = {(note["source"], note["name"]): note for note in read_notes(folder)}
-    plan = [(source, file) for source, file in plan if (source, name_of(source, file)) not in notes]
-    for source, file in plan:
-        size = size_text(file.bytes) if file else "all files as one zip"
-        say(f"download: {name_of(source, file)} ({size}) from kaggle.com/{source}")
-    listed = sum(file.bytes * (2 if stem_of(Path(file.name)) else 1) for _, file in plan if file)
-    if listed > (free := free_bytes(folder)):
-        raise CompError(
-            f"{competition.name} needs {size_text(listed)}, archives and what is unpacked from them; "
-            f"{folder} has {size_text(free)} free: make room, or move data/ with COMP_DATA"
-        )
-    for source, file in plan:
-        kaggle.fetch(source, file, folder)
-        say(f"download: {name_of(source, file)} is there, whole")
-
-
-def name_of(source: str, file: RemoteFile | None) -> str:
-    return file.name if file else f"{source.rpartition('/')[2]}.zip"
-
-
-def choose(
-    wanted: Sequence[Need], files: Sequence[RemoteFile], all_listed: bool
-) -> tuple[list[RemoteFile | None], list[Need]]:
-    """(the files of a source to fetch, what it does not show). None stands for all files as one zip: images
-    that lie there one by one are not fetched so, and what a cut listing does not show may be in it."""
-    chosen: dict[str, RemoteFile] = {}
-    left, as_zip = [], False
-    for need in wanted:
-        fitting = [f for f in files if need.is_file(f.name)]
-        if fitting:
-            file = min(fitting, key=lambda f: (not need.is_in_place(f.name), f.bytes))
-            chosen |= {f.name: f for f in files if whole_of(f.name) == whole_of(file.name)}  # all its parts
-        elif any(need.is_image(f.name) for f in files):
-            as_zip = True
-        else:
-            left.append(need)
-    if as_zip or (left and not all_listed):
-        return [None], left
-    return list(chosen.values()), left
 
 
 # --- later --------------------------------------------------------------------------------------------------

@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.files import read_json, write_json
+from comp.artifacts.paths import find_lr_path
 from comp.artifacts.schemas import RangeTest
-from comp.artifacts.stamps import find_lr_path, is_done, read_json, write_json
-from comp.compute.local_jobs import Device, Report, devices, in_ranks, run_jobs
-from comp.config.loading import Recipe
+from comp.artifacts.stamps import is_done
+from comp.compute.devices import Device, devices, in_ranks
+from comp.compute.jobs import Report
+from comp.compute.local_jobs import run_jobs
+from comp.config.recipe import Recipe
 from comp.console import say, table
 from comp.data.manifest import read_training
 from comp.deadline import NEVER
 from comp.errors import CompError
-from comp.plots.style import new_figure, save, written
+from comp.plots.lr_finder import draw, places
 from comp.training.extra_images import extras_of, joined
-from comp.training.lr_finder import lost, read
+from comp.training.lr_finder import alone, lost, rates_between, read
 from comp.training.model_stamp import train_stamp
 from comp.training.prepare import prepared
 from comp.training.trainer import Trainer
@@ -87,42 +91,6 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
     show(recipe, content, path.with_suffix(".png"))
 
 
-def rates_between(text: str, steps: int) -> np.ndarray:
-    """(steps,) rates of '1e-6,1', each the same factor above the one before."""
-    try:
-        lowest, highest = map(float, text.split(","))
-    except ValueError:
-        lowest = highest = 0.0
-    if not 0 < lowest < highest < np.inf:
-        raise CompError(f"--rates {text}: the lowest and the highest are expected, such as 1e-6,1")
-    return np.geomspace(lowest, highest, steps)
-
-
-def alone(recipe: Recipe, number: int) -> Recipe:
-    """The recipe with this phase alone, whose rates say just how the body's is to the head's."""
-    phase = recipe.phases[number]
-    constant: dict[str, Any] = {
-        "lr": 1.0,
-        "body_lr": (phase.body_lr or phase.lr) / phase.lr,
-        "epochs": 1,
-        "head_epochs": int(phase.head_epochs == phase.epochs),
-        "schedule": "constant",
-        "cycles": 1,
-        "warm_up": None,
-    }
-    phases = (phase.model_copy(update=constant),)
-    return recipe.model_copy(update={"phases": phases, "ema_decay": 0.0, "swa_epochs": 0})
-
-
-def places(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
-    """Rates that are worth a look, by what they are."""
-    return {
-        "steepest fall": content["suggested"],
-        "lowest / 10": content["lowest"] / 10,
-        "in the recipe": recipe.phases[content["phase"]].lr,
-    }
-
-
 def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
     number, suggested = content["phase"], float(f"{content['suggested']:.1e}")
     phase = recipe.phases[number]
@@ -144,28 +112,3 @@ def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
     say(f"find-lr: {settings}; the curve: {picture}")
     if content["suggested"] in (rates[0], rates[-1]):
         say("find-lr: that is an end of --rates, beyond which the loss may fall faster; widen them")
-
-
-def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
-    """A picture: the loss of each step and its smoothed curve against the rate, and the places on it."""
-
-    rates, losses, smooth = (np.array(content[key]) for key in ("rates", "losses", "smooth"))
-    phase = recipe.phases[content["phase"]]
-    figure = new_figure(figsize=(7.0, 4.2), layout="constrained")
-    panel = figure.subplots()
-    panel.plot(rates, losses, ".", color="tab:blue", alpha=0.35, markersize=4)
-    panel.plot(rates, smooth, color="tab:blue")
-    lines = zip(places(recipe, content).items(), ("tab:orange", "tab:green", "tab:gray"))
-    for (name, lr), color in lines:
-        panel.axvline(lr, color=color, linewidth=1.3, label=f"{name}: {lr:.1e}")
-    spread = smooth[0] - smooth.min()
-    panel.set_ylim(
-        smooth.min() - 0.2 * spread, max(losses[: len(losses) // 10 + 1].max(), smooth[0] + 0.2 * spread)
-    )
-    panel.set_xscale("log")
-    panel.set_xlabel("learning rate of the head")
-    panel.set_ylabel("training loss")
-    panel.legend(fontsize=8)
-    about = f"{recipe.name}, {recipe.backbone} at {phase.size} px, batches of {phase.batch_size}"
-    panel.set_title(written(about, 200), fontsize=9)
-    save(figure, path)

@@ -5,24 +5,22 @@ folds/<competition>-k<n>-s<seed>.csv (id, fold), and its stamp beside it.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array, hstack
 
-from comp.artifacts.stamps import digest, folds_path, is_done, write_json, write_text
-from comp.config.loading import Recipe
+from comp.artifacts.files import write_json, write_text
+from comp.artifacts.paths import folds_path
+from comp.artifacts.stamps import digest, is_done
+from comp.config.recipe import Recipe
 from comp.console import say, table
 from comp.data.duplicates import grouped
-from comp.data.folds import read_folds
+from comp.data.folds import assign, check_groups, read_folds, uneven, unevenness
 from comp.data.labels import ALONE, Labels, groups_of
 from comp.data.manifest import read_manifest
-from comp.data.stratification import by_size, stratified
 from comp.errors import CompError, some
 from comp.kaggle.submission_file import check_sample
 
-UNEVEN = 0.05  # share by which the smallest fold may lack of the largest before it is said
 SHOWN = 100  # classes in the table
 
 
@@ -105,52 +103,3 @@ def remarks(labels: Labels, counts: np.ndarray, fold_of: np.ndarray, *, united: 
         yield line
     if len(labels.classes) > SHOWN:
         yield f"the {SHOWN} rarest of {len(labels.classes):,} classes:"
-
-
-def unevenness(sizes: np.ndarray) -> float:
-    """The share of the largest fold that the smallest one lacks."""
-    return float(1 - sizes.min() / sizes.max())
-
-
-def uneven(sizes: np.ndarray) -> bool:
-    return unevenness(sizes) > UNEVEN and sizes.max() - sizes.min() > 1
-
-
-def assign(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
-    """(N,) int: the fold of each row, the same whatever the order of the rows. A group counts as one row that
-    has all labels of its images; where this leaves folds uneven, since groups are, it counts by its size."""
-    names = labels.ids if labels.groups is None else labels.groups
-    # sorted before shuffling
-    units, unit_of, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    if len(units) < n_folds:
-        raise CompError(
-            f"{len(units)} images or groups can't be cut into {n_folds} folds; lower n_folds"
-            + (f", or change the groups that {len(names):,} images have" if labels.groups is not None else "")
-        )
-    images = csr_array((np.ones(len(names), int), (unit_of, np.arange(len(names)))))  # of each unit
-    counts = images @ csr_array(labels.targets)
-    bare = (counts.sum(1) == 0).astype(int)  # units without any label are spread as well
-    targets = without_empty(hstack([counts > 0, csr_array(bare[:, None])], "csr", int))
-    fold_of_unit = stratified(targets, n_folds, seed)
-    held = np.bincount(fold_of_unit, sizes, n_folds)
-    if held.min() == 0 or (uneven(held) and sizes.min() < sizes.max()):
-        bare = images @ ~labels.targets.any(1)
-        counts = hstack([csr_array(sizes[:, None]), counts, csr_array(bare[:, None])], "csr", int)
-        weighed = by_size(without_empty(counts), n_folds, seed)
-        if unevenness(np.bincount(weighed, sizes, n_folds)) < unevenness(held):
-            fold_of_unit = weighed
-    return fold_of_unit[unit_of]
-
-
-def without_empty(columns: csr_array) -> csr_array:
-    return columns[:, np.flatnonzero(columns.sum(0))]
-
-
-def check_groups(labels: Labels, fold_of: np.ndarray, path: Path) -> None:
-    """Raises CompError where a group is in more than one fold: what is learned in one would leak into
-    another."""
-    if labels.groups is None:
-        return
-    pairs = np.unique(np.stack([labels.groups, fold_of.astype(str)]), axis=1)[0]
-    if torn := sorted(set(pairs[1:][pairs[1:] == pairs[:-1]].tolist())):
-        raise CompError(f"{path} has groups in more than one fold: {some(torn)}; keep each in one")

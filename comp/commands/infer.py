@@ -11,27 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.files import locked, write_text
+from comp.artifacts.paths import cache_dir, data_dir, inferred_path, manifest_path, model_path, mounted
 from comp.artifacts.predictions import aligned, load
 from comp.artifacts.schemas import Source
-from comp.artifacts.stamps import (
-    cache_dir,
-    data_dir,
-    digest,
-    inferred_path,
-    is_done,
-    locked,
-    manifest_path,
-    model_path,
-    mounted,
-    read_stamp,
-    write_text,
-)
-from comp.batches.augmentation import view_names
-from comp.compute.local_jobs import devices, run_jobs
-from comp.config.loading import Competition, Recipe
+from comp.artifacts.stamps import digest, is_done, read_stamp
+from comp.batches.tta import view_names
+from comp.compute.devices import devices
+from comp.compute.local_jobs import run_jobs
+from comp.config.competition import Competition
+from comp.config.recipe import Recipe
 from comp.console import say
 from comp.data.discovery import Finder, from_folder
-from comp.data.image_files import ImageSet, cached, find_images
+from comp.data.image_cache import cached
+from comp.data.image_files import ImageSet, find_images
 from comp.data.manifest import read_sample_ids
 from comp.deadline import deadline_in
 from comp.decisions.rules import Fitted

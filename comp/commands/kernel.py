@@ -7,11 +7,12 @@ Kaggle and fetches its output to runs/<recipe>/kernel-<kind>-v<version>/.
 
 import re
 
-from comp.config.loading import Recipe
+from comp.config.recipe import Recipe
 from comp.console import clock, say, size_text, table
 from comp.deadline import parse_budget
 from comp.errors import CompError
-from comp.kaggle.kernels.build import PARTS, Kernel, build, find_owner
+from comp.kaggle.kernels.build import build
+from comp.kaggle.kernels.kernel import PARTS, Kernel, find_owner
 from comp.kaggle.kernels.push import push, watch
 
 BUDGETS = {"train": "11h", "infer": "8.5h"}  # Kaggle ends kernels after 12 hours, most competitions after 9

@@ -8,24 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from comp.artifacts.stamps import (
-    cache_dir,
-    difference,
-    digest,
-    is_done,
-    model_path,
-    oof_path,
-    plain,
-    predicted_paths,
-    prediction_files,
-    read_stamp,
-)
-from comp.batches.augmentation import view_names
-from comp.compute.local_jobs import devices, run_jobs
+from comp.artifacts.paths import cache_dir, model_path, oof_path, predicted_paths
+from comp.artifacts.resumable import prediction_files
+from comp.artifacts.stamps import difference, digest, is_done, plain, read_stamp
+from comp.batches.tta import view_names
+from comp.compute.devices import devices
+from comp.compute.local_jobs import run_jobs
 from comp.compute.ray_jobs import run_on_ray
-from comp.config.loading import Recipe
+from comp.config.recipe import Recipe
 from comp.console import say
-from comp.data.image_files import cached
+from comp.data.image_cache import cached
 from comp.data.manifest import read_training
 from comp.deadline import deadline_in
 from comp.errors import CompError

@@ -14,24 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.files import write_text
+from comp.artifacts.paths import model_path, oof_path, report_path, test_path
 from comp.artifacts.predictions import aligned, load
 from comp.artifacts.schemas import Blended
-from comp.artifacts.stamps import (
-    digest,
-    model_path,
-    oof_path,
-    plain,
-    read_stamp,
-    report_path,
-    test_path,
-    write_text,
-)
-from comp.config.loading import Recipe
+from comp.artifacts.stamps import digest, plain, read_stamp
+from comp.config.recipe import Recipe
 from comp.console import Bars, say, size_text, table
-from comp.data.image_files import as_cached, resize
+from comp.data.image_cache import as_cached
+from comp.data.image_files import resize
 from comp.data.thumbnails import jpeg, thumbnail
+from comp.decisions.metrics import log_losses
 from comp.errors import CompError
-from comp.evaluation.comparison import log_losses
+from comp.evaluation.gallery import gallery
 from comp.evaluation.label_errors import suspects
 from comp.evaluation.report_data import (
     MOST_OF_NAME,
@@ -40,7 +35,6 @@ from comp.evaluation.report_data import (
     commonest,
     curves,
     drift,
-    gallery,
     scores,
     together,
 )
@@ -205,7 +199,7 @@ def heat_maps_of(
     """For each of the rows, by class: (height, width, base64 of uint8) of its heat map, by the network of a
     run that held the image out. Empty where it isn't there, or has no layer for it."""
     bars.at("heat maps", 0, len(rows))
-    from comp.compute.local_jobs import devices
+    from comp.compute.devices import devices
     from comp.models import network as models
     from comp.models.gradcam import heat_maps
 

@@ -7,20 +7,15 @@ model.safetensors last.
 from collections.abc import Sequence
 from pathlib import Path
 
-from comp.artifacts.stamps import (
-    cache_dir,
-    checkpoint_path,
-    is_done,
-    log_path,
-    model_path,
-    replacing,
-    started_path,
-    training_files,
-)
+from comp.artifacts.files import replacing
+from comp.artifacts.paths import cache_dir, checkpoint_path, log_path, model_path, started_path
+from comp.artifacts.resumable import training_files
+from comp.artifacts.stamps import is_done
+from comp.compute.devices import devices
 from comp.compute.distributed import Ranks
-from comp.compute.local_jobs import devices, run_jobs
+from comp.compute.local_jobs import run_jobs
 from comp.compute.ray_jobs import run_on_ray
-from comp.config.loading import Recipe
+from comp.config.recipe import Recipe
 from comp.console import say
 from comp.data.manifest import read_training
 from comp.deadline import deadline_in
@@ -28,10 +23,12 @@ from comp.errors import CompError
 from comp.kaggle.submission_file import check_sample
 from comp.models import network as models
 from comp.models.weights import weights_file
-from comp.tracking.follow import Run, tracked
+from comp.tracking.follow import tracked
+from comp.tracking.run import Run
 from comp.training.extra_images import Extra, extras_of, joined
+from comp.training.fit import train_fold
 from comp.training.model_stamp import train_stamp
-from comp.training.prepare import prepared, train_fold
+from comp.training.prepare import prepared
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, on: str) -> None:

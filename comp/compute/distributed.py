@@ -16,7 +16,7 @@ import torch.distributed
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from comp.compute.local_jobs import Device, n_cores
+from comp.compute.devices import Device, n_cores
 
 FEW = 16  # images, of which a batch norm's statistics are poor
 

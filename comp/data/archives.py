@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from comp.artifacts.stamps import free_bytes, is_own, remove
+from comp.artifacts.files import free_bytes
+from comp.artifacts.safe_paths import is_own, remove
 from comp.errors import CompError
 
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")

@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.stamps import (
-    cache_dir,
-    data_dir,
-    digest,
-    inside,
-    refuse_link,
-    remove,
-    runs_dir,
-    unpacked_dir,
-)
-from comp.config.loading import Competition
+from comp.artifacts.paths import cache_dir, data_dir, runs_dir, unpacked_dir
+from comp.artifacts.safe_paths import inside, refuse_link, remove
+from comp.artifacts.stamps import digest
+from comp.config.competition import Competition
 from comp.console import say, size_text
 from comp.data.archives import parts_of, stem_of, unpack, whole_of
 from comp.data.image_files import as_expression, composed

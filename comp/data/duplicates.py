@@ -18,8 +18,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from comp.artifacts.csv_tables import read_table
+from comp.artifacts.paths import duplicates_path
 from comp.artifacts.schemas import Compared
-from comp.artifacts.stamps import digest, duplicates_path, read_stamp
+from comp.artifacts.stamps import digest, read_stamp
 from comp.console import progress
 from comp.data.image_files import resize
 from comp.data.labels import Labels

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from comp.artifacts.csv_tables import ids_of, is_index, read_table
-from comp.config.loading import LabelTable
+from comp.config.competition import LabelTable, separator_of
 from comp.errors import CompError, some
 
 NO_GROUP = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")  # texts, in lower case
@@ -75,11 +75,6 @@ def parse_labels(frame: pd.DataFrame, table: LabelTable, path: Path) -> tuple[tu
                 f"{some(frame[table.id].to_numpy(str)[wrong])}"
             )
     return classes, targets
-
-
-def separator_of(table: LabelTable) -> str | None:
-    """What stands between the labels of a text; None where each text is one label."""
-    return None if table.single else table.separator
 
 
 def groups_of(table: LabelTable, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:

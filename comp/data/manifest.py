@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from comp.artifacts.csv_tables import ids_of, read_table
+from comp.artifacts.files import read_json
+from comp.artifacts.paths import folds_path, manifest_path
+from comp.artifacts.safe_paths import inside
 from comp.artifacts.schemas import Manifest
-from comp.artifacts.stamps import digest, folds_path, inside, manifest_path, read_json
-from comp.config.loading import Competition, Recipe
+from comp.artifacts.stamps import digest
+from comp.config.competition import Competition
+from comp.config.recipe import Recipe
 from comp.data.decoding import Limits, limits_of
 from comp.data.folds import read_folds
 from comp.data.image_files import ImageSet, find_images, spread

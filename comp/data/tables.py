@@ -1,4 +1,4 @@
-"""Probabilities and labels of any program: CSV, npz or parquet, joined by id."""
+"""Tables of any program: CSV, npz and parquet, joined by id."""
 
 from pathlib import Path
 

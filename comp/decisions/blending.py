@@ -1,5 +1,4 @@
-"""Several models' probabilities made one: means, weights found on out-of-fold rows, and stacking across
-labels. Whatever is fitted is fitted on folds that it is not used on."""
+"""Blend several models: means, weights and stacking, each fold fitted on the others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from comp.decisions.decide import STEADY, STEADY_OF_ONE, SURE, Fitter, Weighed, sureness
+from comp.decisions.bootstrap import SURE, sureness
+from comp.decisions.calibration import logit, sigmoid
+from comp.decisions.cross_fitting import Fitter, Weighed
 from comp.decisions.metrics import fbeta, most_probable
-from comp.decisions.rules import logit, sigmoid
+from comp.decisions.optuna_search import search
+from comp.decisions.rules import STEADY, STEADY_OF_ONE
 from comp.decisions.thresholds import global_threshold
-from comp.tuning.study import search
 
 Members = np.ndarray  # (M, N, C)
 Apply = Callable[[Members], np.ndarray]  # (M, N, C) -> (N, C)

@@ -1,6 +1,9 @@
 """F-beta as scikit-learn's `fbeta_score` defines it, in numpy and fast enough for threshold searches."""
 
 import numpy as np
+from sklearn.metrics import average_precision_score
+
+from comp.decisions.calibration import EPS
 
 
 def fbeta(
@@ -45,3 +48,34 @@ def most_probable(probs: np.ndarray) -> np.ndarray:
 
 def _counts(true: np.ndarray, chosen: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (true & chosen).sum(axis), chosen.sum(axis), true.sum(axis)
+
+
+def score_by_class(
+    columns: np.ndarray,
+    true: np.ndarray,
+    thresholds: np.ndarray,
+    *,
+    beta: float,
+    average: str,
+    empty: float = 0.0,
+) -> float:
+    """F-beta of contiguous (C, N) arrays: class after class in small integers, several times as fast as by
+    row."""
+    chosen = columns > thresholds[:, None]
+    axis, kind = (0, np.int16) if average == "samples" else (1, np.int64)
+    hits, n_chosen, n_true = (m.sum(axis, dtype=kind) for m in (chosen & true, chosen, true))
+    if average == "micro":
+        hits, n_chosen, n_true = hits.sum(), n_chosen.sum(), n_true.sum()
+    return float(np.mean(score(hits, n_chosen, n_true, beta, empty)))
+
+
+def precision_per_class(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(C,) average precision; nan where a class has no image."""
+    pairs = zip(targets.T, probs.T)
+    return np.array([average_precision_score(true, p) if true.any() else np.nan for true, p in pairs])
+
+
+def log_losses(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(N,): the binary cross-entropy of each row of (N, C), summed over its labels, in nats."""
+    p = np.clip(probs.astype(np.float64), EPS, 1 - EPS)
+    return -np.where(targets, np.log(p), np.log1p(-p)).sum(1)

@@ -1,4 +1,4 @@
-"""Rules that turn probabilities into labels: what they are made of, and how one is applied."""
+"""Decision rules by name, and a fitted rule: applied to probabilities, and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,13 +6,36 @@ from typing import Any
 
 import numpy as np
 
+from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.expected_fbeta import expected_decisions
-from comp.decisions.thresholds import between
 from comp.errors import CompError, some
 
-EPS = 1e-6  # probabilities are kept this far from 0 and 1 in logits that are averaged or fitted to
-LEAST_SLOPE = 0.05  # of a calibration: more probable stays more probable
-TINY = 1e-15  # and this far in logits that are compared
+RULES = {  # simple ones first
+    "0.5": "0.5 for all labels",
+    "0.2": "0.2 for all labels, which suits F2",
+    "global": "one threshold for all labels",
+    "drawn": "a threshold a label, drawn towards the global one as far as held-out folds like it",
+    "expected": "the labels of highest expected F-beta of each image, from calibrated probabilities",
+    "per-class": "a threshold a label, the best on the rows that it is fitted on",
+    "prevalence": "a threshold a label that gives it as often as it is there",
+    "optuna": "a threshold a label, searched by Optuna from the exact ones on",
+}
+OF_ONE = {  # where each image has exactly one label
+    "most-probable": "the most probable label",
+    "drawn": "the same after an offset a label, drawn towards none as far as held-out folds like it",
+    "per-class": "the same after an offset a label, the best on the rows that it is fitted on",
+}
+AUTO = ("0.5", "0.2", "global", "drawn", "expected", "per-class", "prevalence")
+AUTO_LARGE = ("0.5", "0.2", "global", "per-class")
+LARGE = 20_000_000  # numbers in a matrix, beyond which the costly rules are left out of auto
+EXTRAS = {
+    "exclusive": "exactly one label of each group",
+    "limits": "no fewer and no more labels an image than held-out folds like",
+    "temperature": "of expected: probabilities as bold or timid as held-out folds like them",
+}
+STEADY = "drawn"  # on real matrices of every size the best or near it; kept unless another is surely better
+STEADY_OF_ONE = "most-probable"
+
 Groups = Sequence[Sequence[int]]
 
 
@@ -136,70 +159,43 @@ def decide_by_fold(
     return decisions
 
 
-def logit(probs: np.ndarray, eps: float = EPS) -> np.ndarray:
-    clipped = np.clip(np.asarray(probs, np.float64), eps, 1 - eps)
-    return np.log(clipped) - np.log1p(-clipped)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
-
-
 # --- fitting ------------------------------------------------------------------------------------------------
 
 
-def drawn_thresholds(exact: np.ndarray, common: float, share: np.ndarray | float) -> np.ndarray:
-    """Thresholds (C,) drawn from their own best `exact` (C,) towards the `common` one, in logits: `share` 1
-    keeps them, 0 leaves the common one."""
-    return sigmoid(share * logit(exact, TINY) + (1 - share) * logit(np.array(common), TINY))
+def check_rule(rule: str, *, single: bool, grouped: bool) -> None:
+    """Raise CompError unless the rule is known, and suits images of exactly one label (`single`) or labels of
+    which some exclude each other (`grouped`)."""
+    base, *extras = rule.split("+")
+    if single and rule not in OF_ONE:
+        raise CompError(
+            f"no rule {rule!r} where each image has exactly one label; there are {', '.join(OF_ONE)}"
+        )
+    if not single and (base not in RULES or not set(extras) <= set(EXTRAS)):
+        raise CompError(
+            f"no rule {rule!r}; there are {', '.join(RULES)}, each with +{' or +'.join(EXTRAS)} if wanted"
+        )
+    if "exclusive" in extras and not grouped:
+        raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
+    if "temperature" in extras and base != "expected":
+        raise CompError(f"the rule {rule!r} has thresholds; a temperature suits 'expected'")
 
 
-def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(C,) thresholds above which lie as many probabilities as there are labels of the class, or as near to
-    that as equal probabilities allow."""
-    thresholds = np.empty(probs.shape[1])
-    for c, n_labels in enumerate(targets.sum(0).astype(int)):
-        falling = -np.sort(-probs[:, c].astype(np.float64))
-        starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1], True])  # where other values begin
-        k = int(starts[np.argmin(np.abs(starts - n_labels))])
-        thresholds[c] = between(falling, k)
-    return thresholds
+def is_single(targets: np.ndarray, groups: Groups) -> bool:
+    """Whether each image has exactly one label: one group holds all classes, and the targets (N, C) agree."""
+    return [len(group) for group in groups] == [targets.shape[1]] and bool((targets.sum(1) == 1).all())
 
 
-def calibration(
-    probs: np.ndarray, targets: np.ndarray, *, strength: float = 10.0, steps: int = 25
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and offset (C,) each of a class's logits, by logistic regression (Platt 1999) held to slope 1 and
-    offset 0 with the weight of `strength` images, so that rare classes stay near what the model said."""
-    x, y = logit(probs), targets.astype(float)
-    slopes, offsets = np.ones(x.shape[1]), np.zeros(x.shape[1])
-
-    def loss(slopes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        z = x * slopes + offsets
-        pull = strength / 2 * ((slopes - 1) ** 2 + offsets**2)
-        return (np.logaddexp(0, z) - y * z).sum(0) + pull
-
-    now = loss(slopes, offsets)
-    for _ in range(steps):
-        p = sigmoid(x * slopes + offsets)
-        error, weight = p - y, p * (1 - p)
-        g_a, g_b = (error * x).sum(0) + strength * (slopes - 1), error.sum(0) + strength * offsets
-        h_aa, h_bb = (weight * x * x).sum(0) + strength, weight.sum(0) + strength
-        h_ab = (weight * x).sum(0)
-        determinant = h_aa * h_bb - h_ab**2
-        step_a, step_b = (h_bb * g_a - h_ab * g_b) / determinant, (h_aa * g_b - h_ab * g_a) / determinant
-        held = (slopes <= LEAST_SLOPE) & (g_a > 0)  # at its bound: the offset alone
-        step_a, step_b = np.where(held, 0.0, step_a), np.where(held, g_b / h_bb, step_b)
-        size = np.ones(len(slopes))
-        for _ in range(40):  # Newton's steps, halved where they lead up
-            tried = np.maximum(slopes - size * step_a, LEAST_SLOPE), offsets - size * step_b
-            value = loss(*tried)
-            if (better := value <= now).all():
-                break
-            size = np.where(better, size, size / 2)
-        gain = now - value
-        slopes, offsets = (np.where(better, t, old) for t, old in zip(tried, (slopes, offsets)))
-        now = np.where(better, value, now)
-        if gain.max() < 1e-9 * len(x):
-            break
-    return slopes, offsets
+def candidates(
+    rule: str, shape: tuple[int, int], average: str, with_groups: bool, single: bool = False
+) -> list[str]:
+    """The rules to weigh for `rule`, by simplicity."""
+    if rule != "auto":
+        return [rule]
+    if single:
+        return [STEADY_OF_ONE] if shape[0] * shape[1] > LARGE else list(OF_ONE)
+    names = [
+        name
+        for name in (AUTO_LARGE if shape[0] * shape[1] > LARGE else AUTO)
+        if (name != "expected" or average == "samples") and (name != "prevalence" or average != "samples")
+    ]
+    return [*names, *(f"{name}+exclusive" for name in ("global", "drawn") if with_groups and name in names)]

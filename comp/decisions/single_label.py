@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.metrics import score
-from comp.decisions.rules import TINY, logit, sigmoid
 
 NEAR = 1e-6  # gaps between logits that are not told apart: thresholds next to 1 hold no more
 FAR = 10.0  # the largest offset

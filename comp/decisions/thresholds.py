@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.metrics import score
 
 GRID = np.arange(1, 200) / 200  # for matrices too large to sort as a whole
@@ -227,3 +228,21 @@ class _Pooled:
         self.hits += int(np.count_nonzero(chosen & self.true[c]) - np.count_nonzero(before & self.true[c]))
         self.n_chosen += int(np.count_nonzero(chosen) - np.count_nonzero(before))
         self.chosen[c] = chosen
+
+
+def drawn_thresholds(exact: np.ndarray, common: float, share: np.ndarray | float) -> np.ndarray:
+    """Thresholds (C,) drawn from their own best `exact` (C,) towards the `common` one, in logits: `share` 1
+    keeps them, 0 leaves the common one."""
+    return sigmoid(share * logit(exact, TINY) + (1 - share) * logit(np.array(common), TINY))
+
+
+def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(C,) thresholds above which lie as many probabilities as there are labels of the class, or as near to
+    that as equal probabilities allow."""
+    thresholds = np.empty(probs.shape[1])
+    for c, n_labels in enumerate(targets.sum(0).astype(int)):
+        falling = -np.sort(-probs[:, c].astype(np.float64))
+        starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1], True])  # where other values begin
+        k = int(starts[np.argmin(np.abs(starts - n_labels))])
+        thresholds[c] = between(falling, k)
+    return thresholds

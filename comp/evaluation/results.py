@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.files import read_json
+from comp.artifacts.paths import decision_path, oof_path
 from comp.artifacts.predictions import load
 from comp.artifacts.schemas import Blended, Decision
-from comp.artifacts.stamps import decision_path, digest, oof_path, read_json, read_stamp
-from comp.config.loading import Recipe
+from comp.artifacts.stamps import digest, read_stamp
+from comp.config.recipe import Recipe
 from comp.data.duplicates import grouped
 from comp.data.labels import Labels
 from comp.data.manifest import Data, read_training

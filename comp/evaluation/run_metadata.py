@@ -7,9 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from comp.artifacts.files import read_json
+from comp.artifacts.paths import predicted_paths, started_path
 from comp.artifacts.schemas import Predicted, Started
-from comp.artifacts.stamps import digest, predicted_paths, read_json, read_stamp, started_path
-from comp.config.loading import Recipe, problem
+from comp.artifacts.stamps import digest, read_stamp
+from comp.config.loading import problem
+from comp.config.recipe import Recipe
 from comp.errors import CompError
 
 

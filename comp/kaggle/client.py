@@ -1,33 +1,24 @@
-"""Kaggle, through its official client: files in, submissions and kernels out. The only place that imports
-`kaggle`. Errors come in words, and credentials in nothing that is printed or written."""
+"""Competitions on Kaggle: list files, download, submit."""
 
 import contextlib
-import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from comp.console import Bars
 from comp.errors import CompError
 from comp.kaggle import download as transfer
 from comp.kaggle.download import Fetched, fetch
+from comp.kaggle.errors import UNFIT, Absent, NotSent, Uncertain, _in_words
+from comp.kaggle.session import _client, _quietly
 
 T = TypeVar("T")
 PAGE = 200  # files or submissions a page
-# What the client raises: on a bad answer, and on answers that it does not understand.
-UNFIT = (requests.RequestException, ValueError, KeyError, TypeError, AttributeError)
 MOST_PAGES = 25  # of a listing: datasets of loose images have thousands
-
-HOW_TO_LOG_IN = (
-    "no Kaggle credentials were found; on kaggle.com/settings choose 'Generate New Token' and put it into "
-    "KAGGLE_API_TOKEN or ~/.kaggle/access_token (or a legacy kaggle.json into ~/.kaggle)"
-)
 
 
 @dataclass(frozen=True)
@@ -274,113 +265,6 @@ class Kaggle:
         raise AssertionError
 
 
-class NoCredentials(CompError):
-    """There are none on this machine."""
-
-
-class Absent(CompError):
-    """There is nothing of this name, or not for this user."""
-
-
-class NotSent(CompError):
-    """The submission did not reach Kaggle."""
-
-
-class Uncertain(CompError):
-    """Whether the submission reached Kaggle is not known."""
-
-
-def _client() -> Any:
-    """The official client with time-outs, logged in."""
-    try:
-        from kagglesdk import kaggle_env
-
-        if endpoint := os.environ.get("COMP_KAGGLE_ENDPOINT"):  # a server that plays Kaggle
-            kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = endpoint
-        from kaggle.api.kaggle_api_extended import KaggleApi, ResumableUploadResult
-    except SystemExit as error:
-        raise NoCredentials(HOW_TO_LOG_IN) from error
-
-    class Client(KaggleApi):
-        sent = False  # whether a submission may have been created
-
-        def build_kaggle_client(self) -> Any:
-            client = super().build_kaggle_client()
-            http = client.http_client()
-            http._init_session()
-            for scheme in ("https://", "http://"):
-                http._session.mount(scheme, Patient())
-            create = client.competitions.competition_api_client.create_submission
-
-            def create_submission(request: Any) -> Any:
-                self.sent = True
-                return create(request)
-
-            client.competitions.competition_api_client.create_submission = create_submission
-            return client
-
-        bars: Bars | None = None  # of a dataset's upload, of which every file has to arrive
-
-        def upload_complete(self, path: str, url: str, quiet: bool, resume: bool = False) -> Any:
-            for pause in (*transfer.PAUSES, None):
-                try:
-                    with Path(path).open("rb") as file:
-                        data = Watched(file, Path(path), self.bars)
-                        answer = requests.put(url, data=data, timeout=transfer.TIMEOUTS)  # type: ignore[arg-type]
-                    if answer.status_code in (200, 201):
-                        return ResumableUploadResult.COMPLETE
-                    answer.raise_for_status()
-                except requests.RequestException as error:
-                    wait = transfer.retry_after(error)
-                    if wait is None or pause is None:
-                        break
-                    transfer.rest(max(wait, pause))
-            if self.bars:
-                raise CompError(f"{path} could not be uploaded; run again to upload it")
-            return ResumableUploadResult.FAILED
-
-    api = Client()
-    try:
-        api.authenticate()
-    except SystemExit as error:
-        raise NoCredentials(HOW_TO_LOG_IN) from error
-    except requests.RequestException as error:
-        raise _in_words(error, "the account") from error
-    except (ValueError, TypeError) as error:
-        raise CompError(
-            "Kaggle can't be asked with the token and proxy that are set; does KAGGLE_API_TOKEN or "
-            "~/.kaggle/access_token hold a line end or a space, or HTTPS_PROXY no http://HOST:PORT?"
-        ) from error
-    return api
-
-
-class Patient(HTTPAdapter):
-    """Requests end some time, also where the client sets no limit."""
-
-    def send(self, request: Any, stream: bool = False, timeout: Any = None, *rest: Any, **more: Any) -> Any:
-        return super().send(request, stream, timeout or transfer.TIMEOUTS, *rest, **more)
-
-
-class Watched:
-    """An open file whose reading moves a bar."""
-
-    def __init__(self, file: BinaryIO, path: Path, bars: Bars | None):
-        self.file, self.name, self.size, self.bars = file, path.name, path.stat().st_size, bars
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[bytes]:
-        while block := self.read(transfer.CHUNK):
-            yield block
-
-    def read(self, n_bytes: int = -1) -> bytes:
-        block = self.file.read(n_bytes)
-        if self.bars:
-            self.bars.at(self.name, self.file.tell(), self.size, in_bytes=True)
-        return block
-
-
 def _ask_for(client: Any, source: str, name: str | None) -> requests.Response:
     """The streamed answer to a file of a source, or to all its files as a zip."""
     from kagglesdk.competitions.types.competition_api_service import (
@@ -426,52 +310,8 @@ def _submission(found: Any) -> Submission:
     )
 
 
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """The client prints help, and addresses with signatures in them; comp says itself what happens."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
 def _plain_log(log: str) -> str:
     """Kaggle keeps logs as JSON, an event a line of output."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
         return "".join(event["data"] for event in json.loads(log))
     return log
-
-
-def _in_words(error: Exception, about: str) -> CompError:
-    """What an error of the client means, and what to do."""
-    answer = getattr(error, "response", None)
-    kind, _, rest = about.partition("/")
-    page = f"https://www.kaggle.com/{about}" if rest else "https://www.kaggle.com"
-    if answer is None:
-        if isinstance(error, requests.RequestException):
-            return CompError(
-                f"Kaggle can't be reached for {about} ({transfer.words(error)}); is there a network?"
-            )
-        hint = ", or is HTTPS_PROXY no http://HOST:PORT?" if requests.utils.getproxies() else ""
-        return CompError(f"Kaggle's answer about {about} was not understood; try again later{hint}")
-    status, said = answer.status_code, _said(answer)
-    if status == 401:
-        return CompError(f"Kaggle refuses the credentials; {HOW_TO_LOG_IN.partition('; ')[2]}")
-    if status == 403 and kind == "competitions":
-        return CompError(
-            f"Kaggle refuses {about}{said}; join it and accept its rules at {page}/rules, then run again"
-        )
-    if status in (403, 404) and kind == "datasets":
-        return Absent(f"there is no {about} for you{said}; see {page}")
-    if status == 404:
-        return Absent(f"Kaggle has no {about}{said}; is the slug right? see {page}")
-    if status == 429:
-        return CompError(f"Kaggle asks to wait before {about} is asked for again; try again in some minutes")
-    return CompError(f"Kaggle answered {status} about {about}{said}; try again later")
-
-
-def _said(answer: requests.Response) -> str:
-    """' (its message)' of an error answer, if it has one."""
-    with contextlib.suppress(ValueError, AttributeError, requests.RequestException):
-        message = answer.json().get("message")
-        if isinstance(message, str) and message:
-            return f" ({' '.join(message.split())[:200].rstrip('.')})"
-    return ""

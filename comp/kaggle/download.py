@@ -17,8 +17,9 @@ from pathlib import Path
 import requests
 import urllib3
 
+from comp.artifacts.files import free_bytes, read_json, write_json
+from comp.artifacts.safe_paths import inside, is_own, refuse_link
 from comp.artifacts.schemas import Note
-from comp.artifacts.stamps import free_bytes, inside, is_own, read_json, refuse_link, write_json
 from comp.console import Bars, size_text
 from comp.data.archives import stem_of
 from comp.errors import CompError

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from comp.artifacts.csv_tables import read_table
-from comp.artifacts.stamps import ledger_path, waiting_lock, write_text
+from comp.artifacts.files import waiting_lock, write_text
+from comp.artifacts.paths import ledger_path
 from comp.errors import CompError
 from comp.safe_text import as_cell, of_cell
 

@@ -4,11 +4,13 @@ ledger. What is about to happen is written there before it happens."""
 import time
 from datetime import UTC, datetime, timedelta
 
-from comp.artifacts.stamps import locked, submission_path, submissions_dir
+from comp.artifacts.files import locked
+from comp.artifacts.paths import submission_path, submissions_dir
 from comp.console import clock, say
 from comp.errors import CompError
 from comp.kaggle import ledger
-from comp.kaggle.client import Absent, Kaggle, NotSent, Submission, Uncertain
+from comp.kaggle.client import Kaggle, Submission
+from comp.kaggle.errors import Absent, NotSent, Uncertain
 from comp.kaggle.ledger import Row
 
 SETTLE = 20.0  # seconds after which a submission that Kaggle was given shows up in its list

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from comp.batches.preprocessing import Input
 from comp.errors import CompError
-from comp.models.network import Input, ModelSpec
+from comp.models.network import ModelSpec
 
 LEAST_SIDE = 4  # cells: of small images the last stage has fewer, which tell no place
 AT_ONCE = 32  # images

@@ -1,7 +1,7 @@
-"""Probabilities of a set of images by one finished model, averaged over test-time views; stopped anywhere, it
-goes on from there. Or of a single image."""
+"""Probabilities of a set of images or of one, averaged over test-time views."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,19 @@ import torch
 from torch import nn
 
 from comp.artifacts.predictions import Predictions, save
-from comp.artifacts.stamps import GrowingArray, plain, prediction_files, read_stamp
-from comp.batches.augmentation import VIEWS, view_names
-from comp.batches.loader import CacheBatches, Loader, in_order
-from comp.compute.local_jobs import Device, Report
-from comp.config.loading import Recipe
+from comp.artifacts.resumable import GrowingArray, prediction_files
+from comp.artifacts.stamps import plain, read_stamp
+from comp.batches.loader import CacheBatches, Loader
+from comp.batches.preprocessing import Input
+from comp.batches.sampling import in_order
+from comp.batches.tta import VIEWS, View, view_names
+from comp.compute.devices import Device, Parts
+from comp.compute.jobs import Report
+from comp.config.recipe import Recipe
 from comp.deadline import check_time
 from comp.errors import CompError
 from comp.models import network as models
+from comp.models.precision import autocast, precision_of
 
 
 def predict_image(
@@ -25,12 +30,12 @@ def predict_image(
 ) -> np.ndarray:
     """(C,) probabilities of one image (side, side, channels) uint8, averaged over the recipe's views."""
     model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    prepare = models.Input(spec.mean, spec.std, spec.size).to(place)
-    dtype = models.precision_of(recipe.precision, place, model)
+    prepare = Input(spec.mean, spec.std, spec.size).to(place)
+    dtype = precision_of(recipe.precision, place, model)
     views = [VIEWS[view] for view in view_names(recipe.views)]
-    with torch.inference_mode(), models.autocast(place, dtype):
+    with torch.inference_mode(), autocast(place, dtype):
         x = prepare(torch.from_numpy(np.array(image[None])).to(place))
-        return models.of_views(model, x, views, spec.groups)[0].cpu().numpy()
+        return of_views(model, x, views, spec.groups)[0].cpu().numpy()
 
 
 def predict_set(
@@ -55,13 +60,13 @@ def predict_set(
         place = device.activate()
         model, spec = models.load(model_file)
         model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        prepare = models.Input(spec.mean, spec.std, spec.size).to(place)
-        dtype = models.precision_of(recipe.precision, place, model)
+        prepare = Input(spec.mean, spec.std, spec.size).to(place)
+        dtype = precision_of(recipe.precision, place, model)
         views = [VIEWS[view] for view in view_names(recipe.views)]
         probs = GrowingArray(path.with_suffix(".npy"), (len(rows), len(spec.classes)), "float32", stamp)
         todo = probs.missing()
         n_at_once = max(1, recipe.predict_batch_size // len(views))  # all views of so many images at once
-        fitting = models.Parts()
+        fitting = Parts()
         loader = Loader(CacheBatches([cache], None), place, device.n_loaders)
         steps = in_order(rows[todo], n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
@@ -74,10 +79,10 @@ def predict_set(
                     earlier[2].synchronize()
                 probs.put(earlier[0], earlier[1].numpy())
 
-        with torch.inference_mode(), models.autocast(place, dtype):
+        with torch.inference_mode(), autocast(place, dtype):
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
-                mean = fitting(lambda part: models.of_views(model, prepare(part), views, spec.groups), images)
+                mean = fitting(lambda part: of_views(model, prepare(part), views, spec.groups), images)
                 put()
                 arrived = torch.cuda.Event() if place.type == "cuda" else None
                 answer = mean.to("cpu", non_blocking=True)
@@ -95,3 +100,20 @@ def predict_set(
         probs.remove()
         what = "held-out" if path.name == "oof.npz" else "test"
         report(line=f"{len(ids):,} {what} images predicted, {n_each_second:,.0f} views/s")
+
+
+def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
+    """(B, C) in float32: a sigmoid each, and one softmax for each of the groups."""
+    logits = logits.float()
+    probs = logits.sigmoid()
+    for group in groups:
+        probs[:, list(group)] = logits[:, list(group)].softmax(1)
+    return probs
+
+
+def of_views(
+    model: nn.Module, x: torch.Tensor, views: Sequence[View], groups: Sequence[Sequence[int]] = ()
+) -> torch.Tensor:
+    """(B, C) probabilities of images (B, channels, H, W), the mean over their views, all in one batch."""
+    seen = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
+    return probabilities(model(seen), groups).view(len(views), len(x), -1).mean(0)

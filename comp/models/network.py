@@ -1,10 +1,9 @@
-"""timm networks: made for a recipe, given ImageNet weights, saved with what rebuilds them, and run on a
-batch."""
+"""A timm network: create, check, save and load it."""
 
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,11 @@ from safetensors.torch import save as safetensors_bytes
 from timm.data import resolve_model_data_config
 from timm.models import group_parameters
 from torch import nn
-from torch.nn import functional
 
-from comp.artifacts.stamps import Stamp, plain, read_spec, replacing
-from comp.batches.augmentation import Batched, Draws, View, sent
-from comp.compute.local_jobs import is_out_of_memory
+from comp.artifacts.files import replacing
+from comp.artifacts.stamps import Stamp, plain, read_spec
 from comp.errors import CompError
 from comp.models.weights import weights_file
-
-FLAT = 0.02  # of the range: no image is stretched as if it deviated less, which would show noise alone
 
 
 @dataclass(frozen=True)
@@ -176,51 +171,6 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
 # --- running ------------------------------------------------------------------------------------------------
 
 
-def precision_of(name: str, device: torch.device, model: nn.Module, size: int | None = None) -> torch.dtype:
-    """The type that layers compute in; `size` (pixels) is given for training. auto: bf16 where the hardware
-    multiplies it, else fp16 on a GPU and fp32 on a CPU.
-
-    Two exceptions for training on a CPU, where oneDNN's bf16 gradients of depthwise convolutions are slower
-    than fp32 (by a fifth for tf_efficientnet_lite0), and those over 1x1 maps, as below 32 px, aren't always
-    finite.
-    """
-    if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in model.modules())
-    if not _cpu_multiplies_bf16() or (size is not None and (size < 32 or depthwise)):
-        return torch.float32
-    return torch.bfloat16
-
-
-def _cpu_multiplies_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-class Parts:
-    """Works on batches as a whole, or in parts where memory runs out, which it remembers."""
-
-    def __init__(self) -> None:
-        self.size = 0  # images at once; 0: all
-
-    def __call__(self, work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-        """What `work` gives for the images, under each other."""
-        while True:
-            try:
-                return torch.cat([work(part) for part in images.split(self.size or len(images))])
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.size == 1:
-                    raise
-                self.size = max(1, (self.size or len(images)) // 2)
-            if images.is_cuda:
-                torch.cuda.empty_cache()
-
-
 def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
     """Work activations out again on the way back instead of keeping them. Raises CompError for a backbone
     that can't."""
@@ -240,69 +190,3 @@ def depths(model: nn.Module, backbone: str) -> dict[str, int]:
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
     last = max(layers.values())
     return {name: last - layer for name, layer in layers.items()}
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-
-class Input(nn.Module):
-    """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in
-    memory, enlarged or reduced bilinearly where the size differs. In between they may be augmented.
-
-    Without a mean and deviation each image has its own, as they are before its light is augmented."""
-
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], size: int, augment: Batched | None = None
-    ):
-        super().__init__()
-        self.size, self.augment = size, augment
-        self.scale: torch.Tensor
-        self.shift: torch.Tensor
-        self.register_buffer("scale", 1 / (torch.tensor(std) * 255))
-        self.register_buffer("shift", torch.tensor(mean) / torch.tensor(std))
-
-    def forward(self, batch: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
-        n, height, width, channels = batch.shape
-        if draws and self.augment:
-            batch = self.augment.turned(batch, draws)
-        # whole rows at once, since a pixel's channels are too few for the processor's vectors
-        rows = batch.reshape(n, height, width * channels).float()
-        scale, shift = self.scale, self.shift
-        if not len(scale):
-            std, mean = torch.std_mean(rows.view(n, 1, -1, channels), 2, correction=0)  # (B, 1, channels)
-            scale = 1 / std.clamp(min=FLAT * 255)
-            shift = mean * scale
-        if draws and self.augment:
-            contrast, brightness = (sent(part, batch.device) for part in (draws.contrast, draws.brightness))
-            shift = shift - brightness.view(n, 1, -1) * 255 * scale
-            scale = scale * contrast.view(n, 1, -1)
-        rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
-            shift.repeat(*[1] * (shift.ndim - 1), width)
-        )
-        images = rows.view(n, height, width, channels)
-        if draws and self.augment:
-            images = self.augment.moved(images, draws)
-        x = images.permute(0, 3, 1, 2)
-        if x.shape[-1] != self.size:
-            x = functional.interpolate(
-                x, (self.size, self.size), mode="bilinear", antialias=x.shape[-1] > self.size
-            )
-        return x.contiguous(memory_format=torch.channels_last)
-
-
-def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(B, C) in float32: a sigmoid each, and one softmax for each of the groups."""
-    logits = logits.float()
-    probs = logits.sigmoid()
-    for group in groups:
-        probs[:, list(group)] = logits[:, list(group)].softmax(1)
-    return probs
-
-
-def of_views(
-    model: nn.Module, x: torch.Tensor, views: Sequence[View], groups: Sequence[Sequence[int]] = ()
-) -> torch.Tensor:
-    """(B, C) probabilities of images (B, channels, H, W), the mean over their views, all in one batch."""
-    seen = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
-    return probabilities(model(seen), groups).view(len(views), len(x), -1).mean(0)

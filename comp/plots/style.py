@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.stamps import replacing
+from comp.artifacts.files import replacing
 from comp.console import say
 from comp.errors import some
 from comp.safe_text import visible

@@ -7,26 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from comp.artifacts.files import read_json
+from comp.artifacts.paths import data_dir, decision_path, manifest_path, mounted, test_path
 from comp.artifacts.predictions import aligned, load
 from comp.artifacts.schemas import Decision, Source
-from comp.artifacts.stamps import (
-    data_dir,
-    decision_path,
-    digest,
-    manifest_path,
-    mounted,
-    read_json,
-    read_stamp,
-    test_path,
-)
-from comp.config.loading import Competition, External, Pseudo, Recipe
+from comp.artifacts.stamps import digest, read_stamp
+from comp.config.competition import Competition
+from comp.config.recipe import External, Pseudo, Recipe
 from comp.data.discovery import contents, split_template
 from comp.data.duplicates import Groups, copies_of, groups_about
 from comp.data.folds import EXTRA, UNUSED
 from comp.data.image_files import ImageSet, find_images
 from comp.data.labels import Labels, read_labels
 from comp.data.manifest import Data
-from comp.decisions.rules import EPS, Fitted
+from comp.decisions.calibration import EPS
+from comp.decisions.rules import Fitted
 from comp.errors import CompError
 
 

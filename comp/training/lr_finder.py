@@ -1,11 +1,12 @@
-"""What a learning-rate range test (Smith 2017) says: the losses of steps whose rate grows from each to the
-next by the same factor."""
+"""The learning-rate range test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from comp.config.recipe import Recipe
 from comp.errors import CompError
 
 MEMORY = 0.95  # of the running mean by which the test is stopped
@@ -50,3 +51,30 @@ def read(rates: np.ndarray, losses: np.ndarray) -> Reading:
     if slopes[steepest] >= 0:
         raise CompError(f"the loss falls at no rate from {rates[0]:.1e} to {rates[-1]:.1e}; widen --rates")
     return Reading(smooth, steepest, lowest)
+
+
+def rates_between(text: str, steps: int) -> np.ndarray:
+    """(steps,) rates of '1e-6,1', each the same factor above the one before."""
+    try:
+        lowest, highest = map(float, text.split(","))
+    except ValueError:
+        lowest = highest = 0.0
+    if not 0 < lowest < highest < np.inf:
+        raise CompError(f"--rates {text}: the lowest and the highest are expected, such as 1e-6,1")
+    return np.geomspace(lowest, highest, steps)
+
+
+def alone(recipe: Recipe, number: int) -> Recipe:
+    """The recipe with this phase alone, whose rates say just how the body's is to the head's."""
+    phase = recipe.phases[number]
+    constant: dict[str, Any] = {
+        "lr": 1.0,
+        "body_lr": (phase.body_lr or phase.lr) / phase.lr,
+        "epochs": 1,
+        "head_epochs": int(phase.head_epochs == phase.epochs),
+        "schedule": "constant",
+        "cycles": 1,
+        "warm_up": None,
+    }
+    phases = (phase.model_copy(update=constant),)
+    return recipe.model_copy(update={"phases": phases, "ema_decay": 0.0, "swa_epochs": 0})

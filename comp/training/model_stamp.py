@@ -7,18 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.files import read_json
+from comp.artifacts.paths import decision_path, model_path
 from comp.artifacts.schemas import Decision
-from comp.artifacts.stamps import (
-    decision_path,
-    difference,
-    digest,
-    model_path,
-    plain,
-    read_json,
-    read_spec,
-    read_stamp,
-)
-from comp.config.loading import Recipe
+from comp.artifacts.stamps import difference, digest, plain, read_spec, read_stamp
+from comp.config.recipe import Recipe
 from comp.data.decoding import Limits
 from comp.data.labels import Labels
 from comp.errors import CompError, some

@@ -1,41 +1,23 @@
-"""One network of one fold from a recipe, for all commands that train: what has to hold before, the images
-that it sees, and the job."""
+"""What has to hold before hours are spent on training, and the images that a fold's network sees."""
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from comp.artifacts.schemas import Started
-from comp.artifacts.stamps import (
-    cache_dir,
-    checkpoint_path,
-    is_done,
-    model_path,
-    read_json,
-    started_path,
-    training_files,
-    write_json,
-)
-from comp.batches.augmentation import view_names
-from comp.compute.distributed import Ranks
-from comp.compute.local_jobs import Device, Report
-from comp.config.loading import Recipe
+from comp.artifacts.paths import cache_dir
+from comp.batches.tta import view_names
+from comp.config.recipe import Recipe
 from comp.console import say
 from comp.data.folds import UNUSED
-from comp.data.image_files import cached
+from comp.data.image_cache import cached
 from comp.data.labels import Labels, groups_of
 from comp.data.manifest import Data
-from comp.deadline import NEVER
-from comp.decisions.decide import check_rule, is_single
-from comp.errors import CompError, TimeIsUp
+from comp.decisions.rules import check_rule, is_single
+from comp.errors import CompError
 from comp.models import network as models
 from comp.training.extra_images import Extra
 from comp.training.losses import loss_of
-from comp.training.trainer import Trainer
 
 
 def prepared(
@@ -123,51 +105,3 @@ def resized(
     caches = cached(needed, where, data.stamp, deadline, recipe.finest, recipe.filter)
     names = ["train", *(extra.images.name for extra in extras)]
     return {size: tuple(caches[name][size] for name in names) for size in sizes}
-
-
-def train_fold(
-    recipe: Recipe,
-    fold: int,
-    labels: Labels,
-    fold_of: np.ndarray,
-    caches: dict[int, tuple[Path, ...]],
-    stamp: dict[str, Any],
-    force: bool,
-    *,
-    device: Device,
-    report: Report,
-    deadline: float,
-) -> None:
-    """Train one fold to its model file, from its last checkpoint if there is one with the same stamp. Raises
-    TimeIsUp where the next epoch would not end before the deadline."""
-    ranks = Ranks.of_torchrun()
-    with training_files(recipe.name, fold).locked() if ranks.is_first else nullcontext():
-        if ranks.agreed(is_done(model_path(recipe.name, fold), stamp, force=force)):
-            report(line="was finished by another process")
-            return
-        place = device.activate()
-        trainer = Trainer(recipe, fold, labels, fold_of, caches, stamp, place, device.n_loaders, ranks)
-        resumed = trainer.resume()
-        ranks.wait()  # all have read what is replaced now
-        if ranks.is_first:
-            model_path(recipe.name, fold).unlink(missing_ok=True)
-            trainer.write_log()  # before what says whose log it is
-            path = started_path(recipe.name, fold)
-            kept = read_json(path, Started) if resumed and path.exists() else {"begun": time.time_ns()}
-            about = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": kept.get("begun")}
-            write_json(path, about)
-        if resumed:
-            report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
-        else:
-            report(line=trainer.header())
-        while trainer.n_epochs_done < trainer.n_epochs:
-            if ranks.agreed(time.time() + trainer.expected_seconds() > deadline):
-                raise TimeIsUp(trainer.progress())
-            report(line=trainer.epoch(report, deadline if ranks.size == 1 else NEVER))
-            if ranks.is_first:
-                trainer.save()
-                report(saved=True)
-        if ranks.is_first:
-            trainer.write_log()
-            models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
-            checkpoint_path(recipe.name, fold).unlink(missing_ok=True)

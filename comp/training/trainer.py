@@ -1,4 +1,4 @@
-"""One fold's training: its state, how it moves by an epoch, and what a kill leaves of it."""
+"""Training of one fold: the loop over epochs and its checkpoint."""
 
 import contextlib
 import io
@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,19 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from comp.artifacts.files import parse_json, replacing, write_text
+from comp.artifacts.paths import checkpoint_path, log_path
 from comp.artifacts.schemas import Epoch
-from comp.artifacts.stamps import checkpoint_path, log_path, parse_json, plain, replacing, write_text
-from comp.batches.augmentation import Batched, Draws, Mixed
-from comp.batches.loader import (
-    Batch,
-    CacheBatches,
-    Loader,
-    Step,
-    epoch_steps,
-    in_order,
-    open_caches,
-    repeats_of,
-)
+from comp.artifacts.stamps import plain
+from comp.batches.augmentation import Batched, Draws
+from comp.batches.loader import Batch, CacheBatches, Loader, open_caches
+from comp.batches.mixup import Mixed
+from comp.batches.preprocessing import Input
+from comp.batches.sampling import Step, epoch_steps, in_order, repeats_of
+from comp.compute.devices import Parts, is_out_of_memory, memory_in_use
 from comp.compute.distributed import Ranks
-from comp.compute.local_jobs import Report, is_out_of_memory, memory_in_use
-from comp.config.loading import Phase, Recipe
+from comp.compute.jobs import Report
+from comp.config.recipe import Phase, Recipe
 from comp.console import clock
 from comp.data.folds import UNUSED
 from comp.data.labels import Labels, groups_of
@@ -42,8 +38,12 @@ from comp.decisions.metrics import fbeta, most_probable
 from comp.decisions.thresholds import global_threshold
 from comp.errors import CompError, Diverged
 from comp.models import network as models
+from comp.models.inference import probabilities
+from comp.models.precision import autocast, precision_of
 from comp.training.losses import Loss, bce, class_weights, loss_of
 from comp.training.schedule import rate
+from comp.training.step import LossWatch, Way, cut
+from comp.training.validation import scores_text
 
 LOOKS = 50  # steps between two looks at the loss
 
@@ -97,9 +97,7 @@ class Trainer:
             model, device, min(p.batch_size // p.accumulate for p in recipe.phases) // ranks.size
         )
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dtypes = [
-            models.precision_of(recipe.precision, device, self.model, phase.size) for phase in recipe.phases
-        ]
+        dtypes = [precision_of(recipe.precision, device, self.model, phase.size) for phase in recipe.phases]
         self.scaler = torch.amp.GradScaler(device.type, enabled=torch.float16 in dtypes)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=1e-3, fused=True)
         self.ema = (
@@ -121,7 +119,7 @@ class Trainer:
         self.n_steps_done = 0
         self.n_more_parts = 1  # by how much batches are cut further than asked for, since memory ran out
         self.resident: bool | None = None  # whether the device keeps the images; None: where they fit
-        self.fitting = models.Parts()  # of validation
+        self.fitting = Parts()  # of validation
         self.swa: dict[str, torch.Tensor] = {}  # the mean of the averaged weights after the last epochs
         self.loader: tuple[int, Loader] | None = None  # with the size of its phase
         self.net: tuple[bool, nn.Module] | None = None  # what runs the model, and whether for the head alone
@@ -316,8 +314,8 @@ class Trainer:
     def _way(self, phase: Phase, net: nn.Module) -> "Way":
         batched = self.recipe.augment_on == "device"
         augment = Batched(self.recipe.augment, self.spec.n_channels) if batched else None
-        prepare = models.Input(self.spec.mean, self.spec.std, phase.size, augment).to(self.device)
-        dtype = models.precision_of(self.recipe.precision, self.device, self.model, phase.size)
+        prepare = Input(self.spec.mean, self.spec.std, phase.size, augment).to(self.device)
+        dtype = precision_of(self.recipe.precision, self.device, self.model, phase.size)
         return Way(net, prepare, self.mixed, self._criterion(phase), self.scaler, dtype)
 
     def _batches(self, phase: Phase, steps: Sequence[Step]) -> Iterator[Batch]:
@@ -434,13 +432,13 @@ class Trainer:
             loader = Loader(dataset, self.device, self.n_loaders, resident=False)
         mine = self.valid_rows[self.ranks.share(len(self.valid_rows))]
         parts = [torch.zeros(0, len(self.spec.classes), device=self.device)]
-        with models.autocast(self.device, way.dtype):
+        with autocast(self.device, way.dtype):
             for images, _ in loader(in_order(mine, self.recipe.predict_batch_size)):
                 check_time(deadline, self.progress())
                 parts.append(self.fitting(lambda part: model(way.prepare(part)).float(), images))
         logits = torch.from_numpy(self.ranks.gathered(torch.cat(parts).cpu().numpy()))
         targets = self.targets[self.valid_rows]
-        likely = models.probabilities(logits, self.spec.groups)
+        likely = probabilities(logits, self.spec.groups)
         odds = torch.logit(likely, eps=1e-6) if self.spec.groups else logits
         if self.single and self.spec.groups:
             valid_loss = float(loss_of("groups", groups=self.spec.groups)(logits, torch.from_numpy(targets)))
@@ -518,75 +516,3 @@ class Trainer:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CompError(f"{path} is damaged; {remedy} ({reason})") from error
         return True
-
-
-def scores_text(row: dict[str, Any]) -> str:
-    """Held-out scores in the columns of the header."""
-    keys = ("valid_loss", "mAP", "accuracy" if "accuracy" in row else "fbeta")
-    valid, mean_ap, score = ("-" if row[key] is None else f"{row[key]:.4f}" for key in keys)
-    return f"{valid:>6} {mean_ap:>6}  {score:>8}"
-
-
-def cut(n: int, n_parts: int) -> list[slice]:
-    """n images in parts, in sizes that differ by one at most."""
-    ends = [n * k // n_parts for k in range(n_parts + 1)]
-    return list(map(slice, ends[:-1], ends[1:]))
-
-
-@dataclass(frozen=True)
-class Way:
-    """From images to gradients, the same for all steps of an epoch."""
-
-    net: nn.Module
-    prepare: models.Input
-    mixed: Mixed
-    criterion: Loss
-    scaler: torch.amp.GradScaler
-    dtype: torch.dtype
-
-    def forward(
-        self, images: torch.Tensor, targets: torch.Tensor, draws: Draws | None, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and the targets as mixing leaves them."""
-        x, targets = self.mixed(self.prepare(images, draws), targets, seed)
-        with models.autocast(x.device, self.dtype):
-            return self.net(x), targets
-
-    def backward(
-        self,
-        images: torch.Tensor,
-        targets: torch.Tensor,
-        draws: Draws | None,
-        share: float,
-        seed: int,
-    ) -> torch.Tensor:
-        """The loss times `share`, whose gradients are added. A function, so that nothing of it is left in
-        memory when memory runs out."""
-        logits, targets = self.forward(images, targets, draws, seed)
-        loss = self.criterion(logits, targets) * share
-        self.scaler.scale(loss).backward()
-        return loss.detach()
-
-
-class LossWatch:
-    """The sum of losses on the device. What a GPU has summed up is looked at one look later, so that nobody
-    waits for it."""
-
-    def __init__(self, device: torch.device):
-        self.total = torch.zeros((), device=device)
-        self.event = torch.cuda.Event() if device.type == "cuda" else None
-        self.copy = torch.zeros((), pin_memory=True) if self.event else self.total
-        self.copied = False
-
-    def add(self, loss: torch.Tensor) -> None:
-        self.total += loss
-
-    def look(self) -> float:
-        """The sum, or that of the look before; 0 where it is still on its way."""
-        if self.event is None:
-            return float(self.total)
-        found = float(self.copy) if self.copied and self.event.query() else 0.0
-        self.copy.copy_(self.total, non_blocking=True)
-        self.event.record()
-        self.copied = True
-        return found

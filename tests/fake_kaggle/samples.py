@@ -132,7 +132,8 @@ def _planet_parts(
 
 def _drawn_planet(folder: Path, n_images: int) -> tuple[bytes, bytes, str | None, dict[str, list[Path]]]:
     """The demo's drawn images under Planet's names; its mines are artisinal_mine here."""
-    from comp.config.loading import Drawn, load_competition
+    from comp.config.competition import Drawn
+    from comp.config.loading import load_competition
     from comp.data.synthetic.generate import draw
 
     n_first, n_second = n_images // 2, n_images // 4

@@ -1,6 +1,4 @@
-"""What a Kaggle kernel without internet needs: a script that carries this package and a recipe, its metadata,
-and dataset folders with weights and wheels. All in runs/<recipe>/kernel-<kind>/; the same inputs give the
-same bytes."""
+"""Build a kernel: one script with the package and the recipe, wheels and weights beside it."""
 
 import base64
 import contextlib
@@ -8,44 +6,37 @@ import filecmp
 import io
 import json
 import os
-import re
 import shutil
 import textwrap
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from comp import __version__
+from comp.artifacts.files import read_json, replacing
 from comp.artifacts.git import commit
-from comp.artifacts.schemas import Blended, Decision, User
-from comp.artifacts.stamps import (
+from comp.artifacts.paths import (
     decision_path,
-    digest,
     duplicates_path,
     folds_path,
-    inside,
-    kernel_dir,
     model_path,
     oof_path,
     predicted_paths,
-    read_json,
-    read_stamp,
-    refuse_link,
-    remove,
-    replacing,
     wheel_cache_dir,
 )
-from comp.config.loading import PACKAGE_DIR, Recipe, toml_text
+from comp.artifacts.safe_paths import inside, refuse_link, remove
+from comp.artifacts.schemas import Blended, Decision
+from comp.artifacts.stamps import digest, read_stamp
+from comp.config.loading import PACKAGE_DIR, toml_text
+from comp.config.recipe import Recipe
 from comp.console import say
 from comp.errors import CompError, some
-from comp.kaggle.client import Kaggle
+from comp.kaggle.kernels.kernel import PARTS, Kernel
 from comp.kaggle.kernels.wheels import fetch
 from comp.models.weights import weights_file
 from comp.training.model_stamp import check_models
 
-PARTS = ("kernel", "weights", "wheels")  # folders of a built kernel; without weights where there are none
 PACKED = ("*.py", "*.toml", "*.html", "*.css", "*.js")  # of the package
 Files = dict[str, bytes | Path]  # "folder/name": its content, or the file that it is a copy of
 
@@ -87,100 +78,6 @@ if __name__ == "__main__":
     if code := main(home, PLAN, STARTED):
         sys.exit(code)
 '''
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel of a recipe: its names on Kaggle, what it is given and what it does there."""
-
-    recipe: Recipe
-    kind: str  # "train" or "infer"
-    owner: str
-    python: str  # of Kaggle's image, such as "3.12"
-    budget: float  # seconds
-    folds: tuple[int, ...]
-    resume: bool
-
-    @property
-    def folder(self) -> Path:
-        return kernel_dir(self.recipe.name, self.kind)
-
-    @property
-    def id(self) -> str:
-        return f"{self.owner}/comp-{as_slug(self.recipe.name)}-{self.kind}"
-
-    @property
-    def weights_id(self) -> str:
-        return f"{self.id}-weights"
-
-    @property
-    def wheels_id(self) -> str:
-        return f"{self.owner}/comp-wheels-{self.python.replace('.', '')}"
-
-    def plan(self, with_weights: bool) -> dict[str, Any]:
-        """What `comp.kaggle.kernels.entrypoint` is told."""
-        return {
-            "kind": self.kind,
-            "recipe": self.recipe.name,
-            "runs": [one.name for one in (self.recipe, *self.recipe.members)],
-            "competition": self.recipe.competition.name,
-            "n_folds": self.recipe.n_folds,
-            "seed": self.recipe.seed,
-            "folds": list(self.folds),
-            "budget": self.budget,
-            "wheels": f"datasets/{self.wheels_id}",
-            "weights": f"datasets/{self.weights_id}" if with_weights else None,
-            "earlier": f"notebooks/{self.id}" if self.resume else None,
-        }
-
-    def metadata(self, with_weights: bool) -> dict[str, Any]:
-        """kernel-metadata.json. `machine_shape` NvidiaTeslaT4 is two T4."""
-        sources = [source.partition("/") for source in self.recipe.competition.all_sources]
-        datasets = [self.wheels_id, *([self.weights_id] if with_weights else [])]
-        return {
-            "id": self.id,
-            "title": self.id.split("/")[1],
-            "code_file": f"{self.id.split('/')[1]}.py",
-            "language": "python",
-            "kernel_type": "script",
-            "is_private": True,
-            "enable_gpu": True,
-            "enable_tpu": False,
-            "enable_internet": False,
-            "machine_shape": "NvidiaTeslaT4",
-            "dataset_sources": [*datasets, *(name for kind, _, name in sources if kind == "datasets")],
-            "competition_sources": [name for kind, _, name in sources if kind == "competitions"],
-            "kernel_sources": [self.id] if self.resume else [],
-            "model_sources": [],
-        }
-
-
-def as_slug(name: str) -> str:
-    """A recipe's name as Kaggle writes it in addresses: short enough for the 50 characters of a dataset's,
-    and different for different names."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return slug if slug == name and len(slug) <= 30 else f"{slug[:21].strip('-')}-{digest(name)[:8]}"
-
-
-def find_owner(given: str | None) -> str:
-    """The Kaggle user name: as given, of $KAGGLE_USERNAME, or of kaggle.json, of which nothing else is
-    read."""
-    folders = [os.environ.get("KAGGLE_CONFIG_DIR"), "~/.kaggle", "~/.config/kaggle"]
-    paths = [Path(folder).expanduser() / "kaggle.json" for folder in folders if folder]
-    name = given or os.environ.get("KAGGLE_USERNAME")
-    if not name and (path := next((p for p in paths if p.is_file()), None)):
-        try:
-            name = read_json(path, User).get("username")
-        except CompError:  # it shows what it found, which may be a key
-            raise CompError(f"{path} is not what Kaggle gives as kaggle.json; fetch it anew") from None
-    if not name:
-        with contextlib.suppress(CompError):  # a token alone: Kaggle knows whose it is
-            name = Kaggle().user
-    if not name:
-        raise CompError("whose kernel is it? Give --owner NAME, your user name on Kaggle")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise CompError(f"{name!r} is no user name of Kaggle; give --owner NAME")
-    return name
 
 
 def build(kernel: Kernel) -> bool:
@@ -241,7 +138,7 @@ def training_inputs(recipe: Recipe) -> Files:
 def finished_models(kernel: Kernel) -> Files:
     """Each fold's model, and the decision: of this recipe, and the decision about these models' predictions.
     Raises CompError that names what is lacking or doesn't belong."""
-    from comp.batches.augmentation import view_names
+    from comp.batches.tta import view_names
 
     recipe = kernel.recipe
     name, folds, decision_file = recipe.name, list(kernel.folds), decision_path(recipe.name)

@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.stamps import (
+from comp.artifacts.files import free_bytes, replacing
+from comp.artifacts.paths import (
     decision_path,
     duplicates_path,
     folds_path,
-    free_bytes,
     model_path,
     mounted,
-    replacing,
     run_dir,
     submissions_dir,
 )

@@ -4,13 +4,14 @@ then the kernel, which is watched until it ends."""
 import time
 from pathlib import Path
 
+from comp.artifacts.files import read_json, write_json, write_text
+from comp.artifacts.paths import kernel_output_dir, pushed_path
 from comp.artifacts.schemas import Pushed
-from comp.artifacts.stamps import kernel_output_dir, pushed_path, read_json, write_json, write_text
 from comp.console import clock, say
 from comp.errors import CompError
 from comp.kaggle.client import Kaggle
 from comp.kaggle.download import sha256_of
-from comp.kaggle.kernels.build import Kernel
+from comp.kaggle.kernels.kernel import Kernel
 
 POLL = (2.0, 30.0)  # seconds between two looks at what Kaggle does: at first, and later
 READY_WITHIN = 3600.0  # seconds that Kaggle may take over an uploaded dataset

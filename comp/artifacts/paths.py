@@ -1,0 +1,189 @@
+"""Where every file is that comp reads or writes. No other module spells a path inside data/, runs/, folds/ or
+submissions/."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from comp.artifacts.safe_paths import below
+from comp.artifacts.stamps import digest
+
+
+def data_dir(competition: str) -> Path:
+    return Path(os.environ.get("COMP_DATA", "data")) / competition
+
+
+def manifest_path(competition: str) -> Path:
+    return data_dir(competition) / "manifest.json"
+
+
+def cache_dir(competition: str) -> Path:
+    return data_dir(competition) / "cache"
+
+
+def downloads_dir(competition: str) -> Path:
+    return data_dir(competition) / "downloads"
+
+
+def unpacked_dir(competition: str) -> Path:
+    return data_dir(competition) / "unpacked"
+
+
+def mounted(source: str) -> Path | None:
+    """The folder in which a Kaggle kernel mounts a source (competitions/<slug>, datasets/<owner>/<slug>,
+    notebooks/<owner>/<slug>), in any of the layouts that Kaggle has used."""
+    root = Path(os.environ.get("COMP_KAGGLE_INPUT", "/kaggle/input"))
+    places = (root / source, root / source.rpartition("/")[2])
+    return next((path for path in places if path.is_dir()), None)
+
+
+def wheel_cache_dir(python: str) -> Path:
+    """Wheels that were fetched for kernels of this Python, as 3.12."""
+    return Path(os.environ.get("COMP_DATA", "data")) / ".wheels" / python
+
+
+def kernel_dir(recipe: str, kind: str) -> Path:
+    return run_dir(recipe) / f"kernel-{kind}"
+
+
+def folds_path(competition: str, n_folds: int, seed: int) -> Path:
+    return Path("folds") / f"{competition}-k{n_folds}-s{seed}.csv"
+
+
+def duplicates_path(competition: str) -> Path:
+    return Path("folds") / f"{competition}-duplicates.csv"
+
+
+def runs_dir() -> Path:
+    return Path(os.environ.get("COMP_RUNS", "runs"))
+
+
+def run_dir(recipe: str) -> Path:
+    return below(runs_dir(), recipe, "the name of a run")
+
+
+def finished_runs() -> list[str]:
+    """Names of runs with held-out predictions."""
+    return sorted(path.parent.name for path in runs_dir().glob("*/oof.npz"))
+
+
+def compared_path(names: Iterable[str]) -> Path:
+    joined = "-".join(names)
+    return runs_dir() / f"compare-{joined if len(joined) < 200 else digest(joined)}.png"
+
+
+def tricks_dir(recipe: str) -> Path:
+    return run_dir(recipe) / "tricks"
+
+
+def fold_dir(recipe: str, fold: int) -> Path:
+    return run_dir(recipe) / f"fold{fold}"
+
+
+def log_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "log.jsonl"
+
+
+def tensorboard_dir(recipe: str, fold: int | None) -> Path:
+    """A TensorBoard run of a fold, or of the decision."""
+    return run_dir(recipe) / "tensorboard" / ("decision" if fold is None else f"fold{fold}")
+
+
+def mlflow_path() -> Path:
+    """The database of MLflow runs, where no server is named."""
+    return runs_dir() / "mlflow.db"
+
+
+def tracked_path(recipe: str, fold: int | None, tracker: str) -> Path:
+    """What a tracker has been told of a fold, or of the decision."""
+    return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / f"tracked-{tracker}.json"
+
+
+def checkpoint_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "last.pt"
+
+
+def started_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "started.json"
+
+
+def model_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "model.safetensors"
+
+
+def oof_path(recipe: str, fold: int | None = None) -> Path:
+    return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / "oof.npz"
+
+
+def test_path(recipe: str, fold: int | None = None) -> Path:
+    return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / "test.npz"
+
+
+def predicted_paths(recipe: str, fold: int, n_folds: int) -> list[Path]:
+    """What `predict` writes for a network: one beyond the folds holds nothing out."""
+    return [*([oof_path(recipe, fold)] if fold < n_folds else []), test_path(recipe, fold)]
+
+
+def decision_path(recipe: str) -> Path:
+    return run_dir(recipe) / "decision.json"
+
+
+def explanation_path(recipe: str, image: str) -> Path:
+    return run_dir(recipe) / f"explain-{image.replace('/', '-')}.png"
+
+
+def report_path(recipe: str) -> Path:
+    return run_dir(recipe) / "report.html"
+
+
+def inferred_path(recipe: str, fold: int) -> Path:
+    return fold_dir(recipe, fold) / "infer.npz"
+
+
+def find_lr_path(recipe: str, phase: int) -> Path:
+    return run_dir(recipe) / f"find-lr-{phase}.json"
+
+
+def study_path(recipe: str) -> Path:
+    return run_dir(recipe) / "study.log"
+
+
+def tune_study_path(recipe: str) -> Path:
+    return run_dir(recipe) / "tune.log"
+
+
+def tune_picture_path(recipe: str) -> Path:
+    return run_dir(recipe) / "tune.png"
+
+
+def tuned_path(recipe: str) -> Path:
+    return run_dir(recipe) / "tuned.toml"
+
+
+def trials_dir(recipe: str) -> Path:
+    return run_dir(recipe) / "tune"
+
+
+def trial_run(recipe: str, trial: str) -> str:
+    """The name under which a trial of `tune` is trained: its files come into trials_dir(recipe)."""
+    return f"{recipe}/tune/{trial}"
+
+
+def kernel_output_dir(recipe: str, kind: str, version: int) -> Path:
+    return below(run_dir(recipe), f"kernel-{kind}-v{version}", pushed_path(recipe, kind))
+
+
+def pushed_path(recipe: str, kind: str) -> Path:
+    return run_dir(recipe) / f"kernel-{kind}-pushed.json"
+
+
+def submissions_dir() -> Path:
+    return Path("submissions")
+
+
+def submission_path(name: str) -> Path:
+    return below(submissions_dir(), f"{name}.csv", "the name of a submission")
+
+
+def ledger_path() -> Path:
+    return submissions_dir() / "ledger.csv"

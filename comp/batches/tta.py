@@ -1,0 +1,62 @@
+"""Named test-time views (TTA)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional
+
+from comp.errors import CompError
+
+View = Callable[[torch.Tensor], torch.Tensor]
+# Views of square batches (B, channels, H, W): the symmetries of the square, and crops.
+SYMMETRIES: dict[str, View] = {
+    "identity": lambda x: x,
+    "flip_h": lambda x: x.flip(3),
+    "flip_v": lambda x: x.flip(2),
+    "rot90": lambda x: x.rot90(1, (2, 3)),
+    "rot180": lambda x: x.rot90(2, (2, 3)),
+    "rot270": lambda x: x.rot90(3, (2, 3)),
+    "transpose": lambda x: x.transpose(2, 3),
+    "antitranspose": lambda x: x.rot90(2, (2, 3)).transpose(2, 3),
+}
+
+
+def _crop(top: float, left: float) -> View:
+    """7/8 of each side of a batch, enlarged bilinearly to the whole; `top` and `left` are shares, 0 … 1, of
+    what is cut off that lie there."""
+
+    def view(x: torch.Tensor) -> torch.Tensor:
+        n_rows, n_columns = (round(length * 7 / 8) for length in x.shape[2:])
+        row, column = round((x.shape[2] - n_rows) * top), round((x.shape[3] - n_columns) * left)
+        part = x[:, :, row : row + n_rows, column : column + n_columns]
+        return functional.interpolate(part, x.shape[2:], mode="bilinear", align_corners=False)
+
+    return view
+
+
+CROPS = {
+    "crop_center": _crop(0.5, 0.5),
+    "crop_tl": _crop(0, 0),
+    "crop_tr": _crop(0, 1),
+    "crop_bl": _crop(1, 0),
+    "crop_br": _crop(1, 1),
+}
+
+
+VIEWS = SYMMETRIES | CROPS
+
+
+SETS = {
+    "d4": tuple(SYMMETRIES),
+    "flips": ("identity", "flip_h", "flip_v", "rot180"),
+    "crops": ("identity", *CROPS),
+}
+
+
+def view_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The views that names of views and of sets ("d4", "flips", "crops") stand for. Raises CompError for an
+    unknown one."""
+    views = [view for name in names for view in SETS.get(name, (name,))]
+    if unknown := [view for view in views if view not in VIEWS]:
+        raise CompError(f"unknown view {unknown[0]!r}; there are {', '.join([*SETS, *VIEWS])}")
+    return tuple(dict.fromkeys(views))

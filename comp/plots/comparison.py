@@ -1,0 +1,71 @@
+"""The picture of `comp compare`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from comp.decisions.bootstrap import interval
+from comp.plots.style import new_figure, save, written
+
+
+def draw(
+    path: Path,
+    names: Sequence[str],
+    values: Sequence[float],
+    drawn: np.ndarray,
+    correlation: np.ndarray,
+    title: str,
+    metric: str,
+) -> None:
+    """A picture: scores and their differences to the first run with 95 % intervals, and how alike they
+    err."""
+
+    n, names = len(names), [written(name, 36) for name in names]
+    figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
+    places = np.arange(n)[::-1]
+    gains = drawn - drawn[:, :1]
+    for panel, samples, at in (
+        (panels[0], drawn, np.array(values)),
+        (panels[1], gains[:, 1:], np.array(values[1:]) - values[0]),
+    ):
+        low, high = np.array([interval(column) for column in samples.T]).T
+        where = places[-len(at) :]
+        panel.hlines(where, low, high, color="tab:blue", linewidth=3, alpha=0.5)
+        panel.plot(at, where, "o", color="tab:blue")
+        for x, y in zip(at, where):
+            text = f"{x:.4f}" if panel is panels[0] else f"{x:+.4f}"
+            panel.annotate(text, (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        panel.set_ylim(-0.6, n - 0.3)
+        panel.grid(axis="x", color="0.9")
+        panel.tick_params(labelsize=8)
+        panel.locator_params(axis="x", nbins=5)
+    panels[1].plot(0, places[0], "D", color="0.4")
+    panels[1].annotate(
+        "first run", (0, places[0]), (0, 7), textcoords="offset points", ha="center", fontsize=8
+    )
+    panels[1].set_xlabel("worse  ←  0  →  better", fontsize=8)
+    panels[0].set_yticks(places, names)
+    panels[0].set_title(f"{written(metric)}, cross-fitted; bars: 95 %", fontsize=9)
+    panels[1].set_yticks(places, names)
+    panels[1].axvline(0, color="0.4", linewidth=1)
+    panels[1].set_title(f"paired difference to {names[0]}; bars: 95 %", fontsize=9)
+    others = np.where(np.eye(n, dtype=bool), np.nan, correlation)
+    panels[2].imshow(others, cmap="Oranges", vmin=min(0.5, np.nanmin(others)), vmax=1)
+    for (row, column), r in np.ndenumerate(correlation):
+        colour = "white" if r > 0.8 else "black"
+        panels[2].text(
+            column,
+            row,
+            f"{r:.3f}" if row != column else "",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
+    panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
+    panels[2].set_yticks(range(n), names, fontsize=8)
+    panels[2].set_title("correlation of errors\n(the lower, the better they blend)", fontsize=9)
+    figure.suptitle(written(title, 200), fontsize=10)
+    save(figure, path)

@@ -1,0 +1,59 @@
+"""The picture of `comp tune`: each key against the score."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.plots.style import new_figure, save, written
+from comp.tuning.study import Shared
+
+
+def _draw(path: Path, study: Shared, before: float | None) -> None:
+    """tune.png: the trials and the best so far, then each key's values against the score; crosses are trials
+    that were pruned, at the score that they had then."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from optuna.distributions import IntDistribution
+
+    ended = [trial for trial in study.trials("COMPLETE", "PRUNED") if trial.value is not None]
+    n_panels = 1 + len(study.space)
+    n_columns = min(3, n_panels)
+    figure = new_figure(figsize=(4.2 * n_columns, 3.1 * -(-n_panels // n_columns)), layout="constrained")
+    panels = figure.subplots(-(-n_panels // n_columns), n_columns, squeeze=False, sharey=True).ravel()
+    for panel, key in zip(panels, [None, *study.space]):
+        space: Any = study.space[key] if key else None
+        for state, marker, color, label in (
+            ("COMPLETE", "o", "tab:blue", "complete"),
+            ("PRUNED", "x", "tab:gray", "pruned, at its last score"),
+        ):
+            mine = [trial for trial in ended if trial.state.name == state]
+            x = [trial.params[key] if key else trial.number for trial in mine]
+            if hasattr(space, "choices"):
+                x = [space.choices.index(value) for value in x]
+            panel.scatter(
+                x, [trial.value for trial in mine], marker=marker, color=color, s=22, clip_on=False, zorder=3,
+                label=label if mine else None,
+            )  # fmt: skip
+        if hasattr(space, "log"):
+            panel.set_xscale("log" if space.log else "linear")
+            panel.set_xlim(space.low, space.high)
+            if space.log and space.high >= 10 * space.low:
+                panel.xaxis.set_minor_formatter(NullFormatter())
+        if hasattr(space, "choices"):
+            names = [written(value, 24) for value in space.choices]
+            slanted = {"rotation": 20, "ha": "right"} if sum(map(len, names)) > 40 else {}
+            panel.set_xticks(range(len(names)), names, **slanted)
+            panel.set_xlim(-0.5, len(space.choices) - 0.5)
+        if space is None or isinstance(space, IntDistribution):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlabel(key or "trial")
+    complete = [trial for trial in ended if trial.state.name == "COMPLETE"]
+    best = np.maximum.accumulate([trial.value for trial in complete])
+    panels[0].step([trial.number for trial in complete], best, where="post", color="tab:orange", label="best")
+    if before is not None:
+        panels[0].axhline(before, color="0.6", linestyle="--", linewidth=1, label="the recipe as it is")
+    panels[0].legend(loc="lower right", fontsize=8)
+    panels[0].set_ylabel("held-out mAP")
+    for panel in panels[n_panels:]:
+        panel.axis("off")
+    save(figure, path)

@@ -1,0 +1,328 @@
+"""Built kernels, run as Kaggle runs them: in a virtual environment that holds what Kaggle's image has and
+nothing else, without any network, with folders laid out like /kaggle."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+from packaging.utils import parse_wheel_filename
+from safetensors.numpy import load_file, save_file
+
+from comp.cli.main import main
+from comp.config.loading import load_recipe, toml_text
+from comp.kaggle.kernels.kernel import as_slug, find_owner
+from comp.kaggle.kernels.wheels import reason_of
+from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
+from tests.fake_kaggle import FakeKaggle
+from tests.pipeline.test_infer import hidden_test_set
+
+Layout = Callable[[str], str]
+LAYOUTS: dict[str, Layout] = {
+    "by slug": lambda source: source.split("/")[-1],
+    "as in addresses": lambda source: source,
+    "mixed": lambda source: source if source.startswith("datasets") else source.split("/")[-1],
+}
+
+
+def mount(kernel: Path, files: Path, target: Path, layout: Layout, earlier: Path | None = None) -> None:
+    """Lay out under `target` what Kaggle mounts for a built kernel; `files` are the competition's."""
+    metadata = json.loads((kernel / "kernel" / "kernel-metadata.json").read_text())
+    places = {f"competitions/{SLUG}": files}
+    for name in metadata["dataset_sources"]:
+        (folder,) = (
+            path.parent
+            for path in kernel.glob("*/dataset-metadata.json")
+            if json.loads(path.read_text())["id"] == name
+        )
+        places[f"datasets/{name}"] = folder
+    assert metadata["competition_sources"] == [SLUG]
+    if metadata["kernel_sources"]:
+        assert earlier
+        places |= {f"notebooks/{name}": earlier for name in metadata["kernel_sources"]}
+    for source, folder in places.items():
+        place = target / layout(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, place, ignore=shutil.ignore_patterns("dataset-metadata.json"))
+
+
+def run_kernel(
+    kernel: Path, python: Path, root: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a built script without network; its input is root/input, its output root/working."""
+    (script,) = (kernel / "kernel").glob("*.py")
+    (root / "src").mkdir(parents=True, exist_ok=True)
+    shutil.copy(script, root / "src" / "script.py")
+    return subprocess.run(
+        [*NO_NETWORK, str(python), str(root / "src" / "script.py")],
+        cwd=root,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "TMPDIR": str(root),
+            "COMP_KAGGLE_INPUT": str(root / "input"),
+            "COMP_KAGGLE_WORKING": str(root / "working"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def hold(working: Path, until: float) -> None:
+    """Let a kernel train one epoch until then: on any machine its time ends before the last."""
+    while not list(working.rglob("last.pt")):
+        if time.monotonic() > until:
+            return
+        time.sleep(0.005)
+    process = training_in(working.parent)
+    os.kill(process, signal.SIGSTOP)
+    time.sleep(max(0.0, until - time.monotonic()))
+    os.kill(process, signal.SIGCONT)
+
+
+def training_in(root: Path) -> int:
+    """The process of a kernel's training."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended since
+            if b"\0train\0" + os.fsencode(root) in (place / "cmdline").read_bytes():
+                return int(place.name)
+    raise AssertionError(f"nothing is trained in {root}")
+
+
+def copy_of(built: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(built, target, symlinks=True)
+    monkeypatch.chdir(target)
+    monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
+    return target
+
+
+def weights_of(folder: Path) -> list[dict[str, np.ndarray]]:
+    return [load_file(path) for path in sorted(folder.glob("runs/tiny/fold?/model.safetensors"))]
+
+
+def equal(first: list[dict[str, np.ndarray]], second: list[dict[str, np.ndarray]]) -> bool:
+    return len(first) == len(second) > 0 and all(
+        np.array_equal(a[key], b[key]) for a, b in zip(first, second) for key in a | b
+    )
+
+
+def test_a_train_kernel_makes_what_the_stages_make_here(built: Path, image: Path, tmp_path: Path):
+    kernel = built / "runs" / "tiny" / "kernel-train"
+    mount(kernel, built / "files", tmp_path / "input", LAYOUTS["as in addresses"])
+    answer = run_kernel(kernel, image, tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (here,) = (built / "submissions").glob("tiny-*.csv")
+    assert (tmp_path / "working" / "submission.csv").read_bytes() == here.read_bytes()
+    assert equal(weights_of(tmp_path / "working"), weights_of(built))
+    assert not list(tmp_path.glob("comp-*"))  # the package, wheels and resized images were temporary
+    assert {path.name for path in (tmp_path / "working").iterdir()} == {
+        *("folds", "runs", "submissions", "submission.csv")
+    }
+    assert (tmp_path / "working" / "runs" / "tiny" / "report.html").exists()
+
+
+def test_an_infer_kernel_takes_a_hidden_test_set(
+    built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kernel = built / "runs" / "tiny" / "kernel-infer"
+    names = hidden_test_set(built / "files", tmp_path / "hidden")
+    mount(kernel, tmp_path / "hidden", tmp_path / "kaggle" / "input", LAYOUTS["mixed"])
+    answer = run_kernel(kernel, image, tmp_path / "kaggle")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    written = tmp_path / "kaggle" / "working" / "submission.csv"
+    assert [path.name for path in written.parent.iterdir()] == ["submission.csv"]
+    assert pd.read_csv(written)["image_name"].tolist() == names
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    monkeypatch.setenv("COMP_DATA", "other-data")
+    assert main(["infer", "tiny.toml", "--from", str(tmp_path / "hidden"), "--to", "here.csv"]) == 0
+    assert written.read_bytes() == (here / "here.csv").read_bytes()
+
+
+def test_a_stopped_kernel_goes_on_in_its_next_version(
+    built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    longer = ["tiny.toml", "--set", "phases.0.epochs=40", "--folds", "0"]
+    build = ["kernel", "build", *longer, "--python", PYTHON]
+    kernel = here / "runs" / "tiny" / "kernel-train"
+    for seconds in (24, 48, 96, 192):  # on a slow machine the first are too short for an epoch
+        assert main([*build, "--time-budget", f"{seconds}s"]) == 0
+        first = tmp_path / f"{seconds}s" / "working"
+        mount(kernel, built / "files", first.parent / "input", LAYOUTS["by slug"])
+        started = time.monotonic()
+        # until after the kernel interrupts it, which is 5 % before the end
+        holding = threading.Thread(target=hold, args=(first, started + 0.97 * seconds))
+        holding.start()
+        answer = run_kernel(kernel, image, first.parent)
+        holding.join()
+        assert time.monotonic() - started < seconds + 5
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert "kernel: the time was up in" in answer.stdout and "what is done is kept" in answer.stdout
+        if list(first.rglob("last.pt")):
+            break
+    assert list(first.rglob("last.pt"))
+    assert not (first / "submission.csv").exists()
+    assert main([*build, "--resume"]) == 0
+    mount(kernel, built / "files", tmp_path / "2" / "input", LAYOUTS["by slug"], first)
+    answer = run_kernel(kernel, image, tmp_path / "2")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "goes on after epoch" in answer.stdout
+    monkeypatch.setenv("COMP_RUNS", "whole")
+    for stage in STAGES[2:]:
+        assert main([stage, *longer]) == 0
+    whole = here / "whole" / "tiny" / "fold0" / "model.safetensors"
+    assert equal(weights_of(tmp_path / "2" / "working"), [load_file(whole)])
+    submission = max((here / "submissions").glob("tiny-*.csv"), key=lambda path: path.stat().st_mtime_ns)
+    assert (tmp_path / "2" / "working" / "submission.csv").read_bytes() == submission.read_bytes()
+
+
+def test_what_a_kernel_lacks_is_its_last_line(built: Path, image: Path, tmp_path: Path):
+    kernel = built / "runs" / "tiny" / "kernel-infer"
+    (tmp_path / "input").mkdir()
+    answer = run_kernel(kernel, image, tmp_path)
+    assert answer.returncode == 1
+    assert re.fullmatch(r"kernel: datasets/somebody/comp-wheels-3\d+ is not mounted; .*\n", answer.stderr)
+    mount(kernel, tmp_path / "src", tmp_path / "other" / "input", LAYOUTS["by slug"])
+    answer = run_kernel(kernel, image, tmp_path / "other")
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1].startswith("comp infer: tiny: no sample file")
+
+
+def test_nothing_that_is_built_holds_credentials(built: Path):
+    for path in (built / "runs").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+
+
+def test_building_again_changes_no_byte(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    kernel = here / "runs" / "tiny" / "kernel-infer"
+    before = {path: path.read_bytes() for path in kernel.rglob("*") if path.is_file()}
+    assert len(before) > 15
+    (kernel / "weights" / "stray").write_text("not of this kernel")
+    (kernel / "weights" / "fold0.safetensors").unlink()
+    shutil.rmtree(kernel / "wheels")
+    assert main(["kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON]) == 0
+    assert {path: path.read_bytes() for path in kernel.rglob("*") if path.is_file()} == before
+
+
+def test_an_infer_kernel_is_built_of_models_and_a_decision_that_belong_together(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails
+):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    build = ("kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    assert "is not about what" in fails(*build, "--set", 'views=["identity"]')
+    assert "is about the folds 0,1; name them with --folds 0,1" in fails(*build, "--folds", "0")
+    assert "--resume goes with --kind train" in fails(*build, "--resume")
+    (here / "runs" / "tiny" / "fold1" / "model.safetensors").unlink()
+    assert "folds without a model: 1 (1)" in fails(*build)
+
+
+def test_a_competition_that_is_not_on_kaggle_is_refused(here: Path, fails):
+    (here / "tiny.toml").write_text(MOUNTED.replace(f'slug = "{SLUG}"\n', ""))
+    line = fails("kernel", "build", "tiny.toml", "--owner", "me")
+    assert "tiny has no files on Kaggle; set slug or sources" in line
+
+
+def test_the_owner_comes_from_kaggle_json_of_which_nothing_else_is_read(
+    here: Path, fails, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(here / "config"))
+    assert "whose kernel is it? Give --owner NAME" in fails("kernel", "build", "tiny.toml")
+    (here / "config").mkdir(exist_ok=True)
+    (here / "config" / "kaggle.json").write_text(json.dumps({"username": "me", "key": SECRET}))
+    assert find_owner(None) == "me"
+    assert find_owner("you") == "you"
+
+
+def test_a_token_alone_tells_the_owner(kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret_token")
+    assert find_owner(None) == "tester"
+
+
+def test_imagenet_weights_travel_with_a_train_kernel_and_the_stamp_stays(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = copy_of(built, tmp_path / "here", monkeypatch)
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    (here / "imagenet").mkdir()
+    save_file({k: v.numpy() for k, v in state.items()}, here / "imagenet" / "test_resnet.safetensors")
+    text = MOUNTED.replace("n_folds", 'pretrained = true\nweights = "imagenet"\nn_folds').replace(
+        "pretrained = false\n", ""
+    )
+    (here / "tiny.toml").write_text(text)
+    assert main(["kernel", "build", "tiny.toml", "--python", PYTHON]) == 0
+    folder = here / "runs" / "tiny" / "kernel-train"
+    travelled = folder / "weights" / "test_resnet.safetensors"
+    assert travelled.read_bytes() == (here / "imagenet" / "test_resnet.safetensors").read_bytes()
+    assert 'weights = "weights"' in (folder / "kernel" / "comp-tiny-train.py").read_text()
+    from comp.data.manifest import read_training
+    from comp.training.model_stamp import train_stamp
+
+    recipe = load_recipe("tiny.toml")
+    data, labels, fold_of = read_training(recipe)
+    there = recipe.model_copy(update={"weights": str(folder / "weights")})
+    assert train_stamp(recipe, labels, fold_of, data.stamp, 0) == train_stamp(
+        there, labels, fold_of, data.stamp, 0
+    )
+
+
+@pytest.mark.parametrize("name", ["planet", "planet32", "hpa", "demo"])
+def test_a_recipe_is_one_toml_file(name: str, here: Path):
+    recipe = load_recipe(name, ['competition.title=quotes " and \\ and é', "phases.0.body_lr=1e-05"])
+    (here / "one.toml").write_text(toml_text(recipe), encoding="utf-8")
+    assert load_recipe("one.toml") == recipe
+
+
+def test_slugs_are_those_of_kaggles_client():
+    slugify = pytest.importorskip("slugify").slugify
+    for name in ("planet", "My_Recipe.v2", "a--b", "x" * 80, "Recipe-" * 12):
+        slug = as_slug(name)
+        assert slugify(f"comp-{slug}-train") == f"comp-{slug}-train"
+        assert 5 <= len(f"comp-{slug}-infer-weights") <= 50
+    assert as_slug("my-recipe-v2") == "my-recipe-v2"
+    names = ("my-recipe-v2", "My-Recipe-v2", "my_recipe.v2", "my.recipe_v2")  # none takes another's kernel
+    assert len({as_slug(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        ("\x1b[31mERROR: No match for a==1\x1b[0m\x1b[31m\n\x1b[0m", "No match for a==1"),
+        ("WARNING: slow\nERROR: first\nERROR: last\n\n[notice] pip 99 is there\n", "last"),
+        ("\x1b[33mdisk is full\x1b[0m\n\n", "disk is full"),
+        ("", "pip failed"),
+    ],
+)  # fmt: skip
+def test_why_pip_failed_is_said_without_colours(printed: str, reason: str):
+    assert reason_of(printed) == reason
+
+
+def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):
+    from comp.kaggle.kernels.wheels import fetch
+
+    wheels = fetch("3.12", tmp_path)
+    tags = {tag for path in wheels for tag in parse_wheel_filename(path.name)[3]}
+    assert {tag.interpreter for tag in tags if tag.abi not in ("none", "abi3")} == {"cp312"}
+    assert all(tag.platform == "any" or tag.platform.endswith("x86_64") for tag in tags)
+    shipped = {str(parse_wheel_filename(path.name)[0]) for path in wheels}
+    assert {"timm", "albumentations", "iterative-stratification", "py7zr"} <= shipped
+    assert not shipped & {"torch", "numpy", "pandas", "kaggle", "comp"}
+    before = {path: path.stat().st_mtime_ns for path in wheels}
+    assert {path: path.stat().st_mtime_ns for path in fetch("3.12", tmp_path)} == before
