@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # From nothing to a scored submission:
 #   ./run.sh                        the demo competition, which needs no data and no account
-#   ./run.sh planet --send          a recipe that ships (planet, planet32, demo, …), or a TOML file of yours,
-#                                   downloaded from Kaggle and its submission sent
-#   ./run.sh hpa                    the same; without its images and an account, drawn cells in their place
+#   ./run.sh planet --send          a recipe that ships (planet, planet32, demo, …), or a TOML file of yours:
+#                                   downloads from Kaggle, and sends the submission
+#   ./run.sh hpa                    the same; without its images and an account, synthetic cells in their place
 #   ./run.sh test                   the tests
-# What follows the recipe goes to every stage: --from FOLDER, --set KEY=VALUE, --folds 0,1, --force, -m TEXT.
+# Options after the recipe go to every stage: --from FOLDER, --set KEY=VALUE, --folds 0,1, --force, -m TEXT.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${COMP_VENV:-$here/.venv}
 
-# A virtual environment, made again when what it should hold changes.
+# A virtual environment, made again when the requirements change.
 wanted=$(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)
 if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
     "${PYTHON:-python3}" -m venv "$venv"
@@ -37,7 +37,7 @@ stages() {
 code=0
 stages "${1:-demo}" "${@:2}" || code=$?
 if [ "$code" = 4 ] && [ "$1" = hpa ] && [[ " $* " != *" --send "* ]]; then
-    echo "run.sh: drawn cells (recipe hpa-drawn) stand in for the images of hpa; their scores say nothing about it"
+    echo "run.sh: synthetic cells (recipe hpa-drawn) stand in for the images of hpa; their scores say nothing about it"
     code=0
     stages hpa-drawn "${@:2}" || code=$?
 fi

@@ -4,9 +4,13 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """comp.decide, imported when it is asked for: `import comp` stays instant."""
+    """Import comp.decide and comp.FBeta on first use, so that `import comp` stays instant."""
     if name == "decide":
         from comp.decisions.decide import decide
 
         return decide
+    if name == "FBeta":
+        from comp.decisions.metrics import FBeta
+
+        return FBeta
     raise AttributeError(f"module 'comp' has no attribute {name!r}")

@@ -1,5 +1,5 @@
-"""Processes that work for this one and end with it, however it ends: each reads from a pipe that closes when
-nobody is left to write to it. They import nothing heavy before they watch it."""
+"""Child processes that end with their parent, however it ends: each reads from a pipe that closes when the
+parent is gone. A child imports nothing heavy before it watches this pipe."""
 
 import contextlib
 import os
@@ -13,13 +13,14 @@ from typing import Any
 
 
 class Child:
-    """A process that calls work(*args, connection). `connection` here is the other end of that one. `work` is
-    a function of a module."""
+    """A process that calls work(*args, connection); `connection` of this object is the other end. `work` is a
+    top-level function of a module."""
 
     def __init__(self, work: Callable[..., None], *args: Any):
         self.connection, theirs = Pipe()
-        code = f"import sys; sys.path = {sys.path!r}; from comp.child_processes import begin; begin({theirs.fileno()})"
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it can end without a word
+        setup = f"import sys; sys.path = {sys.path!r}; from comp.child_processes import begin"
+        code = f"{setup}; begin({theirs.fileno()})"
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it handles Ctrl-C quietly
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=[theirs.fileno()]
@@ -30,18 +31,19 @@ class Child:
         self.send((work, args))
 
     def send(self, message: Any) -> None:
-        """Send it; where nobody is there any more, whoever waits for an answer sees that."""
+        """Send a message. A child that has ended is no error here: whoever waits for its answer notices."""
         with contextlib.suppress(ConnectionError):
             self.connection.send(message)
 
     def end(self) -> None:
+        """Stop the process, and wait until it is gone."""
         self.process.terminate()
         self.process.wait()
         self.connection.close()
 
 
 def begin(descriptor: int) -> None:
-    """What the process does."""
+    """Receive the work through the pipe and do it: the child's main function."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt, EOFError, ConnectionError):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

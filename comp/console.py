@@ -1,5 +1,5 @@
-"""What a person sees: progress bars on a terminal, plain lines with the time left in a log, tables that fit
-both."""
+"""Output for people: lines, tables that fit the terminal, and progress bars; in a log, progress is printed as
+lines with the time left."""
 
 import contextlib
 import sys
@@ -23,31 +23,31 @@ from rich.table import Table
 from comp.safe_text import told, visible
 
 SECONDS_BETWEEN_LINES = 15.0
-GAP = 2  # between columns of a table
-LEAST = 16  # characters that are left of shortened text
-LONG = 40  # characters that text keeps until the titles are wrapped
-LONGEST_NUMBER = 24
-MOST_OF_CELL, MOST_OF_LABEL = 500, 60  # characters
+COLUMN_GAP = 2  # characters between columns of a table
+MIN_TEXT_WIDTH = 16  # characters to which text may be shortened at last
+LONG_TEXT_WIDTH = 40  # characters to which text may be shortened before titles are wrapped
+MAX_NUMBER_LENGTH = 24  # characters
+MAX_CELL_LENGTH, MAX_LABEL_LENGTH = 500, 60  # characters
 
 
 def console() -> Console:
-    """On standard output as it is now; 100 columns where that is no terminal."""
-    seen = sys.stdout.isatty()  # whatever FORCE_COLOR says, which notebooks set
-    width = None if seen else 100
+    """Return a console on the current standard output; 100 columns wide if that is not a terminal."""
+    is_terminal = sys.stdout.isatty()  # FORCE_COLOR, which notebooks set, is ignored
+    width = None if is_terminal else 100
     return Console(
-        file=sys.stdout, force_terminal=seen, width=width, highlight=False, markup=False, emoji=False
+        file=sys.stdout, force_terminal=is_terminal, width=width, highlight=False, markup=False, emoji=False
     )
 
 
-def say(text: str) -> None:
-    """A line, whatever the names in it are."""
+def info(text: str) -> None:
+    """Print one line; control characters and secrets in it are made safe."""
     print(told(text), flush=True)
 
 
 @contextlib.contextmanager
 def said_if_slow(text: str, after: float = 1.0) -> Iterator[None]:
-    """Say it where what is done here takes longer than `after` seconds."""
-    timer = threading.Timer(after, say, [text])
+    """Print the text if the block takes longer than `after` seconds."""
+    timer = threading.Timer(after, info, [text])
     timer.daemon = True
     timer.start()
     try:
@@ -57,10 +57,10 @@ def said_if_slow(text: str, after: float = 1.0) -> Iterator[None]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:
-    """A table whose first column is text and whose others are numbers, or short text. Where it is too wide,
-    long text is shortened, then titles are wrapped, then text is shortened more, that of the column
-    `shortened` first; at last columns follow below each other. Numbers are never cut."""
-    cells = [[visible(cell, MOST_OF_CELL) for cell in row] for row in (columns, *rows)]
+    """Print a table. The first column is text, the others are numbers or short text. A table that is too wide
+    is fitted in steps: long text is shortened; titles are wrapped; text is shortened more, first that of the
+    column `shortened`; the columns are printed in several blocks. Numbers are never cut."""
+    cells = [[visible(cell, MAX_CELL_LENGTH) for cell in row] for row in (columns, *rows)]
     screen = console()
     for number, (shown, widths) in enumerate(_blocks(cells, screen.width, shortened)):
         if number:
@@ -71,25 +71,25 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened
             grid.add_column(cells[0][i], justify=justify, overflow="fold", width=width)
         for row in cells[1:]:
             grid.add_row(*(_cut(row[i], width, i != shortened or i == 0) for i, width in zip(shown, widths)))
-        screen.width = max(screen.width, sum(widths) + GAP * (len(widths) - 1))
+        screen.width = max(screen.width, sum(widths) + COLUMN_GAP * (len(widths) - 1))
         screen.print(grid)
 
 
 def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[list[int], list[int]]]:
-    """The columns that stand beside each other, and their widths: one block of all, or where even the least
-    widths of all are too much several, which all begin with the first column."""
+    """Return blocks of columns that are printed side by side: (column numbers, widths). All columns are one
+    block, unless their smallest widths are too wide together. Each block begins with the first column."""
     titles, *rows = cells
     every = list(zip(*rows)) if rows else [()] * len(titles)
     words = [max(map(cell_len, title.split()), default=0) for title in titles]
     wrapped = [max([word, *map(cell_len, column)]) for word, column in zip(words, every)]
     least = [max([word, *map(_least, column)]) for word, column in zip(words, every)]
-    least[0] = max(words[0], min(wrapped[0], LEAST))
+    least[0] = max(words[0], min(wrapped[0], MIN_TEXT_WIDTH))
     widths = [max(cell_len(title), known) for title, known in zip(titles, wrapped)]
 
     def excess() -> int:
-        return sum(widths) + GAP * (len(widths) - 1) - width
+        return sum(widths) + COLUMN_GAP * (len(widths) - 1) - width
 
-    roomy = [max(low, min(width, LONG)) for low, width in zip(least, widths)]
+    roomy = [max(low, min(width, LONG_TEXT_WIDTH)) for low, width in zip(least, widths)]
     each = range(len(titles))
     for floor, choice in ((roomy, each), (wrapped, each), (least, [shortened]), (least, each)):
         while excess() > 0 and (wide := [i for i in choice if widths[i] > floor[i]]):
@@ -101,8 +101,8 @@ def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[li
     for i in range(1, len(titles)):
         if not any(every[i]):
             continue
-        needed = max(least[i], min(wrapped[i], width - first - GAP))
-        if not blocks or sum(blocks[-1][1]) + GAP * len(blocks[-1][1]) + needed > width:
+        needed = max(least[i], min(wrapped[i], width - first - COLUMN_GAP))
+        if not blocks or sum(blocks[-1][1]) + COLUMN_GAP * len(blocks[-1][1]) + needed > width:
             blocks.append(([0], [first]))
         blocks[-1][0].append(i)
         blocks[-1][1].append(needed)
@@ -110,13 +110,13 @@ def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[li
 
 
 def _least(text: str) -> int:
-    """The width that a cell needs: all of '0.93', '+0.0012 +0.0031' and '12.5 MB', part of a name."""
-    is_number = len(text) <= LONGEST_NUMBER and text.lstrip("+-")[:1].isdigit()
-    return cell_len(text) if is_number else min(cell_len(text), LEAST)
+    """Return the smallest width of a cell: all of '0.93', '+0.0012 +0.0031' and '12.5 MB', part of a name."""
+    is_number = len(text) <= MAX_NUMBER_LENGTH and text.lstrip("+-")[:1].isdigit()
+    return cell_len(text) if is_number else min(cell_len(text), MIN_TEXT_WIDTH)
 
 
 def _cut(text: str, width: int, is_name: bool) -> str:
-    """The text, or where it is wider its beginning, and of names the end as well."""
+    """Return the text, shortened to `width`: its beginning is kept, and the end of a name."""
     if cell_len(text) <= width:
         return text
     tail = (width - 1) // 3 if is_name else 0
@@ -125,7 +125,7 @@ def _cut(text: str, width: int, is_name: bool) -> str:
 
 
 def size_text(n_bytes: float) -> str:
-    """'1.4 GB', '603.2 MB', '12 kB'."""
+    """Return '1.4 GB', '603.2 MB' or '12 kB'."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if n_bytes >= size:
             return f"{n_bytes / size:,.1f} {unit}"
@@ -133,17 +133,18 @@ def size_text(n_bytes: float) -> str:
 
 
 def clock(seconds: float) -> str:
+    """Return '1:02:03', or '2:03' for less than an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-class Bars:
-    """Several labelled counts that move at once."""
+class ProgressBars:
+    """Progress of several labelled counts at once."""
 
     def __init__(self) -> None:
         self.live: Progress | None = None
-        self.out = sys.stdout  # as it is now: while it is redirected, bars go on
+        self.out = sys.stdout  # bars stay here while standard output is redirected
         if sys.stdout.isatty():
             text, bar = TextColumn("{task.description}", markup=False), BarColumn(bar_width=30)
             count = TextColumn("{task.fields[count]}")
@@ -154,7 +155,7 @@ class Bars:
         self.started: dict[str, tuple[float, int]] = {}
         self.printed: dict[str, float] = {}
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> "ProgressBars":
         if self.live:
             self.live.start()
         return self
@@ -164,13 +165,13 @@ class Bars:
             self.live.stop()
 
     def at(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
-        """`label` has come to `done` of `total`."""
+        """Show that `label` is at `done` of `total`."""
         now = time.monotonic()
         count = [size_text(n) if in_bytes else f"{n:,}" for n in (done, total)]
         if self.live:
             task = self.tasks.get(label)
             if task is None:
-                text = visible(label, MOST_OF_LABEL)
+                text = visible(label, MAX_LABEL_LENGTH)
                 task = self.tasks[label] = self.live.add_task(text, total=total, count="")
             self.live.update(task, completed=done, total=total, count=" of ".join(count))
         else:
@@ -178,7 +179,7 @@ class Bars:
             if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < done < total:
                 self.printed[label] = now
                 left = (now - start) / (done - first) * (total - done)
-                line = f"{visible(label, MOST_OF_LABEL)}: {' of '.join(count)}, {clock(left)} left"
+                line = f"{visible(label, MAX_LABEL_LENGTH)}: {' of '.join(count)}, {clock(left)} left"
                 print(line, file=self.out, flush=True)
         if done >= total:
             self.started.pop(label, None)
@@ -188,8 +189,8 @@ class Bars:
 
 @contextlib.contextmanager
 def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many more are done."""
-    with Bars() as bars:
+    """Show a progress bar; yield a function to call with the number of items done since the last call."""
+    with ProgressBars() as bars:
         bars.at(label, done, total)
 
         def advance(n: int) -> None:

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from comp.cli.main import main
 from comp.kaggle import download as transfer
-from comp.kaggle.kernels.wheels import ON_KAGGLE, needed
+from comp.kaggle.kernels.wheels import ON_KAGGLE, list_needed
 from tests.fake_kaggle import FakeKaggle
 from tests.pages import browser as browser
 
@@ -178,7 +178,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     site = folder / "lib" / f"python{PYTHON}" / "site-packages"
     names = names_on_kaggle()
-    assert not names & {"comp", "kaggle", *needed(PYTHON)}
+    assert not names & {"comp", "kaggle", *list_needed(PYTHON)}
     packages: list[Distribution] = [distribution(name) for name in sorted(names)]
     for package in packages:
         for file in package.files or []:

@@ -191,7 +191,7 @@ def build() -> str:
     Path("second.toml").write_text('extends = "tiny.toml"\n')
     for stage in ("download", "duplicates", "folds"):
         comp(stage, "tiny.toml", "--from", "files")
-    from comp.training import prepare as fitting
+    from comp.training import fit as fitting
 
     kept, fitting.checkpoint_path = fitting.checkpoint_path, lambda *_: Path("none")
     comp("train", "tiny.toml", "--set", "name=half", "--folds", "0")  # its last.pt stays

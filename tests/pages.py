@@ -1,4 +1,4 @@
-"""Pages, opened in headless Chromium as a person, a keyboard and a screen reader use them."""
+"""Checks of HTML pages in headless Chromium, by mouse, keyboard and accessibility rules."""
 
 import json
 import os
@@ -15,20 +15,20 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium: that of $COMP_CHROMIUM, of the system, or of `playwright install chromium`."""
+    """Chromium from $COMP_CHROMIUM, the system, or `playwright install chromium`."""
     api = pytest.importorskip("playwright.sync_api")
     found = os.environ.get("COMP_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     with api.sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         except api.Error as error:
-            pytest.skip(f"there is no Chromium that starts ({str(error).splitlines()[0]})")
+            pytest.skip(f"no Chromium starts ({str(error).splitlines()[0]})")
         yield started
         started.close()
 
 
 def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
-    """The page, in a context without a network, and what it complains of or asks a network for."""
+    """Return the page, opened without a network, and a list of its errors, messages and network requests."""
     context = browser.new_context(offline=True, **options)
     page, heard = context.new_page(), []
     page.on("console", lambda message: heard.append(message.text))
@@ -43,7 +43,7 @@ def wants_network(url: str) -> bool:
 
 
 def check_accessible(page: Any) -> None:
-    """axe-core finds nothing serious."""
+    """Assert that axe-core finds nothing serious."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(page).response["violations"]
     serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
@@ -51,7 +51,7 @@ def check_accessible(page: Any) -> None:
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """What a report was made of."""
+    """Return the data inside a report."""
     text = path.read_text(encoding="utf-8")
     return json.loads(
         text.partition('<script id="data" type="application/json">')[2].partition("</script>")[0]
@@ -59,8 +59,8 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def check_report(browser: Any, path: Path) -> None:
-    """A report in light, dark and on a phone: it says nothing, asks no network, filters, sorts, shows heat
-    maps, and all of that by keyboard."""
+    """Check a report in light mode, dark mode and on a phone: no errors, no network, filters, sorting and
+    heat maps, all usable by keyboard."""
     assert path.stat().st_size < 15e6
     data = content_of(path)
     names = [row["name"] for row in data["classes"]]
@@ -84,7 +84,7 @@ def check_report(browser: Any, path: Path) -> None:
 
 
 def check_heads_stand_over_their_columns(page: Any) -> None:
-    """Also where a table is wider than the screen and was pushed aside."""
+    """Check alignment after scrolling tables that are wider than the screen."""
     apart = page.evaluate(
         "[...document.querySelectorAll('.scroll')].flatMap(box => { box.scrollLeft = 200;"
         "const place = cell => [cell.getBoundingClientRect().left, cell.getBoundingClientRect().right];"
@@ -181,7 +181,7 @@ def check_viewer(page: Any, data: dict[str, Any]) -> None:
 
 
 def painted(page: Any) -> int:
-    """Pixels of the heat map that are not transparent."""
+    """Return the number of pixels of the heat map that are not transparent."""
     return page.evaluate(
         "(() => { const heat = document.getElementById('heat'), copy = document.createElement('canvas');"
         "copy.width = heat.width; copy.height = heat.height;"

@@ -1,4 +1,4 @@
-"""The rules of the architecture, read from the imports."""
+"""The rules of the rooms: imports run down, heavy libraries stay in their rooms, files stay small."""
 
 import argparse
 import ast
@@ -7,59 +7,98 @@ import inspect
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from comp.cli import help as helps
 from comp.cli import main as cli
 
 PACKAGE = Path(__file__).parents[1] / "comp"
-MODULES = sorted(PACKAGE.rglob("*.py"))
-GPU_WORK = {
-    "images",
-    "augment",
-    "batches",
-    "losses",
-    "model",
-    "heatmaps",
-    "parallel",
-    "inference",
-    "train",
-    "predict",
-    "ranks",
-    "training",
-    *("bench_speed", "bench_fastai"),
-}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+FLOORS = (  # from the ground up
+    {"safe_text"},
+    {"errors"},
+    {"console"},
+    {"config", "deadline", "child_processes"},
+    {"artifacts"},
+    {"data", "decisions", "compute", "tracking"},
+    {"batches"},
+    {"models"},
+    {"training", "evaluation"},
+    {"kaggle", "tuning", "benchmarks"},
+    {"plots"},
+    {"commands"},
+    {"cli"},
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+TORCH = {"compute", "batches", "models", "training", "benchmarks"}  # rooms that import torch at once
 KEPT = {"data", "runs", "folds", "submissions"}
+MOST_LINES, MOST_LINES_OF_CLASS, MOST_PARAMETERS = 350, 200, 8
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path, *, at_once: bool = False) -> set[str]:
-    """What a module imports; `at_once`: when it is imported itself, and not in a function."""
+    """Return what a module imports; with `at_once`, only at its top level."""
     names = set()
     tree = ast.parse(path.read_text())
     for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            deeper = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= deeper if node.module == "comp" else {node.module}
     return names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_imports_a_stage_and_only_gpu_work_imports_torch(path: Path):
-    found = imports(path, at_once=path.stem == "tracking")  # whose clients bring torch, when they are asked
-    assert not [name for name in found if name.startswith("comp.stages")]
-    if path.stem not in GPU_WORK:
-        assert not [name for name in found if name.split(".")[0] in ("torch", "timm", "albumentations")]
-    if path.stem != "kaggle_api":
-        assert not [name for name in found if name.split(".")[0] == "kaggle"]
-    ray = imports(path, at_once=path.stem == "cluster")  # an extra, and slow to import
-    assert not [name for name in ray if name.split(".")[0] == "ray"]
+def by_name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_artifacts_spells_the_folders_that_stages_share(path: Path):
-    if path.stem == "artifacts":
+@pytest.mark.parametrize("path", MODULES, ids=by_name)
+def test_a_module_imports_its_own_room_and_lower_floors_only(path: Path):
+    room = room_of(path)
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if package == "comp" and other not in (room, "__version__"):
+            assert FLOOR[other] < FLOOR[room], f"{name} is not below {room}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=by_name)
+def test_heavy_libraries_are_imported_where_they_belong(path: Path):
+    tops = {name.split(".")[0] for name in imports(path, at_once=True)}
+    anywhere = {name.split(".")[0] for name in imports(path)}
+    if room_of(path) not in TORCH:
+        assert not tops & {"torch", "timm", "albumentations"}
+    if by_name(path) not in ("kaggle/session.py",):
+        assert "kaggle" not in anywhere
+    if by_name(path) not in ("compute/ray_jobs.py", "compute/ray_worker.py"):
+        assert "ray" not in anywhere
+    if room_of(path) != "plots":
+        assert "matplotlib" not in anywhere
+
+
+@pytest.mark.parametrize("path", MODULES, ids=by_name)
+def test_files_classes_and_signatures_stay_small(path: Path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < MOST_LINES_OF_CLASS, node.name
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            assert len([name for name in names if name not in ("self", "cls")]) <= MOST_PARAMETERS, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=by_name)
+def test_only_paths_spells_the_folders_that_commands_share(path: Path):
+    if by_name(path) == "artifacts/paths.py":
         return
     for node in ast.walk(ast.parse(path.read_text())):
         parts: list[ast.expr] = []
@@ -88,11 +127,14 @@ def test_help_is_instant_and_teaches():
     )
 
 
-@pytest.mark.parametrize("command", cli.DETAILS)
+@pytest.mark.parametrize("command", helps.DETAILS)
 def test_help_shows_the_options_that_a_command_reads_and_no_others(command: str):
-    module = importlib.import_module(f"comp.stages.{command.replace('-', '_')}")
-    functions = [module.run, *([module.run_on_files] if command == "decide" else [])]
-    read = {name for function in functions for name in inspect.signature(function).parameters}
+    module = importlib.import_module(f"comp.commands.{command.replace('-', '_')}")
+    read = set(inspect.signature(module.run).parameters)
+    if command == "decide":
+        read |= {"beta", "average", "zero_division", *(f.name for f in fields(module.TableRequest))} - {
+            "metric"
+        }
     (commands,) = (a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
     shown = {a.dest: a.help for a in commands.choices[command]._actions if a.help != argparse.SUPPRESS}
     assert shown.keys() - {"help", "overrides"} == read

@@ -1,5 +1,4 @@
-"""Names from outside are shown as text: on a terminal, in pictures, pages and tables; passwords are shown
-nowhere."""
+"""Names from outside are shown as plain text on a terminal, in pictures, pages and tables; passwords not."""
 
 import csv
 import io
@@ -18,8 +17,6 @@ import matplotlib
 import numpy as np
 import optuna
 import pytest
-from comp.stages import compare, decide, duplicates, explain, find_lr, tune
-from comp.stages import ledger as ledger_stage
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -29,20 +26,27 @@ from rich.cells import cell_len
 import comp
 from comp.cli import main as cli
 from comp.cli.main import main
+from comp.commands import ledger as ledger_stage
+from comp.commands import tune
 from comp.commands.compare import show_classes
 from comp.config.loading import load_recipe
-from comp.console import Bars, say, table
+from comp.console import ProgressBars, info, table
+from comp.data.duplicate_groups import Member, groups_csv
 from comp.data.duplicates import read_groups
-from comp.decisions.rules import Fitted
-from comp.errors import CompError, some
+from comp.decisions.rules import FittedRule
+from comp.errors import CompError, summarize
+from comp.evaluation import duplicates_page
+from comp.evaluation.explanation import Explanation, Query
 from comp.kaggle import client as kaggle_api
 from comp.kaggle import ledger
 from comp.kaggle.submission_file import submission_text
+from comp.plots import comparison, explanation, lr_finder, thresholds, tuning
+from comp.plots import ledger as ledger_plot
 from comp.safe_text import as_cell, of_cell, visible, without_secrets
-from comp.tracking.clients import _first_line
+from comp.tracking.clients import first_line
 from comp.tuning import study as studies
-from comp.tuning.pruning import pruner
-from comp.tuning.study import Shared, shown, storage_at
+from comp.tuning.pruning import make_pruner
+from comp.tuning.study import SharedStudy, open_storage, storage_name
 
 PASSWORD = "sEcr3tword"
 HOSTILE = (
@@ -63,13 +67,13 @@ HOSTILE = (
 
 
 class Screen(io.StringIO):
-    """A terminal that remembers what it was told."""
+    """A terminal that keeps what is printed."""
 
     def isatty(self) -> bool:
         return True
 
     def text(self) -> str:
-        """Without rich's own bold titles and bars."""
+        """Return what is printed, without escape sequences."""
         return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.getvalue())
 
 
@@ -91,14 +95,14 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Screen]:
 def test_a_name_is_one_line_of_characters_that_print(name: str, capsys, screen):
     assert visible(name).isprintable() and len(visible(name)) < 2100
     assert visible("\x1b[2J\u202e\nü 剪刀") == r"\x1b[2J\u202e\nü 剪刀"
-    say(f"class {name}, with 3 images")
+    info(f"class {name}, with 3 images")
     said = capsys.readouterr().out
     assert said.endswith("with 3 images\n") and said[:-1].isprintable()
-    listed = some([name, "other"])
+    listed = summarize([name, "other"])
     assert listed.startswith("2 (") and listed.endswith(", other)") and len(listed) < 330
     seen = screen(80)
     table(["class", "score"], [[name, "0.9375"]])
-    with Bars() as bars:
+    with ProgressBars() as bars:
         bars.at(name, 1, 2)
         bars.live.refresh()
         bars.at(name, 2, 2)
@@ -129,7 +133,7 @@ TABLES: dict[str, tuple[list[str], list[list[str]], int]] = {
                 "",
                 "",
                 "0.8123",
-                "drawn+exclusive",
+                "shrunk+exclusive",
             ],
             [
                 "B b",
@@ -213,7 +217,7 @@ def test_every_score_of_compared_classes_is_there_at_60_columns(n_runs: int, scr
 
 @pytest.fixture
 def pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[tuple[str, ...]], None]]:
-    """What draws each picture of comp, with names of classes, runs, images and choices."""
+    """Functions that draw each picture of comp with the given names of classes, runs, images and choices."""
     rng = np.random.default_rng(0)
     targets = (rng.random((40, 3)) < 0.5).astype(np.uint8)
     probs = np.clip(0.6 * targets + 0.4 * rng.random((40, 3)), 0.01, 0.99)
@@ -227,40 +231,42 @@ def pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[
             "suggested": 1e-3,
             "lowest": 1e-2,
         }
-        find_lr.draw(recipe.model_copy(update={"name": names[0]}), content, Path("find-lr-0.png"))
+        lr_finder.draw(recipe.model_copy(update={"name": names[0]}), content, Path("find-lr-0.png"))
 
     def tuner(names: tuple[str, ...]) -> None:
         space = {
             "phases.0.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
             "weights": optuna.distributions.CategoricalDistribution(names),
         }
-        study = Shared("tune.log", "a-1", space, seed=0, pruner=pruner(), folder=Path("t"))
+        study = SharedStudy("tune.log", "a-1", space, seed=0, pruner=make_pruner(), folder=Path("t"))
         for name, rate in zip(names, (1e-4, 1e-3, 1e-2)):
             params = {"phases.0.lr": rate, "weights": name}
             study.study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=space, value=0.5 + 10 * rate)
             )
-        tune._draw(Path("tune.png"), study, 0.55)
+        tuning.draw(Path("tune.png"), study, 0.55)
 
     def decider(names: tuple[str, ...]) -> None:
         decision = comp.decide(probs, targets, rule="global")
-        decide.draw(decision, decision.weighed[0], probs, targets, names, Path("decision.png"))
+        thresholds.draw(decision, probs, targets, names, Path("decision.png"))
 
     def confusion(names: tuple[str, ...]) -> None:
         single = np.eye(3, dtype=np.uint8)[rng.integers(3, size=40)]
-        decide.draw_confusion(single, np.roll(single, 1, 0), names, np.arange(3), Path("confusion.png"))
+        thresholds.draw_confusion(single, np.roll(single, 1, 0), names, np.arange(3), Path("confusion.png"))
 
     def comparer(names: tuple[str, ...]) -> None:
-        drawn, correlation = 0.9 + 0.01 * rng.random((50, 3)), 0.5 + 0.5 * np.eye(3)
-        compare.draw(Path("c.png"), names, [0.9, 0.91, 0.905], drawn, correlation, names[0], "samples F2")
+        resamples, correlation = 0.9 + 0.01 * rng.random((50, 3)), 0.5 + 0.5 * np.eye(3)
+        comparison.draw(
+            Path("c.png"), names, [0.9, 0.91, 0.905], resamples, correlation, names[0], "samples F2"
+        )
 
     def explainer(names: tuple[str, ...]) -> None:
-        rule = Fitted(np.full(3, 0.5))
-        asked = explain.Asked(names[0], (Path("image.png"),), np.zeros((8, 8, 3), np.uint8), rule)
-        answer = explain.Answer(
-            asked, 1, np.array([0.9, 0.4, 0.1]), np.array([1, 0, 0]), [0, 1, 2], np.ones((2, 2, 2))
+        rule = FittedRule(np.full(3, 0.5))
+        query = Query(names[0], (Path("image.png"),), np.zeros((8, 8, 3), np.uint8), rule)
+        answer = Explanation(
+            query, 1, np.array([0.9, 0.4, 0.1]), np.array([1, 0, 0]), [0, 1, 2], np.ones((2, 2, 2))
         )
-        explain.draw([answer], names, names[1], Path("explain.png"))
+        explanation.draw([answer], names, names[1], Path("explain.png"))
 
     def ledgers(names: tuple[str, ...]) -> None:
         rows = [
@@ -274,7 +280,7 @@ def pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[
             for i, name in enumerate(names)
         ]
         Path("submissions").mkdir()
-        ledger_stage.draw(rows)
+        ledger_plot.draw(rows)
 
     return {
         "find-lr": finder, "tune": tuner, "decision": decider, "confusion": confusion, "compare": comparer,
@@ -287,7 +293,7 @@ PICTURES = ("find-lr", "tune", "decision", "confusion", "compare", "explain", "l
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved."""
+    """The figures that are saved."""
     found, savefig = [], Figure.savefig
 
     def saved(self: Figure, *arguments: Any, **settings: Any) -> None:
@@ -299,7 +305,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def read(text: Text) -> str:
-    """What stands in the picture; formulas as matplotlib reads them, without their marks."""
+    """Return the text of a picture; formulas as matplotlib reads them, without their marks."""
     content = text.get_text()
     if not is_math_text(content):
         return content.replace(r"\$", "$")
@@ -341,7 +347,7 @@ def test_names_that_no_font_here_has_are_one_line_and_no_warnings(
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", list)
     pictures[name](("剪刀", "止血钳", "镜子"))
     (line,) = capsys.readouterr().out.splitlines()
-    assert "no font here has" in line and "Noto Sans CJK" in line and ("剪" in line or "刀" in line)
+    assert "boxes" in line and "Noto Sans CJK" in line and ("剪" in line or "刀" in line)
 
 
 def test_names_are_drawn_by_an_installed_font_that_has_them(
@@ -447,9 +453,9 @@ def test_the_ledger_shows_the_score_that_submit_showed(score: float, here: Path,
 def test_ids_in_the_duplicates_are_read_back_whatever_they_are(here: Path):
     ids = ["=1+1", "-abc", "a,b", 'a"b', "'=x", "plain"]
     images: Any = SimpleNamespace(name="train", ids=np.array(ids))
-    rows = [duplicates.Member(images, row, None, 1.0) for row in range(len(ids))]
+    rows = [Member(images, row, None, 1.0) for row in range(len(ids))]
     Path("folds").mkdir()
-    Path("folds/tiny-duplicates.csv").write_text(duplicates.csv_of([rows]))
+    Path("folds/tiny-duplicates.csv").write_text(groups_csv([rows]))
     assert set(read_groups("tiny")) == {("train", name) for name in ids}
     cells = [
         cell for row in csv.reader(Path("folds/tiny-duplicates.csv").read_text().splitlines()) for cell in row
@@ -471,10 +477,10 @@ def test_the_submission_has_the_names_that_kaggle_has(here: Path):
 
 
 def test_pages_hold_names_as_text(here: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(duplicates, "thumbnail", lambda *_: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(duplicates_page, "thumbnail", lambda *_: np.zeros((4, 4, 3), np.uint8))
     images: Any = SimpleNamespace(name="train", ids=np.array(["<script>", "a\u202eb", "x" * 100_000]))
-    group = [duplicates.Member(images, row, frozenset(["<i>", "\u2066c"]), 1.0) for row in range(3)]
-    text = duplicates.page([group], 3, "t")
+    group = [Member(images, row, frozenset(["<i>", "\u2066c"]), 1.0) for row in range(3)]
+    text = duplicates_page.render_page([group], 3, "t")
     assert "<script>" not in text and "<i>" not in text and len(text) < 20_000
     assert r"a\u202eb" in text and r"\u2066c" in text and "\u202e" not in text
 
@@ -482,10 +488,10 @@ def test_pages_hold_names_as_text(here: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_suspects_of_a_report_are_no_formulas():
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
-    script = (Path(comp.__file__).parent / "pages/report.js").read_text()
-    (lines,) = re.findall(r"(  const safe = .*?\n)  const csv", script, re.S)
+    script = (Path(comp.__file__).parent / "evaluation/page/tables.js").read_text()
+    lines = script[script.index("const escapeFormula") :]
     cells = ["=1+1", "-abc", "a,b", "'=x", "-5", "plain", "+a\rb"]
-    lines += f"console.log(JSON.stringify({json.dumps(cells)}.map(cell)))"
+    lines += f"console.log(JSON.stringify({json.dumps(cells)}.map(csvCell)))"
     answer = subprocess.run([node, "-e", lines], capture_output=True, text=True, check=True)
     read_back = next(csv.reader(io.StringIO(",".join(json.loads(answer.stdout)), newline="")))
     assert read_back == ["'=1+1", "'-abc", "a,b", "''=x", "-5", "plain", "'+a\rb"]
@@ -524,8 +530,8 @@ def test_no_form_of_a_storage_address_tells_its_password(
     monkeypatch.setattr(studies.time, "sleep", lambda seconds: None)
     before = sorted(here.iterdir())
     with pytest.raises(CompError) as error:
-        storage_at(address)
-    assert PASSWORD not in str(error.value) and PASSWORD not in shown(address)
+        open_storage(address)
+    assert PASSWORD not in str(error.value) and PASSWORD not in storage_name(address)
     assert sorted(here.iterdir()) == before
 
 
@@ -533,7 +539,7 @@ def test_no_form_of_a_storage_address_tells_its_password(
     "path", ["tune.log", "some where/tune.log", "/abs/a@b.log", r"C:\runs\tune.log", "a=b.log"]
 )
 def test_paths_of_studies_are_no_addresses(path: str):
-    assert not studies.ADDRESS_LIKE.search(path) and shown(path) == path
+    assert not studies.ADDRESS_LIKE.search(path) and storage_name(path) == path
 
 
 @pytest.mark.parametrize("error", [RuntimeError, TypeError, optuna.exceptions.StorageInternalError])
@@ -548,7 +554,7 @@ def test_what_a_driver_says_of_an_address_is_told_without_its_password(
 
     monkeypatch.setattr("optuna.storages.RDBStorage", refuse)
     with pytest.raises(CompError) as raised:
-        storage_at(address)
+        open_storage(address)
     assert PASSWORD not in str(raised.value) and "cannot reach" in str(raised.value)
 
 
@@ -563,12 +569,12 @@ def test_an_address_with_a_password_does_not_stay_in_the_list_of_processes(monke
         program, argv = started.pop()
         assert program == sys.executable and argv[:5] == ["python", "-m", "comp", "tune", "nothing.toml"]
         assert PASSWORD not in " ".join(argv) and os.environ["COMP_STORAGE"] == address
-        assert tune._place("$COMP_STORAGE") == address
+        assert tune._resolve("$COMP_STORAGE") == address
         monkeypatch.delenv("COMP_STORAGE")
     monkeypatch.setattr(sys, "argv", ["comp", "tune", "nothing.toml", "--storage", "tune.log"])
     assert main() == 1 and not started
     with pytest.raises(CompError, match="no such variable"):
-        tune._place("$COMP_STORAGE")
+        tune._resolve("$COMP_STORAGE")
 
 
 @pytest.mark.parametrize(
@@ -589,10 +595,10 @@ def test_messages_lose_the_secrets_of_addresses_and_of_the_environment(
 ):
     monkeypatch.setenv("WANDB_API_KEY", f"{PASSWORD}\n")
     monkeypatch.setenv("HTTPS_PROXY", f"user:{PASSWORD}%21@proxy:8080")
-    say(text)
+    info(text)
     said = capsys.readouterr().out
     assert PASSWORD not in said and "…" in said
-    assert PASSWORD not in _first_line(ValueError(text.replace("://u:", f"://u:{'x' * 180}")))
+    assert PASSWORD not in first_line(ValueError(text.replace("://u:", f"://u:{'x' * 180}")))
 
 
 def test_other_addresses_stay_as_they_are():

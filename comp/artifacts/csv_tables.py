@@ -1,5 +1,5 @@
-"""Tables of text, as any program writes them: read where they have one meaning, refused with the line where
-they don't."""
+"""Read CSV tables as any program writes them. A table that could be read in two ways is refused, with the
+line."""
 
 import bz2
 import codecs
@@ -16,22 +16,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from comp.errors import CompError, some
+from comp.errors import CompError, summarize
 
-NAMELESS = "Unnamed: "  # and the position: what pandas calls a column without a name
+UNNAMED = "Unnamed: "  # pandas' name of a column without a name, before its position
 SEPARATORS = (",", ";", "\t", "|")
 csv.field_size_limit(2**31 - 1)  # some tables hold masks
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A CSV with every cell as text (an empty cell is ''), checked to have `columns`. Its index holds the
-    rows' lines. Files may be zipped, in UTF-8 or UTF-16, and separated by commas, semicolons, tabs or bars.
+    """Return a CSV with every cell as text (an empty cell is '') and the rows' line numbers as index. Files
+    may be compressed, in UTF-8 or UTF-16, and separated by commas, semicolons, tabs or bars.
 
-    Empty rows, repeated headers, and columns without a name that hold nothing are left out; others without
-    a name are called as pandas does it.
-    Raises CompError for a row of more or fewer fields than the header, and for a column that is named
-    twice."""
+    Empty rows, repeated headers, and empty columns without a name are left out. Other columns without a name
+    are named as by pandas. Raise CompError if one of `columns` is missing, if a row has more or fewer fields
+    than the header, and if two columns have one name."""
     columns = list(columns)
     text = _text(path)
     separator = _separator(text, columns)
@@ -47,7 +46,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     except csv.Error as error:
         raise CompError(
             f"{path} cannot be read as CSV: line {max(lines, default=0) + 1}: {error}; is a quotation mark "
-            "not closed?"
+            "missing?"
         ) from error
     if not rows:
         raise CompError(f"{path} cannot be read as CSV: it is empty")
@@ -60,11 +59,11 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         frame = frame.drop(index=frame.index[again])
     if "" in header:
         named = [bool(name) or frame.iloc[:, i].str.strip().any() for i, name in enumerate(header)]
-        frame.columns = [name or _nameless(i, header) for i, name in enumerate(header)]
+        frame.columns = [name or _unnamed(i, header) for i, name in enumerate(header)]
         frame = frame.loc[:, named]
     if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
         raise CompError(
-            f"{path} has columns of one name: {some(twice)}; give each a name of its own, or remove it"
+            f"{path} has several columns of the same name: {summarize(twice)}; rename or remove them"
         )
     if lacking := [name for name in columns if name not in frame]:
         raise CompError(f"{path} has no column {lacking[0]!r}; it has {', '.join(frame.columns[:20])}")
@@ -72,10 +71,11 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def ids_of(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
-    """(N,) str. Raises CompError for no ids, for an empty one, and for one that stands there twice."""
+    """Return the ids (N,) str. Raise CompError if there are none, if one is empty, and if one occurs
+    twice."""
     ids = frame[column].to_numpy(str)
     if not len(ids):
-        raise CompError(f"{path} has a header and no rows")
+        raise CompError(f"{path} has a header but no rows")
     if len(empty := frame.index[np.char.strip(ids) == ""]):
         raise CompError(f"{path}, line {empty[0]}: no {column}; give the row an id, or remove it")
     check_unique(ids, path)
@@ -83,22 +83,23 @@ def ids_of(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
 
 
 def check_unique(ids: np.ndarray, path: Path) -> None:
+    """Raise CompError if an id occurs more than once."""
     twice = [name for name, count in Counter(ids.tolist()).items() if count > 1]
     if twice:
         raise CompError(
-            f"{path} has ids that stand there more than once: {some(twice)}; every id once is expected"
+            f"{path} has ids more than once: {summarize(twice)}; every id must be there exactly once"
         )
 
 
 def is_index(frame: pd.DataFrame) -> bool:
-    """Whether the first column looks like the row numbers that pandas writes without a name."""
-    return str(frame.columns[0]).startswith(NAMELESS) and bool(
+    """Whether the first column is an unnamed one of row numbers, as pandas writes its index."""
+    return str(frame.columns[0]).startswith(UNNAMED) and bool(
         frame.iloc[:, 0].astype(str).str.fullmatch("[0-9]+").all()
     )
 
 
-def _nameless(position: int, header: list[str]) -> str:
-    name = f"{NAMELESS}{position}"
+def _unnamed(position: int, header: list[str]) -> str:
+    name = f"{UNNAMED}{position}"
     return f"{name}.1" if name in header else name
 
 
@@ -112,7 +113,7 @@ def _text(path: Path) -> str:
         hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise CompError(f"{path} cannot be read as CSV: {reason}{hint}") from error
     if "\0" in text:
-        raise CompError(f"{path} cannot be read as CSV: it holds null characters; save it as UTF-8")
+        raise CompError(f"{path} cannot be read as CSV: it has NUL characters; save it as UTF-8")
     return text
 
 
@@ -121,21 +122,22 @@ def _bytes(path: Path) -> bytes:
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if not n.startswith("__MACOSX/") and not n.endswith("/")]
             if len(names) != 1:
-                raise ValueError(f"one file in it is expected, found {some(names)}")
+                raise ValueError(f"expected one file in it, found {summarize(names)}")
             return archive.read(names[0])
     with OPENERS.get(path.suffix, open)(path, "rb") as file:
         return file.read()
 
 
 def _separator(text: str, columns: list[str]) -> str:
-    """The one that makes the most of the header, and all of `columns` where one does."""
+    """Return the separator that splits the header into the most names, preferring one that gives all of
+    `columns`."""
     header = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     names = {separator: [n.strip(' "\n') for n in header.split(separator)] for separator in SEPARATORS}
     return max(SEPARATORS, key=lambda s: (set(columns) <= set(names[s]), len(names[s])))
 
 
 def _check_widths(rows: list[list[str]], lines: list[int], header: list[str], path: Path) -> None:
-    """Cut the rows to the header's width where what is beyond is empty. Raises CompError for others."""
+    """Cut empty fields beyond the header's width. Raise CompError for rows of another width."""
     width = len(header)
     for row, line in zip(rows, lines):
         if len(row) == width:
@@ -143,11 +145,11 @@ def _check_widths(rows: list[list[str]], lines: list[int], header: list[str], pa
         if len(row) < width or any(cell.strip() for cell in row[width:]):
             shown = " | ".join(cell[:30] for cell in row[: width + 3])
             cure = (
-                "is the file cut?"
+                "is the file truncated?"
                 if len(row) < width
-                else 'put a text that holds the separator in quotation marks, as "a, b"'
+                else 'put text that contains the separator in quotation marks, as "a, b"'
             )
             raise CompError(
-                f"{path}, line {line}: {len(row)} fields ({shown}) under a header of {width}; {cure}"
+                f"{path}, line {line}: {len(row)} fields ({shown}), but the header has {width}; {cure}"
             )
         del row[width:]

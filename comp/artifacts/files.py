@@ -1,4 +1,4 @@
-"""Atomic writes, JSON, locks and free space: a file is whole or absent."""
+"""Atomic writes, JSON, locks and free space. A file that comp writes is complete or absent."""
 
 import contextlib
 import fcntl
@@ -13,22 +13,22 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from comp.artifacts.safe_paths import _no_link
+from comp.artifacts.safe_paths import open_no_link
 from comp.config.loading import problem
 from comp.errors import CompError
 
-REMAKE = "remove it and run the stage that writes it again"
-PATIENCE = 10.0  # seconds that the helpers of a killed process may take to notice
+REMAKE = "remove it and rerun the command that writes it"
+LOCK_TIMEOUT = 10.0  # seconds; helpers of a killed process may hold its lock for some of them
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on an
-    error it is removed and `path` stays as it was."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`. On success it is flushed to disk and renamed to `path`; on an
+    error it is removed, and `path` stays as it was. Raise CompError if the disk refuses."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if temporary.is_symlink():  # it would be written through
+        if temporary.is_symlink():  # else the link's target would be written
             temporary.unlink()
         yield temporary
         with temporary.open("rb") as file:
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -55,21 +55,22 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, schema: Any = dict[str, Any], cure: str = REMAKE) -> dict[str, Any]:
-    """What a JSON file holds, once it was found to fit `schema`, one of comp.artifacts.schemas. Raises CompError."""
+    """Return a JSON file's content. Raise CompError unless it fits `schema`, such as one of
+    comp.artifacts.schemas."""
     return parse_json(path.read_bytes(), path, schema, cure)
 
 
 def parse_json(text: str | bytes, where: object, schema: Any, cure: str = REMAKE) -> Any:
-    """What a JSON text holds, as it stands there. Raises CompError that names the field which does not fit
-    `schema`, a pydantic type, or holds a number that isn't finite."""
+    """Return the content of JSON text, unchanged. Raise CompError, with the field's name, if it does not fit
+    `schema` (a pydantic type) or has a number that is not finite."""
     try:
         TypeAdapter(schema).validate_json(text)
         content = json.loads(text)
-        for field, value in flat(content).items():
+        for field, value in flatten(content).items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{field!r} is {value}, and a finite number is expected")
+                raise ValueError(f"{field!r} is {value}; a finite number is expected")
             if "\0" in field or (isinstance(value, str) and "\0" in value):
-                raise ValueError(f"{field!r} holds a NUL character")
+                raise ValueError(f"{field!r} has a NUL character")
         return content
     except ValidationError as error:
         raise CompError(f"{where}: {problem(error)}; {cure}") from error
@@ -78,29 +79,30 @@ def parse_json(text: str | bytes, where: object, schema: Any, cure: str = REMAKE
 
 
 @contextlib.contextmanager
-def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold `path` (made if absent) so that a second process fails instead of writing the same files."""
+def lock(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock on `path`, which is created if absent. If another process holds it for long, raise
+    CompError, which says what that one is `doing`; with `wait`, wait as long as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + PATIENCE
-    with open(path, "a", opener=_no_link) as file:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    with open(path, "a", opener=open_no_link) as file:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise CompError(
-                        f"another process is {doing} ({path} is held); wait for it or stop it"
+                        f"another process is {doing} ({path} is locked); wait for it or stop it"
                     ) from error
                 time.sleep(0.2)
         yield
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds `path` as `locked` does."""
+    """Whether a process holds the lock on `path`."""
     if not path.exists():
         return False
-    with open(path, "a", opener=_no_link) as file:
+    with open(path, "a", opener=open_no_link) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -108,18 +110,8 @@ def is_held(path: Path) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold `path` (made if absent), waiting for whoever holds it: for files that several processes append
-    to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", opener=_no_link) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings and lists as one mapping with dotted keys."""
     if isinstance(value, Mapping) and value:
         pairs = list(value.items())
     elif isinstance(value, list | tuple) and value:
@@ -127,12 +119,14 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     else:
         return {prefix: value}
     return {
-        k: v for key, item in pairs for k, v in flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+        k: v
+        for key, item in pairs
+        for k, v in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
     }
 
 
 def free_bytes(path: Path) -> int:
-    """Free space, in bytes, where `path` is or will be."""
+    """Return the free bytes of the disk where `path` is or will be."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

@@ -1,4 +1,4 @@
-"""An Optuna study in a journal file that a killed process cannot break."""
+"""Optuna studies in journal files that a killed process cannot break."""
 
 import json
 import time
@@ -7,35 +7,38 @@ from typing import Any
 
 from comp.errors import CompError
 
-GRACE = 10.0  # seconds after which the lock of a process that was killed is taken over
+LOCK_GRACE = 10.0  # seconds after which the lock of a killed process is taken over
 
 
-def _journal(path: Path) -> Any:
-    """The journal file as storage. The end of a line that a killed process left half-written is cut off."""
+def open_journal(path: Path) -> Any:
+    """Return the journal file as an Optuna storage. A half-written last line, left by a killed process, is
+    cut off. Raise CompError for a file that is no journal, or is damaged."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-    path = path.resolve()  # Optuna's lock is a link, which from another folder would lead nowhere
+    path = path.resolve()  # Optuna's lock is a link to the path as given
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.read_bytes()[:1] not in (b"", b"{"):
-        raise CompError(f"{path} is no journal of Optuna; name another file, or a database as sqlite:///FILE")
+        raise CompError(
+            f"{path} is not an Optuna journal; name another file, or a database as sqlite:///FILE"
+        )
     if (size := _cut_at(path)) is not None:
         time.sleep(0.2)
-        if _cut_at(path) == size:  # nobody is writing it on
+        if _cut_at(path) == size:  # no process is writing it
             with path.open("r+b") as file:
                 file.truncate(size)
-    lock = JournalFileSymlinkLock(str(path), grace_period=GRACE)  # type: ignore[arg-type]
+    lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE)  # type: ignore[arg-type]
     content = path.read_bytes() if path.exists() else b""
     try:
         if content.endswith(b"\n"):
             json.loads(content.splitlines()[-1])  # Optuna passes over it, until it is no longer the last
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except Exception as error:  # what was edited makes Optuna raise nearly anything
+    except Exception as error:  # an edited file makes Optuna raise nearly anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompError(f"{path} is damaged ({reason}); remove it, and the search begins anew") from error
+        raise CompError(f"{path} is damaged ({reason}); remove it to restart the search") from error
 
 
 def _cut_at(path: Path) -> int | None:
-    """How many bytes of the file are whole lines, unless all are."""
+    """Return how many bytes of the file are complete lines; None if all are."""
     content = path.read_bytes() if path.exists() else b""
     return None if not content or content.endswith(b"\n") else content.rfind(b"\n") + 1

@@ -1,5 +1,5 @@
-"""Where every file is that comp reads or writes. No other module spells a path inside data/, runs/, folds/ or
-submissions/."""
+"""The path of every file that comp reads or writes. No other module spells a path inside data/, runs/, folds/
+or submissions/."""
 
 import os
 from collections.abc import Iterable
@@ -30,15 +30,15 @@ def unpacked_dir(competition: str) -> Path:
 
 
 def mounted(source: str) -> Path | None:
-    """The folder in which a Kaggle kernel mounts a source (competitions/<slug>, datasets/<owner>/<slug>,
-    notebooks/<owner>/<slug>), in any of the layouts that Kaggle has used."""
+    """Return the folder in which a Kaggle kernel mounts a source (competitions/<slug>,
+    datasets/<owner>/<slug>, notebooks/<owner>/<slug>), in any of Kaggle's layouts; None if there is none."""
     root = Path(os.environ.get("COMP_KAGGLE_INPUT", "/kaggle/input"))
     places = (root / source, root / source.rpartition("/")[2])
     return next((path for path in places if path.is_dir()), None)
 
 
 def wheel_cache_dir(python: str) -> Path:
-    """Wheels that were fetched for kernels of this Python, as 3.12."""
+    """Return the folder of wheels downloaded for kernels with this Python, such as 3.12."""
     return Path(os.environ.get("COMP_DATA", "data")) / ".wheels" / python
 
 
@@ -63,7 +63,7 @@ def run_dir(recipe: str) -> Path:
 
 
 def finished_runs() -> list[str]:
-    """Names of runs with held-out predictions."""
+    """Return the names of runs with out-of-fold predictions, sorted."""
     return sorted(path.parent.name for path in runs_dir().glob("*/oof.npz"))
 
 
@@ -85,17 +85,17 @@ def log_path(recipe: str, fold: int) -> Path:
 
 
 def tensorboard_dir(recipe: str, fold: int | None) -> Path:
-    """A TensorBoard run of a fold, or of the decision."""
+    """Return the TensorBoard folder of a fold, or of the decision (fold None)."""
     return run_dir(recipe) / "tensorboard" / ("decision" if fold is None else f"fold{fold}")
 
 
 def mlflow_path() -> Path:
-    """The database of MLflow runs, where no server is named."""
+    """Return the database of MLflow runs that is used without a server."""
     return runs_dir() / "mlflow.db"
 
 
 def tracked_path(recipe: str, fold: int | None, tracker: str) -> Path:
-    """What a tracker has been told of a fold, or of the decision."""
+    """Return the note of what a tracker has got of a fold, or of the decision (fold None)."""
     return (run_dir(recipe) if fold is None else fold_dir(recipe, fold)) / f"tracked-{tracker}.json"
 
 
@@ -120,7 +120,8 @@ def test_path(recipe: str, fold: int | None = None) -> Path:
 
 
 def predicted_paths(recipe: str, fold: int, n_folds: int) -> list[Path]:
-    """What `predict` writes for a network: one beyond the folds holds nothing out."""
+    """Return the files that `predict` writes for a network. A network beyond the folds (`full`) holds nothing
+    out, so it has no oof.npz."""
     return [*([oof_path(recipe, fold)] if fold < n_folds else []), test_path(recipe, fold)]
 
 
@@ -165,7 +166,7 @@ def trials_dir(recipe: str) -> Path:
 
 
 def trial_run(recipe: str, trial: str) -> str:
-    """The name under which a trial of `tune` is trained: its files come into trials_dir(recipe)."""
+    """Return the run name of a trial of `tune`; its files are inside trials_dir(recipe)."""
     return f"{recipe}/tune/{trial}"
 
 

@@ -1,5 +1,5 @@
-"""Paths whose names came from a file: nothing outside of comp's own folders is read, written or removed by
-them."""
+"""Check paths whose names come from a file, so that nothing outside of comp's folders is read, written or
+removed."""
 
 import contextlib
 import os
@@ -10,41 +10,41 @@ from pathlib import Path, PurePosixPath
 
 from comp.errors import CompError
 
-OWN = re.compile(r"\.(.*\.)?(lock|partial|partial\.json|fetched\.json|done|stamp\.json)")
-LEADS_OUT = "{}: {!r} leads out of {}, and nothing there is touched; mend or remove it"
+OWN_NAME = re.compile(r"\.(.*\.)?(lock|partial|partial\.json|fetched\.json|done|stamp\.json)")
+LEADS_OUT = "{}: {!r} leads out of {}, so nothing is done there; correct or remove this name"
 
 
 def is_own(name: str) -> bool:
-    """Whether a name, with its folders, holds one that comp keeps for its notes, locks and unfinished files,
-    or one that some file system takes for such a name."""
+    """Whether a name, or one of its folders, is one that comp uses for notes, locks and unfinished files, or
+    one that some file system takes for it."""
     seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
-    return any(OWN.fullmatch(part) for part in seen.casefold().replace("\\", "/").split("/"))
+    return any(OWN_NAME.fullmatch(part) for part in seen.casefold().replace("\\", "/").split("/"))
 
 
 def below(folder: Path, name: str, named_by: object) -> Path:
-    """`folder`/`name`. Raises CompError where the name that `named_by` gives leads out of the folder; links
-    are not looked at."""
+    """Return `folder`/`name`. Raise CompError, which names `named_by`, if the name leads out of the folder;
+    links are not resolved."""
     if not isinstance(name, str) or "\0" in name or ".." in (way := PurePosixPath(name)).parts or way.root:
         raise CompError(LEADS_OUT.format(named_by, name, folder))
     return folder / name
 
 
 def inside(folder: Path, name: str, named_by: object) -> Path:
-    """As `below`, and links are followed: what they lead to lies in the folder too."""
+    """Return `folder`/`name`, as `below`. Raise CompError also if it leads out of the folder through a
+    link."""
     path = below(folder, name, named_by)
-    with contextlib.suppress(OSError, RuntimeError):  # a name too long, links in a circle
+    with contextlib.suppress(OSError, RuntimeError):  # too long a name, or a cycle of links
         if path.resolve().is_relative_to(folder.resolve()):
             return path
     raise CompError(LEADS_OUT.format(named_by, name, folder))
 
 
 def remove(path: Path, *, inside: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it; nothing where it isn't there. Raises
-    CompError where it does not lie below the folder `inside`, links on the way followed, or where that is a
-    link itself: what is removed by a name from outside is never anything but comp's own."""
+    """Remove a file, a link, or a folder with its content, if it exists. Raise CompError if it is not inside
+    the folder `inside` (links in its path are followed), or if that folder is a link."""
     refuse_link(inside)
     if path.name in ("", "..") or not path.parent.resolve().is_relative_to(inside.resolve()):
-        raise CompError(f"{path} is not removed: it does not lie in {inside}")
+        raise CompError(f"{path} is not removed: it is not inside {inside}")
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -55,13 +55,14 @@ def remove(path: Path, *, inside: Path) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise CompError where what comp writes on in place, or a folder in which it removes, is a link."""
+    """Raise CompError if the path is a link: comp writes there in place, or removes files there."""
     if path.is_symlink():
         raise CompError(
-            f"{path} is a link, and comp writes and removes there; remove the link (all of data/ or runs/ "
-            "lies elsewhere by COMP_DATA or COMP_RUNS)"
+            f"{path} is a link, and comp writes and removes files there; remove the link (COMP_DATA and "
+            "COMP_RUNS move all of data/ and runs/ elsewhere)"
         )
 
 
-def _no_link(path: str, flags: int) -> int:
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file, but not through a link: an `opener` of open()."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)

@@ -1,5 +1,5 @@
-"""What files hold that a stage reads back, as far as it is read: fields that a later version adds are passed
-over. `comp.artifacts.stamps.parse_json` holds a file against one of these."""
+"""Schemas of the files that commands read back, with the fields that are read; other fields are ignored.
+`comp.artifacts.files.parse_json` checks a file against one of these."""
 
 from typing import Annotated, Any, Self
 
@@ -14,6 +14,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Stored(BaseModel):
+    """A part of a file: strict types, finite numbers."""
+
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -21,6 +23,8 @@ class Stored(BaseModel):
 
 
 class Place(Stored):
+    """A folder of images, in a manifest."""
+
     folder: str
     pattern: Annotated[str, AfterValidator(check_fields)]
     files: Count
@@ -29,17 +33,23 @@ class Place(Stored):
 
 
 class Files(Stored):
+    """The tables of a competition, in a manifest."""
+
     labels: str
     sample: str
     solution: str | None = None
 
 
 class Places(Stored):
+    """The folders of images, in a manifest."""
+
     train: list[Place]
     test: list[Place]
 
 
 class Manifest(Stored):
+    """manifest.json."""
+
     files: Files
     images: Places
     tables: dict[str, str] = {}
@@ -52,7 +62,7 @@ class Source(Stored):
 
 
 class Note(Stored):
-    """What is written down of a fetched file: comp.kaggle.download.Fetched."""
+    """The note about a downloaded file: comp.kaggle.download.Fetched."""
 
     file: str = Field(min_length=1)
     name: str
@@ -72,10 +82,14 @@ class Compared(Stored):
 
 
 class TrainedRecipe(Stored):
+    """The recipe in started.json."""
+
     n_folds: int = Field(ge=2)
 
 
 class Started(Stored):
+    """started.json."""
+
     recipe: TrainedRecipe
     stamp: dict[str, Any]
     begun: int | None = None
@@ -106,24 +120,28 @@ class Predicted(Stored):
 
 
 class Blended(Stored):
-    """The stamp of a run's predictions: of its folds, or with `how` of other runs."""
+    """The stamp of a run's predictions: blended from its folds, or with `how` from other runs."""
 
-    members: dict[str, str] = Field(min_length=1)  # "fold 0", or a run's name: the digest of its stamps
+    members: dict[str, str] = Field(min_length=1)  # digest of the stamps, by "fold 0" or run name
     folds: list[Count] | None = None
     how: str | None = None
 
     @model_validator(mode="after")
-    def _members_are_its_folds(self) -> Self:
+    def _check_members(self) -> Self:
         if self.how is None and list(self.members) != [f"fold {fold}" for fold in self.folds or ()]:
             raise ValueError(f"the members are {', '.join(self.members)}, and the folds {self.folds}")
         return self
 
 
 class Tensor(Stored):
+    """A tensor in a safetensors header."""
+
     shape: list[Count]
 
 
 class SafetensorsHeader(Stored):
+    """The header of a safetensors file."""
+
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Tensor] = Field(init=False)
 
@@ -131,7 +149,7 @@ class SafetensorsHeader(Stored):
 
 
 class Spec(Stored):
-    """comp.models.network.ModelSpec. A field that isn't known says what the network is, and so matters."""
+    """comp.models.network.ModelSpec. Unknown fields are refused, since they could change the network."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -145,16 +163,18 @@ class Spec(Stored):
     groups: list[list[Count]] = []
 
     @model_validator(mode="after")
-    def _is_of_its_channels_and_classes(self) -> Self:
+    def _check_lengths(self) -> Self:
         if not len(self.mean) == len(self.std) or len(self.mean) not in (0, self.n_channels):
-            raise ValueError(f"{self.n_channels} channels have {len(self.mean)} means, {len(self.std)} std")
+            raise ValueError(
+                f"{self.n_channels} channels have {len(self.mean)} means and {len(self.std)} std"
+            )
         if any(c >= len(self.classes) for group in self.groups for c in group):
-            raise ValueError(f"groups hold a number beyond the {len(self.classes)} classes")
+            raise ValueError(f"groups have a number beyond the {len(self.classes)} classes")
         return self
 
 
 class Rule(Stored):
-    """comp.decisions.rules.Fitted."""
+    """comp.decisions.rules.FittedRule."""
 
     thresholds: dict[str, Share] = Field(min_length=1)
     expected: bool = False
@@ -162,30 +182,36 @@ class Rule(Stored):
     offsets: dict[str, float] | None = None
     temperature: Positive = 1.0
     groups: list[Annotated[list[str], Field(min_length=1)]] = []
-    least: Count = 0
-    most: Count | None = None
+    min_labels: Count = 0
+    max_labels: Count | None = None
 
     @model_validator(mode="after")
-    def _is_of_its_labels(self) -> Self:
+    def _check_labels(self) -> Self:
         for name in ("slopes", "offsets"):
             values = getattr(self, name)
             if values is not None and values.keys() != self.thresholds.keys():
-                raise ValueError(f"{name} are of other labels than thresholds")
+                raise ValueError(f"{name} have other labels than thresholds")
         grouped = [label for group in self.groups for label in group]
         if len(set(grouped)) < len(grouped) or not set(grouped) <= self.thresholds.keys():
-            raise ValueError("groups hold a label twice, or one that has no threshold")
+            raise ValueError("groups have a label twice, or one without a threshold")
         return self
 
 
 class PartRule(Rule):
+    """A fitted rule with its name."""
+
     rule: str
 
 
 class MetricSettings(Metric):
+    """The metric in a decision's stamp."""
+
     model_config = ConfigDict(strict=True)
 
 
 class DecisionStamp(Stored):
+    """The stamp of decision.json."""
+
     oof: str
     labels: str
     folds: str
@@ -193,6 +219,8 @@ class DecisionStamp(Stored):
 
 
 class Scores(Stored):
+    """The scores in decision.json."""
+
     default: float
     in_sample: float
     cross_fitted: float
@@ -209,14 +237,14 @@ class Decision(PartRule):
     stamp: DecisionStamp
 
     @model_validator(mode="after")
-    def _parts_are_of_its_labels(self) -> Self:
+    def _check_parts(self) -> Self:
         labels = self.thresholds.keys()
         for name in ("by_fold", "by_fifth"):
             for part, rule in getattr(self, name).items():
                 if rule.thresholds.keys() != labels:
-                    raise ValueError(f"{name}.{part} is of other labels than thresholds")
+                    raise ValueError(f"{name}.{part} has other labels than thresholds")
         if self.thresholds_by_fold is not None and self.thresholds_by_fold.keys() != labels:
-            raise ValueError("thresholds_by_fold are of other labels than thresholds")
+            raise ValueError("thresholds_by_fold have other labels than thresholds")
         return self
 
 
@@ -231,9 +259,9 @@ class RangeTest(Stored):
     smooth: list[float]
 
     @model_validator(mode="after")
-    def _one_loss_a_rate(self) -> Self:
+    def _check_losses(self) -> Self:
         if len(self.smooth) != len(self.rates):
-            raise ValueError(f"smooth holds {len(self.smooth)} losses for {len(self.rates)} rates")
+            raise ValueError(f"smooth has {len(self.smooth)} losses for {len(self.rates)} rates")
         return self
 
 
@@ -249,17 +277,19 @@ class KeptTrial(Stored):
 
 
 class TrickScores(Stored):
-    """What `comp bench tricks` keeps of a training."""
+    """The scores of one training of `comp bench tricks`."""
 
     score: float
     mAP: float
     log_loss: float
 
 
-# --- the world outside --------------------------------------------------------------------------------------
+# --- other services ----------------------------------------------------------------------------------------
 
 
 class SubmissionScores(Stored):
+    """The scores in submissions/<name>.json."""
+
     cross_fitted: float
     public: float | None = None
     private: float | None = None
@@ -281,15 +311,15 @@ class Told(Stored):
 
 
 class Pushed(Stored):
-    """kernel-<kind>-pushed.json; besides, by a dataset's name, the hashes of its files."""
+    """kernel-<kind>-pushed.json. Other keys are names of datasets, with the hashes of their files."""
 
     kernel: str | None = Field(None, pattern=r"^[\w-]+/[\w-]+$")
     version: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
-    def _version_of_a_kernel(self) -> Self:
+    def _check_version(self) -> Self:
         if (self.kernel is None) != (self.version is None):
-            raise ValueError("kernel and version go together")
+            raise ValueError("kernel and version need each other")
         return self
 
 

@@ -1,4 +1,5 @@
-"""Random transforms of training images, on the device or with albumentations."""
+"""Random transforms of training images: whole batches on the device, or images with albumentations on the
+CPU."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from comp.batches.tta import SETS, SYMMETRIES
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for updates over the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it checks for updates over the network
 
 import albumentations as A  # noqa: E402
 import cv2  # noqa: E402
@@ -19,21 +20,18 @@ import cv2  # noqa: E402
 from comp.config.augment import Augment
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
-ASPECTS = (3 / 4, 4 / 3)  # of crops: width to height, as in torchvision
-TOGETHER = (
-    A.D4,
-    A.Affine,
-    A.RandomBrightnessContrast,
-)  # by albumentations: the same images are moved and lit
+ASPECTS = (3 / 4, 4 / 3)  # of crops, width / height, as in torchvision
+# Steps that keep the seed of the whole composition, so that they change the same images.
+SAME_IMAGES = (A.D4, A.Affine, A.RandomBrightnessContrast)
 
 
 def training_transform(augment: Augment) -> Transform:
-    """A function of a batch (B, H, W, channels) uint8 and a seed, giving a batch of the same shape: first
-    symmetries, then moves, the crop, light and gains. The same seed draws the same, whatever process or
-    worker runs it."""
+    """Return a function of a batch (B, H, W, channels) uint8 and a seed that returns an augmented batch of
+    the same shape. Steps are symmetries, affine transforms, the crop, light and gains. The result depends on
+    the seed only, whichever process runs it."""
     if augment.nothing:
         return lambda batch, seed: batch
-    cv2.setNumThreads(0)  # loaders are many already
+    cv2.setNumThreads(0)  # there are many loader processes already
 
     @lru_cache(1)
     def composed(height: int, width: int) -> A.Compose:
@@ -41,9 +39,9 @@ def training_transform(augment: Augment) -> Transform:
 
     def transform(batch: np.ndarray, seed: int) -> np.ndarray:
         compose = composed(*batch.shape[1:3])
-        compose.set_random_seed(seed)  # the same for all steps: what they draw goes together
+        compose.set_random_seed(seed)  # one seed for all steps, so their random numbers are correlated
         for k, step in enumerate(compose.transforms, 1):
-            if not isinstance(step, TOGETHER):
+            if not isinstance(step, SAME_IMAGES):
                 step.set_random_seed(seed + (k << 32))
         return np.stack([compose(image=image)["image"] for image in batch])
 
@@ -80,30 +78,31 @@ def _steps(augment: Augment, size: tuple[int, int]) -> list[A.BasicTransform]:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """What happens to each image of a batch of B."""
+class AugmentParams:
+    """The drawn transform of each image of a batch of B."""
 
-    symmetry: np.ndarray  # (B,) 0 … 7, ascending, so that equal ones are worked on together
+    symmetry: np.ndarray  # (B,) 0 … 7, ascending, so that equal ones are contiguous
     moved: np.ndarray  # (B,) bool
-    moves: np.ndarray  # (B, 2, 3) from places in the answer to places in the image, both -1 … 1
-    contrast: np.ndarray  # (B, 1 or channels) factor of the values
-    brightness: np.ndarray  # (B, 1 or channels) share of their range that is added then
+    moves: np.ndarray  # (B, 2, 3) from output to input coordinates, both -1 … 1
+    contrast: np.ndarray  # (B, 1 or channels) factor
+    brightness: np.ndarray  # (B, 1 or channels) added after it, as a share of the range
 
-    def __getitem__(self, part: slice) -> "Draws":
-        return Draws(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+    def __getitem__(self, part: slice) -> "AugmentParams":
+        return AugmentParams(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
 
 
-class Batched:
-    """What `training_transform` does, for whole batches on any device. Images come in an order that is
-    random, since the symmetries go along it."""
+class BatchAugmentation:
+    """`training_transform` for whole batches on any device. The images' order must be random, since
+    symmetries are assigned in ascending order."""
 
     def __init__(self, augment: Augment, n_channels: int = 3):
         self.augment, self.n_channels = augment, n_channels
         views = SETS.get(augment.symmetry, ("identity", augment.symmetry))
         self.symmetries = np.array([k for k, name in enumerate(SYMMETRIES) if name in views])
 
-    def draw(self, n: int, seed: int) -> Draws | None:
-        """What happens to n images; None where nothing does. The same seed draws the same anywhere."""
+    def draw(self, n: int, seed: int) -> AugmentParams | None:
+        """Draw the transforms of n images; return None if there are none. They depend on the seed only, not
+        on the device."""
         augment = self.augment
         if augment.nothing:
             return None
@@ -126,35 +125,37 @@ class Batched:
             gained, gain = rng.random((n, 1)) < augment.p, augment.gain
             gains = np.where(gained, rng.uniform(1 - gain, 1 + gain, (n, self.n_channels)), 1.0)
             contrast, brightness = contrast * gains, brightness * gains
-        if augment.crop < 1:  # places in the answer to places in its window, and those on as above
-            sides, middles = windows(n, augment.crop, rng)
+        if augment.crop < 1:  # output to window coordinates, then to input coordinates as above
+            sides, middles = draw_windows(n, augment.crop, rng)
             moves[~moved] = np.eye(2, 3)
             moves[:, :, 2] += (moves[:, :, :2] @ middles[:, :, None])[:, :, 0]
             moves[:, :, :2] *= sides[:, None]
             moved[:] = True
-        return Draws(symmetry, moved, *(part.astype(np.float32) for part in (moves, contrast, brightness)))
+        return AugmentParams(
+            symmetry, moved, *(part.astype(np.float32) for part in (moves, contrast, brightness))
+        )
 
-    def turned(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """The symmetries, of square images (B, H, W, channels) uint8."""
+    def apply_symmetry(self, images: torch.Tensor, draws: AugmentParams) -> torch.Tensor:
+        """Return square images (B, H, W, channels) uint8 after their symmetries."""
         cuts = np.searchsorted(draws.symmetry, np.arange(9))
         views = zip(SYMMETRIES.values(), cuts[:-1], cuts[1:])
         parts = [view(images[a:b].permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for view, a, b in views if b > a]
         return torch.cat(parts)
 
-    def moved(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Shifts, zooms, rotations and crops, of images (B, H, W, channels) in float, mirrored at their
-        edges; in place where not all are moved."""
+    def apply_affine(self, images: torch.Tensor, draws: AugmentParams) -> torch.Tensor:
+        """Return float images (B, H, W, channels) after shifts, zooms, rotations and crops, mirrored at their
+        edges. It works in place unless all images are moved."""
         if not draws.moved.any():
             return images
         rows, moves = (
-            sent(part, images.device) for part in (np.flatnonzero(draws.moved), draws.moves[draws.moved])
+            to_device(part, images.device) for part in (np.flatnonzero(draws.moved), draws.moves[draws.moved])
         )
         every = len(rows) == len(images)
         size = images.shape[1]
-        line = (torch.arange(size, device=images.device) * 2 + 1) / size - 1  # -1 … 1 at the pixels' middles
+        line = (torch.arange(size, device=images.device) * 2 + 1) / size - 1  # -1 … 1, pixel centres
         along, down = line.view(1, 1, -1, 1), line.view(1, -1, 1, 1)
         a, b, c = (moves[:, :, k].view(-1, 1, 1, 2) for k in range(3))
-        grid = torch.addcmul(c + b * down, a, along)  # row by row; affine_grid takes over twice as long
+        grid = torch.addcmul(c + b * down, a, along)  # affine_grid takes over twice as long
         source = images if every else images.index_select(0, rows)
         picked = functional.grid_sample(
             source.permute(0, 3, 1, 2), grid, padding_mode="reflection", align_corners=False
@@ -162,11 +163,13 @@ class Batched:
         return picked if every else images.index_copy_(0, rows, picked.contiguous())
 
 
-def windows(n: int, least: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(sides, middles) of n random windows in square images, (n, 2) each, x first: shares of the side, and
-    places -1 … 1. As torchvision draws them: areas from `least` of the image's to all of it, aspects evenly
-    by their logarithm, the first of 10 that fits, or else the whole image."""
-    area = rng.uniform(least, 1, (10, n))
+def draw_windows(n: int, min_area: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return sides (n, 2) and centres (n, 2) of n random windows in square images, x first: sides as shares
+    of the image's side, centres in -1 … 1.
+
+    They are drawn as in torchvision: areas uniformly from `min_area` (a share of the image's) to 1, aspects
+    uniformly by their logarithm; the first of 10 that fits is taken, else the whole image."""
+    area = rng.uniform(min_area, 1, (10, n))
     aspect = np.exp(rng.uniform(np.log(ASPECTS[0]), np.log(ASPECTS[1]), (10, n)))
     sides = np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], -1)  # (10, n, 2)
     fits = sides.max(-1) <= 1
@@ -175,7 +178,7 @@ def windows(n: int, least: float, rng: np.random.Generator) -> tuple[np.ndarray,
     return chosen, rng.uniform(-1, 1, (n, 2)) * (1 - chosen)
 
 
-def sent(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """As a tensor on the device, without waiting for it."""
+def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return a tensor on the device. The copy to a GPU is asynchronous."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

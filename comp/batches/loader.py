@@ -1,4 +1,4 @@
-"""From the image caches to batches on the device."""
+"""From image caches to batches on the device."""
 
 import gc
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,22 @@ from comp.config.augment import Augment
 from comp.data.image_files import open_cache, resize
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
-SHARE_OF_GPU = 1 / 3  # of its free memory: a cache up to that is kept there
+MAX_SHARE_OF_GPU = 1 / 3  # of its free memory: larger caches are not kept there
 
 
-class CacheBatches(Dataset):
-    """Step -> batch, read from the caches and, where there is an `augment`, put through albumentations."""
+class CachedDataset(Dataset):
+    """Map a step to its batch, read from the caches. With `augment` albumentations transforms it."""
 
     def __init__(self, caches: Sequence[Path], targets: np.ndarray | None, augment: Augment | None = None):
         self.caches, self.targets, self.augment = tuple(caches), targets, augment
-        self.images: np.ndarray | Joined | None = None
+        self.images: np.ndarray | ConcatCache | None = None
         self.transform: Transform | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "images": None, "transform": None}
 
     def __getitem__(self, step: Step) -> Batch:
-        if self.images is None:  # opened in the process that reads
+        if self.images is None:  # opened in the process that reads it
             self.images = open_caches(self.caches)
             self.transform = training_transform(self.augment) if self.augment else None
         seed, rows = step
@@ -41,8 +41,8 @@ class CacheBatches(Dataset):
         return torch.from_numpy(batch), torch.from_numpy(targets.astype(np.float32))
 
 
-class Joined:
-    """Caches under each other as one, (N, H, W, channels) uint8, in the largest of their sizes."""
+class ConcatCache:
+    """Several caches as one, (N, H, W, channels) uint8. Images are resized to the largest size."""
 
     def __init__(self, parts: Sequence[np.ndarray]):
         self.parts, side = parts, max(part.shape[1] for part in parts)
@@ -65,20 +65,20 @@ class Joined:
         return answer
 
 
-def open_caches(paths: Sequence[Path]) -> np.ndarray | Joined:
-    """One cache as it is, several as one."""
-    return open_cache(paths[0]) if len(paths) == 1 else Joined([open_cache(path) for path in paths])
+def open_caches(paths: Sequence[Path]) -> np.ndarray | ConcatCache:
+    """Return one cache as an array, several as a `ConcatCache`."""
+    return open_cache(paths[0]) if len(paths) == 1 else ConcatCache([open_cache(path) for path in paths])
 
 
-class Loader:
-    """Steps -> batches on the device, as fast as it takes them.
+class DeviceLoader:
+    """Map steps to batches on the device.
 
-    A CPU reads them itself. A GPU keeps the whole cache where that fits and nothing is done to it on the CPU;
-    else worker processes read ahead, and batches are copied while the one before is worked on. `resident`
-    says otherwise."""
+    On a CPU this process reads them. A GPU holds the whole cache if it fits and needs no transform on the
+    CPU. Otherwise worker processes read ahead, and each batch is copied while the GPU works on the previous
+    one. `resident` overrides whether the GPU holds the cache."""
 
     def __init__(
-        self, dataset: CacheBatches, device: torch.device, n_loaders: int, *, resident: bool | None = None
+        self, dataset: CachedDataset, device: torch.device, n_loaders: int, *, resident: bool | None = None
     ):
         self.dataset, self.device, self.n_loaders = dataset, device, n_loaders
         self.images: torch.Tensor | None = None
@@ -114,25 +114,26 @@ class Loader:
 
 
 def fits(n_bytes: int, device: torch.device) -> bool:
-    """Whether a cache of so many bytes is kept on the device."""
+    """Return whether a cache of this size is kept on the device."""
     if device.type != "cuda":
         return False
     gc.collect()
-    torch.cuda.empty_cache()  # what an earlier phase or fold held is free
-    return n_bytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+    torch.cuda.empty_cache()  # frees what an earlier phase or fold held
+    return n_bytes <= MAX_SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
 
 
 def _on_device(caches: Sequence[Path], device: torch.device) -> torch.Tensor:
     images = open_caches(caches)
     kept = torch.empty(images.shape, dtype=torch.uint8, device=device)
     step = max(1, (64 << 20) // max(1, images[:1].nbytes))
-    for first in range(0, len(images), step):  # piece by piece, so that the file is never in memory twice
+    for first in range(0, len(images), step):  # in chunks: the file is never in memory twice
         kept[first : first + step] = torch.from_numpy(images[first : first + step].copy()).to(device)
     return kept
 
 
 def _copied_ahead(batches: DataLoader, device: torch.device) -> Iterator[Batch]:
-    """Pinned batches, each copied on a stream of its own while the one before it is worked on."""
+    """Yield pinned batches on the GPU. Each is copied on a second stream while the GPU works on the previous
+    one."""
     stream, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     ready: Batch | None = None
     for batch in batches:

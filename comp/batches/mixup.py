@@ -3,13 +3,12 @@
 import numpy as np
 import torch
 
-from comp.batches.augmentation import sent
+from comp.batches.augmentation import to_device
 
 
-class Mixed:
-    """Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019) of each image with the one across its batch; a
-    label that one of the two has becomes as sure as its share of the picture. Where both are on, a batch has
-    one of them."""
+class MixupCutmix:
+    """Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019). Image i is mixed with image B - 1 - i. Targets
+    are mixed by the same share as the pixels. If both are on, one of them is drawn per batch."""
 
     def __init__(self, mixup: float, cutmix: float):
         self.kinds = [(kind, alpha) for kind, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha]
@@ -17,14 +16,14 @@ class Mixed:
     def __call__(
         self, x: torch.Tensor, targets: torch.Tensor, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, channels, H, W) and targets (B, C); the same seed draws the same."""
+        """Return mixed images (B, channels, H, W) and targets (B, C). The result depends on the seed only."""
         if not self.kinds:
             return x, targets
         rng = np.random.default_rng([seed, 1])
         kind, alpha = self.kinds[rng.integers(len(self.kinds))]
         n, height, width = len(x), *x.shape[2:]
         if kind == "mixup":
-            share = sent(rng.beta(alpha, alpha, (n, 1)).astype(np.float32), x.device)
+            share = to_device(rng.beta(alpha, alpha, (n, 1)).astype(np.float32), x.device)
             x = torch.lerp(x.flip(0), x, share[:, :, None, None])
         else:
             side = np.sqrt(1 - rng.beta(alpha, alpha))

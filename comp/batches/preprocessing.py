@@ -1,24 +1,26 @@
-"""From uint8 images to normalised floats at the network's size."""
+"""From uint8 images to normalised floats at the network's size; mean and deviation of images."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from comp.batches.augmentation import Batched, Draws, sent
+from comp.batches.augmentation import AugmentParams, BatchAugmentation, to_device
+from comp.batches.loader import ConcatCache
 
-FLAT = 0.02  # of the range: no image is stretched as if it deviated less, which would show noise alone
+MIN_STD = 0.02  # of the range; a smaller deviation would amplify nothing but noise
 
 
-class Input(nn.Module):
-    """uint8 batches (B, H, W, channels) -> normalised float (B, channels, size, size), channels last in
-    memory, enlarged or reduced bilinearly where the size differs. In between they may be augmented.
+class Preprocess(nn.Module):
+    """Map uint8 batches (B, H, W, channels) to normalised float ones (B, channels, size, size), channels last
+    in memory. Images of another size are resized bilinearly. With `augment` they are augmented on the way.
 
-    Without a mean and deviation each image has its own, as they are before its light is augmented."""
+    If `mean` and `std` are empty, each image is normalised by its own, measured before its light changes."""
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], size: int, augment: Batched | None = None
+        self, mean: Sequence[float], std: Sequence[float], size: int, augment: BatchAugmentation | None = None
     ):
         super().__init__()
         self.size, self.augment = size, augment
@@ -27,19 +29,21 @@ class Input(nn.Module):
         self.register_buffer("scale", 1 / (torch.tensor(std) * 255))
         self.register_buffer("shift", torch.tensor(mean) / torch.tensor(std))
 
-    def forward(self, batch: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor, draws: AugmentParams | None = None) -> torch.Tensor:
         n, height, width, channels = batch.shape
         if draws and self.augment:
-            batch = self.augment.turned(batch, draws)
-        # whole rows at once, since a pixel's channels are too few for the processor's vectors
+            batch = self.augment.apply_symmetry(batch, draws)
+        # whole rows at once: a pixel has too few channels for the CPU's vectors
         rows = batch.reshape(n, height, width * channels).float()
         scale, shift = self.scale, self.shift
         if not len(scale):
             std, mean = torch.std_mean(rows.view(n, 1, -1, channels), 2, correction=0)  # (B, 1, channels)
-            scale = 1 / std.clamp(min=FLAT * 255)
+            scale = 1 / std.clamp(min=MIN_STD * 255)
             shift = mean * scale
         if draws and self.augment:
-            contrast, brightness = (sent(part, batch.device) for part in (draws.contrast, draws.brightness))
+            contrast, brightness = (
+                to_device(part, batch.device) for part in (draws.contrast, draws.brightness)
+            )
             shift = shift - brightness.view(n, 1, -1) * 255 * scale
             scale = scale * contrast.view(n, 1, -1)
         rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
@@ -47,10 +51,27 @@ class Input(nn.Module):
         )
         images = rows.view(n, height, width, channels)
         if draws and self.augment:
-            images = self.augment.moved(images, draws)
+            images = self.augment.apply_affine(images, draws)
         x = images.permute(0, 3, 1, 2)
         if x.shape[-1] != self.size:
             x = functional.interpolate(
                 x, (self.size, self.size), mode="bilinear", antialias=x.shape[-1] > self.size
             )
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def channel_statistics(
+    images: np.ndarray | ConcatCache, rows: np.ndarray
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation per channel, scaled to 0 … 1, of these rows of (N, H, W, channels) uint8.
+    At most 2,000 rows are read."""
+    rows = rows[:: -(-len(rows) // 2000)]
+    counts = np.zeros((images.shape[-1], 256))  # per channel and value
+    for first in range(0, len(rows), 64):
+        some = images[rows[first : first + 64]]
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(some[..., channel].ravel(), minlength=256)
+    shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = shares @ values
+    std = np.sqrt(np.maximum(shares @ values**2 - mean**2, 1e-6))
+    return tuple(mean.tolist()), tuple(std.tolist())

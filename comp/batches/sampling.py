@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Step = tuple[int, np.ndarray]  # the seed of its draws, the rows of the cache
+Step = tuple[int, np.ndarray]  # the seed of its random numbers, and rows of the cache
 
 
 def epoch_steps(
     rows: np.ndarray, batch_size: int, seeds: Sequence[int], repeats: np.ndarray | None = None
 ) -> list[Step]:
-    """The steps of one training epoch: all rows in an order drawn from `seeds`, cut into equal batches; what
-    is left over waits for another epoch's order. With `repeats` (len(rows),) each row comes that often on
-    average, and every epoch has the same number of steps."""
+    """Return the steps of a training epoch: all rows in random order, in equal batches; the remainder is left
+    out. The order depends on `seeds` only. With `repeats` (len(rows),) row i comes repeats[i] times on
+    average, and every epoch has the same number of steps.
+
+    Row i gets as many places as there are whole numbers between cumsum(repeats)[i - 1] + u and
+    cumsum(repeats)[i] + u, with one random u per epoch: 1.5 repeats are 1 or 2 places."""
     rng = np.random.default_rng(list(seeds))
     n = len(rows)
     if repeats is not None:
@@ -24,14 +27,16 @@ def epoch_steps(
     return [(int(draws[i]), order[i * batch_size : (i + 1) * batch_size]) for i in range(n_steps)]
 
 
-def repeats_of(targets: np.ndarray, share: float) -> np.ndarray | None:
-    """(N,): how often to show each image so that labels (N, C) rarer than `share` come more often: by the
-    square root of what they lack, for the rarest of its labels (Gupta, Dollár and Girshick 2019)."""
+def oversampling_repeats(targets: np.ndarray, share: float) -> np.ndarray | None:
+    """Return (N,) how often each image comes in an epoch; None for a share of 0. For its rarest label that is
+    sqrt(share / the label's share of images), at least 1 (Gupta, Dollár and Girshick 2019). `targets` are
+    (N, C)."""
     if not share:
         return None
     by_label = np.sqrt(share / np.maximum(targets.mean(0), 1e-9))
     return np.maximum(1.0, (targets * by_label).max(1))
 
 
-def in_order(rows: np.ndarray, batch_size: int) -> list[Step]:
+def ordered_steps(rows: np.ndarray, batch_size: int) -> list[Step]:
+    """Return the steps over all rows in their order; the last batch may be smaller."""
     return [(0, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]

@@ -8,7 +8,7 @@ from torch.nn import functional
 from comp.errors import CompError
 
 View = Callable[[torch.Tensor], torch.Tensor]
-# Views of square batches (B, channels, H, W): the symmetries of the square, and crops.
+# Views of square batches (B, channels, H, W): the symmetries of a square, and crops.
 SYMMETRIES: dict[str, View] = {
     "identity": lambda x: x,
     "flip_h": lambda x: x.flip(3),
@@ -22,8 +22,8 @@ SYMMETRIES: dict[str, View] = {
 
 
 def _crop(top: float, left: float) -> View:
-    """7/8 of each side of a batch, enlarged bilinearly to the whole; `top` and `left` are shares, 0 … 1, of
-    what is cut off that lie there."""
+    """Return the view of a window of 7/8 of each side, resized bilinearly to the full size. `top` and `left`
+    are the shares, 0 … 1, of the cut-off pixels on those sides."""
 
     def view(x: torch.Tensor) -> torch.Tensor:
         n_rows, n_columns = (round(length * 7 / 8) for length in x.shape[2:])
@@ -54,8 +54,8 @@ SETS = {
 
 
 def view_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The views that names of views and of sets ("d4", "flips", "crops") stand for. Raises CompError for an
-    unknown one."""
+    """Return the views for names of views and of sets ("d4", "flips", "crops"), each once. Raise CompError
+    for an unknown name."""
     views = [view for name in names for view in SETS.get(name, (name,))]
     if unknown := [view for view in views if view not in VIEWS]:
         raise CompError(f"unknown view {unknown[0]!r}; there are {', '.join([*SETS, *VIEWS])}")

@@ -1,5 +1,5 @@
-"""`comp bench decide`: threshold searches against each other in one run, and rules on rows that they were not
-fitted on; on drawn matrices of the sizes of three competitions, or on tables of one's own."""
+"""`comp bench decide`: compare threshold searches, and score rules on rows that they were not fitted on. The
+data are simulated, with the sizes of three competitions, or tables of the user."""
 
 import os
 import platform
@@ -11,21 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from comp.console import say, size_text, table
+from comp.console import info, size_text, table
 from comp.data.tables import read_probs, read_targets
 from comp.decisions.calibration import sigmoid
 from comp.decisions.decide import decide
 from comp.decisions.expected_fbeta import expected_decisions
-from comp.decisions.metrics import fbeta, score_by_class
+from comp.decisions.metrics import FBeta
+from comp.decisions.rule_search import SearchSettings
 from comp.decisions.thresholds import class_thresholds
 
+F2 = FBeta(2.0, "samples")
 PLANET, PROTEINS, IMET = (40_479, 17), (31_072, 28), (110_000, 1_103)  # images, classes
 N_TEST = 61_191
 N_HALVES = 24
 
 
 def run(*, probs: str | None, labels: str | None, large: bool) -> None:
-    say(
+    info(
         f"bench: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
     )
     if probs and labels:
@@ -33,17 +35,17 @@ def run(*, probs: str | None, labels: str | None, large: bool) -> None:
         pair = found.probs.astype(np.float32), read_targets(Path(labels), found.ids, found.classes)
         title = probs
     else:
-        pair, title = drawn(*PLANET), "drawn like Planet"
-    searches(*pair, title)
-    others()
-    halves(*pair, title)
+        pair, title = simulate(*PLANET), "simulated like Planet"
+    compare_searches(*pair, title)
+    time_other_work()
+    score_halves(*pair, title)
     if large:
-        imet()
+        time_imet()
 
 
-def drawn(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and targets of labels from common to rare; images differ in how hard they are, so that
-    errors come together as they do in networks. Drawn, and good for times, not for judging a rule."""
+def simulate(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return simulated probabilities and targets, (n, n_classes) each, of labels from frequent to rare. Use
+    them to measure times, not to judge rules."""
     rng = np.random.default_rng(seed)
     share = np.geomspace(0.9, 3.0 / n_classes / 50, n_classes)
     targets = np.zeros((n, n_classes), np.uint8)
@@ -58,8 +60,8 @@ def drawn(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return probs, targets
 
 
-def timed(work: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
-    """(median seconds, the last result)."""
+def measure_seconds(work: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
+    """Return (median seconds, last result)."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -68,20 +70,21 @@ def timed(work: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
     return float(np.median(seconds)), result
 
 
-def by_grid(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The popular search: from 0.2 for all, each class in turn takes the best of 0.00, 0.01, … 0.99."""
+def search_grid(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return thresholds by the popular grid search: start at 0.2, then give each class in turn the best of
+    0.00, 0.01, … 0.99."""
     columns, true = np.ascontiguousarray(probs.T), np.ascontiguousarray(targets.T.astype(bool))
     thresholds = np.full(probs.shape[1], 0.2)
     for c in range(probs.shape[1]):
         scores = []
         for step in range(100):
             thresholds[c] = step / 100
-            scores.append(score_by_class(columns, true, thresholds, beta=2.0, average="samples"))
+            scores.append(F2.of_columns(columns, true, thresholds))
         thresholds[c] = int(np.argmax(scores)) / 100
     return thresholds
 
 
-def by_tpe(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def search_tpe(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -90,62 +93,62 @@ def by_tpe(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     def value(trial: optuna.Trial) -> float:
         thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in range(len(columns))])
-        return score_by_class(columns, true, thresholds, beta=2.0, average="samples")
+        return F2.of_columns(columns, true, thresholds)
 
     study.optimize(value, n_trials=500)
     return np.array([study.best_params[f"t{c}"] for c in range(len(columns))])
 
 
-def searches(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
-    say(f"bench: thresholds for samples F2, {len(probs):,} x {probs.shape[1]}, {title}")
-    exact, best = timed(lambda: class_thresholds(probs, targets, beta=2.0, average="samples"))
+def compare_searches(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
+    info(f"bench: thresholds for samples F2, {len(probs):,} x {probs.shape[1]}, {title}")
+    exact, best = measure_seconds(lambda: class_thresholds(probs, targets, F2))
     rows = []
     for name, work, repeats in (
         ("exact coordinate ascent", None, 0),
-        ("100-step grid", lambda: by_grid(probs, targets), 1),
-        ("Optuna TPE, 500 trials", lambda: by_tpe(probs, targets), 1),
+        ("100-step grid", lambda: search_grid(probs, targets), 1),
+        ("Optuna TPE, 500 trials", lambda: search_tpe(probs, targets), 1),
     ):
-        seconds, thresholds = (exact, best) if work is None else timed(work, repeats)
-        value = fbeta(targets, probs > thresholds, beta=2.0, average="samples")
+        seconds, thresholds = (exact, best) if work is None else measure_seconds(work, repeats)
+        value = F2.score(targets, probs > thresholds)
         rows.append([name, f"{seconds:.3f} s", f"{seconds / exact:.0f}", f"{value:.5f}"])
     table(["search", "time", "times exact", "in-sample F2"], rows)
 
 
-def others() -> None:
+def time_other_work() -> None:
     rows = []
-    probs, targets = drawn(*PROTEINS)
-    seconds, _ = timed(lambda: class_thresholds(probs, targets, beta=1.0, average="macro"))
+    probs, targets = simulate(*PROTEINS)
+    seconds, _ = measure_seconds(lambda: class_thresholds(probs, targets, FBeta(1.0, "macro")))
     rows.append([f"exact thresholds, macro F1, {PROTEINS[0]:,} x {PROTEINS[1]}", f"{seconds:.3f} s"])
-    probs, targets = drawn(N_TEST, PLANET[1])
-    seconds, _ = timed(lambda: expected_decisions(probs, beta=2.0), 3)
+    probs, targets = simulate(N_TEST, PLANET[1])
+    seconds, _ = measure_seconds(lambda: expected_decisions(probs, F2), 3)
     rows.append([f"expected-F2 decoding, {N_TEST:,} x {PLANET[1]}", f"{seconds:.3f} s"])
-    seconds, _ = timed(lambda: decide(probs[: PLANET[0]], targets[: PLANET[0]]), 1)
-    rows.append([f"rule auto, all of it, {PLANET[0]:,} x {PLANET[1]}", f"{seconds:.3f} s"])
+    seconds, _ = measure_seconds(lambda: decide(probs[: PLANET[0]], targets[: PLANET[0]]), 1)
+    rows.append([f"rule auto, complete, {PLANET[0]:,} x {PLANET[1]}", f"{seconds:.3f} s"])
     table(["work", "time"], rows)
 
 
-def halves(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
-    """Fitted on one half, scored on the other."""
+def score_halves(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
+    """Print scores of rules fitted on one half of the rows and scored on the other."""
     columns: dict[str, list[float]] = {}
     for seed in range(N_HALVES):
         order = np.random.default_rng(seed).permutation(len(probs))
         seen, rest = order[: len(order) // 2], order[len(order) // 2 :]
-        decision = decide(probs[seen], targets[seen], seed=seed)
+        decision = decide(probs[seen], targets[seen], settings=SearchSettings(seed=seed))
 
         def score(decisions: np.ndarray, rest: np.ndarray = rest) -> float:
-            return fbeta(targets[rest], decisions, beta=2.0, average="samples")
+            return F2.score(targets[rest], decisions)
 
         held_out = score(decision.predict(probs[rest]))
-        grid = score(probs[rest] > by_grid(probs[seen], targets[seen]))
-        per_class = next((w for w in decision.weighed if w.rule == "per-class"), None)
+        grid = score(probs[rest] > search_grid(probs[seen], targets[seen]))
+        per_class = next((w for w in decision.scored if w.rule == "per-class"), None)
         found = {"auto": held_out, "100-step grid": grid}
         if per_class:
-            found["exact"] = score(per_class.fitted.decide(probs[rest], beta=2.0))
+            found["exact"] = score(per_class.fitted.decide(probs[rest], F2))
         found["auto - grid"] = held_out - grid
         found["auto's cross-fitted - held-out"] = decision.scores["cross_fitted"] - held_out
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
-    say(f"bench: samples F2 on the half that was not fitted on, {N_HALVES} cuts, {title}")
+    info(f"bench: samples F2 on the held-out half, {N_HALVES} random splits, {title}")
     rows = [
         [name, f"{np.mean(values):+.5f}", f"{np.std(values):.5f}", f"{min(values):+.5f}"]
         for name, values in columns.items()
@@ -153,9 +156,9 @@ def halves(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
     table(["", "mean", "deviation", "lowest"], rows)
 
 
-def imet() -> None:
-    probs, targets = drawn(*IMET)
-    seconds, thresholds = timed(lambda: class_thresholds(probs, targets, beta=2.0, average="samples"), 1)
+def time_imet() -> None:
+    probs, targets = simulate(*IMET)
+    seconds, thresholds = measure_seconds(lambda: class_thresholds(probs, targets, F2), 1)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if platform.system() == "Darwin" else 1024
     )

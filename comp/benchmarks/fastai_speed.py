@@ -1,6 +1,6 @@
-"""fastai's training rate, for `comp bench speed --fastai PYTHON`, which runs this file by a Python that has
-fastai and timm: `bench_fastai.py BACKBONE SIZE BATCH THREADS`, image files on standard input, a line each.
-Prints the images a second of the second epoch, with satellite-like augmentation as fastai does it."""
+"""Measure fastai's training rate. `comp bench speed --fastai PYTHON` runs this file with a Python that has
+fastai and timm: `fastai_speed.py BACKBONE SIZE BATCH THREADS`, with one image file per line on standard
+input. It prints the images per second of the second epoch, with fastai's satellite augmentation."""
 
 import sys
 import time

@@ -1,113 +1,115 @@
-"""What `comp --help` says of each command."""
+"""The help texts of `comp --help` and `comp COMMAND --help`."""
 
 STAGES = {
-    "download": "get a competition's files in order",
-    "duplicates": "find equal and nearly equal images, and show them",
-    "folds": "cut the training images into multilabel-stratified folds",
-    "train": "train one network a fold",
-    "predict": "predict held-out and test images, averaged over test-time views",
-    "blend": "put the folds of a recipe together",
-    "decide": "find thresholds, scored honestly",
-    "submit": "write and check the submission, and note it in the ledger",
-    "report": "show the run as one page: scores, labels, images and what is wrong with them",
+    "download": "download a competition's files, and unpack them",
+    "duplicates": "find equal and nearly equal images, and show them on a page",
+    "folds": "split the training images into multilabel-stratified folds",
+    "train": "train one network per fold",
+    "predict": "predict held-out and test images, with test-time augmentation",
+    "blend": "combine the predictions of all folds, or of several recipes",
+    "decide": "find the best thresholds; report a cross-fitted score",
+    "submit": "write and check the submission, and add it to the ledger",
+    "report": "write one page about a run: scores, labels, images, likely label errors",
 }
 OTHERS = {
-    "find-lr": "try rising learning rates for some steps, and suggest one",
-    "tune": "search values of a recipe's keys, on one machine or on several",
-    "infer": "test images to a submission with finished models, without training data",
-    "explain": "labels, probabilities and heat maps of single images, as a picture",
-    "kernel": "pack a recipe for a Kaggle kernel without internet, and run it there",
-    "ledger": "show all submissions, cross-fitted beside leaderboard scores",
-    "compare": "finished runs beside each other: what differs, scores, classes, cost, errors",
-    "bench": "time what this machine makes of it, and measure what tricks are worth",
+    "find-lr": "learning-rate range test: suggest a learning rate",
+    "tune": "hyperparameter search with Optuna, on one machine or on several",
+    "infer": "make a submission with finished models, without training data",
+    "explain": "labels, probabilities and Grad-CAM heat maps of single images, as a picture",
+    "kernel": "pack a recipe as a Kaggle kernel without internet, and run it there",
+    "ledger": "list all submissions: cross-fitted beside leaderboard scores",
+    "compare": "compare finished runs: settings, scores, classes, cost, errors",
+    "bench": "benchmark this machine; ablation of a recipe's settings",
 }
 ACTIONS = {"kernel": ("build", "push", "watch")}
 ABOUT = """\
 From joining a multi-label image competition on Kaggle to a scored submission.
 
-The stages, in order (each can be stopped at any moment and run again):
+The stages, in order (each can be stopped at any time and resumed by the same command):
 """
-BESIDES = "\nAnd besides them:\n"
+BESIDES = "\nOther commands:\n"
 EPILOG = """\
-RECIPE is a name that ships (demo, planet, planet32, hpa, hpa-drawn), or the path of a TOML file: a recipe,
-or a competition of your own. Try `./run.sh` for all stages on the drawn demo competition, and `comp STAGE
---help` for a stage's options.
+RECIPE is the name of a shipped recipe (demo, planet, planet32, hpa, hpa-drawn), or the path of a TOML file:
+a recipe, or your own competition. `./run.sh` runs all stages on the synthetic demo competition; `comp STAGE
+--help` shows a stage's options.
 
-Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 the time budget is used up (what is done
-is kept; run it again to go on), 4 no images here and no Kaggle credentials to download them with.
+Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 time budget used up (finished work is
+kept; the same command resumes), 4 no images here and no Kaggle credentials to download them with.
 """
 DETAILS = {
-    "download": "What data/<competition>/ lacks is fetched from Kaggle, or taken from a folder with --from. "
-    "Cut downloads go on where they were; archives (zip, tar, 7z, tar.7z) are unpacked into "
-    "data/<competition>/; folders that are unpacked already are used where they are. manifest.json, written "
-    "last, says what was found. The demo is drawn.",
-    "duplicates": "Compares all images of train, test and external ones with each other by perceptual hash. "
-    "Writes folds/<competition>-duplicates.csv (split, id, group, likeness), by which `comp folds` keeps "
-    "duplicates in one fold and `comp train` leaves out external ones of what is held out, and a page with "
-    "their pictures beside it. Images are resized on the way for training too.",
-    "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv and prints every class's count by fold. "
-    "Duplicates stay together, and with labels.group in the competition file the images of one group.",
+    "download": "Downloads the files that data/<competition>/ lacks from Kaggle, or takes them from a "
+    "folder with --from. Interrupted downloads are resumed. Archives (zip, tar, 7z, tar.7z) are unpacked "
+    "into data/<competition>/; folders that are unpacked already are used in place. manifest.json, written "
+    "last, lists what was found. The images of the demo are generated.",
+    "duplicates": "Compares all train, test and external images with each other by perceptual hash. Writes "
+    "folds/<competition>-duplicates.csv (split, id, group, likeness), and a page with their pictures. `comp "
+    "folds` keeps duplicates in one fold; `comp train` leaves out external duplicates of held-out images. "
+    "Images are resized for training in the same pass.",
+    "folds": "Writes folds/<competition>-k<folds>-s<seed>.csv, and prints the images per class and fold. "
+    "Duplicates stay in one fold; so do images of one group, if the competition file sets labels.group.",
     "train": "Writes runs/<recipe>/fold<k>/: log.jsonl, last.pt after each epoch, model.safetensors last. "
-    'One fold a GPU, or as many folds as CPU cores, at once. With track = "tensorboard" in the recipe, or '
-    "wandb, mlflow, trackio, or a list of them, the epochs are shown there as well.",
+    'Trains one fold per GPU, or as many folds as there are CPU cores, at once. With track = "tensorboard" '
+    "in the recipe (or wandb, mlflow, trackio, or a list of them), the epochs are sent there too.",
     "predict": "Writes runs/<recipe>/fold<k>/oof.npz and test.npz: probabilities by id, before thresholds.",
-    "blend": "Writes runs/<recipe>/oof.npz, every held-out id once, and test.npz, the mean of the folds. Of "
-    "several recipes it weighs means of probabilities, logits and ranks, fitted weights and stacking across "
-    "labels, cross-fitted on their common folds, and writes runs/<name>/ with a recipe.toml.",
-    "decide": "Weighs rules: 0.5, 0.2, global (one threshold for all labels), per-class (exact ones), drawn "
-    "(those, drawn towards the global one), expected (best expected F-beta of each image), prevalence, and "
-    "with --rule also optuna, and each with +exclusive, +limits or +temperature. Where each image has "
-    "exactly one label: most-probable, and drawn and per-class, which add to each label's logit. Rules are "
-    "scored in-sample and cross-fitted (every fold decided by the rule as fitted to the others). Optuna's "
-    "studies stay in runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows thresholds.",
-    "submit": "Writes submissions/<name>.csv in the sample submission's order, checked against it, a .json "
-    "beside it, and a row in submissions/ledger.csv. With --send it goes to Kaggle, at most once: killed on "
-    "the way, it is looked for there first.",
-    "report": "Writes runs/<recipe>/report.html, which opens anywhere without a network: scores and their "
-    "spread, learning curves, each label's scores and threshold, calibration, labels that come together, "
-    "held-out against test counts, the images that are answered worst, with heat maps of where the evidence "
-    "lies, and labels that may be wrong. Needs what `comp decide` left; heat maps need the models.",
-    "find-lr": "Trains for some steps in memory, on the batches of one fold and phase and from the weights "
-    "that training starts with, at rates that grow until the loss is lost (Smith 2017). Suggests the rate at "
-    "which the smoothed loss falls fastest; writes runs/<recipe>/find-lr-<phase>.png and .json. A "
-    "run's weights are not touched.",
-    "tune": "Trains trials with what Optuna proposes for the keys of the recipe's [tune] table, such as "
-    '"phases.0.lr" = { low = 1e-4, high = 1e-2, log = true } or augment = ["dihedral", "satellite"], and the '
-    "recipe's own first; the score is the held-out mAP after the last epoch. What falls behind is pruned. "
-    "A trial is trained on one device: for several GPUs or machines start as many processes, each with its "
-    "CUDA_VISIBLE_DEVICES, on one --storage. Killed, it goes on where it was. Writes "
+    "blend": "Of one recipe: writes runs/<recipe>/oof.npz, with every held-out id once, and test.npz, the "
+    "mean of the folds. Of several recipes: compares means of probabilities, logits and ranks, fitted "
+    "weights, and stacking across labels, cross-fitted on their common folds; writes runs/<name>/ with a "
+    "recipe.toml.",
+    "decide": "Compares decision rules: 0.5, 0.2, global (one threshold for all labels), per-class (the "
+    "best threshold of each label), shrunk (per-class thresholds, shrunk towards the global one), expected "
+    "(best expected F-beta of each image), prevalence; with --rule also optuna, and each rule with "
+    "+exclusive, +limits or +temperature. With exactly one label per image: most-probable, and shrunk and "
+    "per-class, which add an offset to each label's logit. Scores are in-sample and cross-fitted (each fold "
+    "is decided by the rule fitted to the other folds). Optuna's studies are kept in "
+    "runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows the thresholds.",
+    "submit": "Writes submissions/<name>.csv in the sample submission's order, checks it, writes a .json "
+    "beside it, and adds a row to submissions/ledger.csv. --send sends it to Kaggle, at most once: after an "
+    "interruption, Kaggle is first asked whether it arrived.",
+    "report": "Writes runs/<recipe>/report.html, which needs no network: scores and their spread, learning "
+    "curves, score and threshold per label, calibration, co-occurrence of labels, label counts of held-out "
+    "and test images, the images with the worst errors and their heat maps, and likely label errors. Run "
+    "`comp decide` first; heat maps need the models.",
+    "find-lr": "Trains for some steps in memory, on one fold and phase, starting from the same weights as "
+    "training, at learning rates that grow until the loss diverges (Smith 2017). Suggests the rate at which "
+    "the smoothed loss falls fastest. Writes runs/<recipe>/find-lr-<phase>.png and .json; the run's weights "
+    "stay unchanged.",
+    "tune": "Trains trials with values that Optuna proposes for the keys of the recipe's [tune] table, such "
+    'as "phases.0.lr" = { low = 1e-4, high = 1e-2, log = true } or augment = ["dihedral", "satellite"]; the '
+    "first trial is the recipe itself. The score is the held-out mAP after the last epoch; bad trials are "
+    "pruned early. Each trial uses one device: for several GPUs or machines, start several processes on one "
+    "--storage, each with its own CUDA_VISIBLE_DEVICES. The same command resumes after a kill. Writes "
     "runs/<recipe>/tune.png and tuned.toml, the recipe with the best values.",
-    "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and the "
-    "test images, which may be others than those that the models were made with. The folds' mean, decided "
-    "and checked, becomes a CSV.",
-    "explain": "For any image on disk: the mean of the finished networks runs/<recipe>/fold<k>/, over the "
-    "recipe's test-time views, decided by decision.json, and for up to four labels, wrong ones first, "
-    "where in the image the evidence for them lies (Grad-CAM). A training image is explained by the network "
-    "that held it out, with its true labels. Where each channel is a file, the path of one finds the others. "
-    "Writes runs/<recipe>/explain-<image>.png, a row an image; no training data is needed.",
-    "kernel": "build writes runs/<recipe>/kernel-<kind>/ without running anything: kernel/ (one script that "
-    "carries the package and the recipe, and kernel-metadata.json), and the dataset folders weights/ and "
-    "wheels/. train runs all stages and goes on from an earlier version's output; infer makes "
-    "submission.csv with the folds that are trained here. push builds, uploads the datasets that changed, "
-    "runs the kernel and watches it; watch follows the last one again. Output and log come to "
+    "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and "
+    "the test images, which may differ from those at training time. Predicts the mean of the folds, decides "
+    "it, checks it and writes it as a CSV.",
+    "explain": "For any image on disk: the mean of the finished networks runs/<recipe>/fold<k>/ over the "
+    "recipe's test-time views, the labels by decision.json, and Grad-CAM heat maps of up to four labels, "
+    "wrong ones first. A training image is explained by the network that held it out, with its true labels. "
+    "If each channel is a file, give one of them. Writes runs/<recipe>/explain-<image>.png, one row per "
+    "image; no training data is needed.",
+    "kernel": "build writes runs/<recipe>/kernel-<kind>/ without running anything: kernel/ (a script that "
+    "contains the package and the recipe, and kernel-metadata.json), and the dataset folders weights/ and "
+    "wheels/. Kind train runs all stages, and can resume from an earlier version's output; kind infer makes "
+    "submission.csv with the folds that are trained here. push builds, uploads changed datasets, runs the "
+    "kernel and watches it; watch follows the last pushed version again. Output and log are saved in "
     "runs/<recipe>/kernel-<kind>-v<version>/.",
 }
 BENCH = (
-    "decide: threshold searches against each other, and rules on rows that they were not fitted on; on drawn "
-    "matrices, or on --probs FILE with --labels FILE. speed: images a second of decoding, cache, loading, "
-    "augmentation, the bare training step, whole training and prediction, at each size of the RECIPE, on its "
-    "images if they were downloaded and on drawn ones of 256 px if not; names what holds training up. "
-    "tricks: the RECIPE as it is and with each change of --tricks, trained with several seeds on the same "
-    "part of its images, one fold held out; stopped anywhere, it goes on from there."
+    "decide: compare threshold searches, and rules on rows that they were not fitted to; on synthetic "
+    "matrices, or on --probs FILE with --labels FILE. speed: images per second of decoding, cache, loading, "
+    "augmentation, the bare training step, training and prediction, at each size of the RECIPE, on its "
+    "images or, if they are not downloaded, on synthetic ones of 256 px; names the bottleneck of training. "
+    "tricks: an ablation: train the RECIPE as it is and with each change of --tricks, with several seeds, "
+    "on the same part of its images, with one fold held out. The same command resumes."
 )
 LEDGER = (
-    "All submissions with their cross-fitted, public and private scores. Draws them against each other in "
+    "Lists all submissions with their cross-fitted, public and private scores, and plots them in "
     "submissions/ledger.png."
 )
 COMPARE = (
-    "Finished runs of one competition beside each other, on the images that all of them held out: the "
-    "settings that differ, as the runs' own files have them; cross-fitted scores, and their differences to "
-    "the first run, with 95 % intervals by paired bootstrap; average precision and F-beta by class; training "
-    "time, rate, memory and parameters; how alike they err, and what the mean of two gains. Draws scores and "
-    "errors in runs/compare-<names>.png."
+    "Compares finished runs of one competition on the images that all of them held out: the settings that "
+    "differ, as the runs' files have them; cross-fitted scores, and differences to the first run, with 95 % "
+    "intervals by paired bootstrap; average precision and F-beta per class; training time, images per "
+    "second, memory and parameters; how similar their errors are, and what averaging two runs gains. Plots "
+    "scores and errors in runs/compare-<names>.png."
 )

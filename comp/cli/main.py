@@ -1,4 +1,4 @@
-"""The `comp` command: one subcommand a stage. Stages are imported when they are called, so that help is
+"""The `comp` command line: parse, dispatch, exit codes. Commands are imported when they run, so that help is
 instant."""
 
 import argparse
@@ -17,6 +17,7 @@ from comp.safe_text import told
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     width = argparse.RawDescriptionHelpFormatter
     lists = ["".join(f"  {name:<12}{line}\n" for name, line in part.items()) for part in (STAGES, OTHERS)]
     top = argparse.ArgumentParser(
@@ -26,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True, help="one of the above")
     for name, details in DETAILS.items():
         line = (STAGES | OTHERS)[name]
-        note = "Options of other stages are taken and passed over, so that run.sh can hand one line to all."
-        stage = stages.add_parser(name, description=f"{line.capitalize()}. {details}", epilog=note)
+        note = "Options of other stages are ignored, so that run.sh can pass the same options to all stages."
+        stage = stages.add_parser(name, description=f"{line[0].upper()}{line[1:]}. {details}", epilog=note)
         if name in ACTIONS:
             stage.add_argument("action", choices=ACTIONS[name], help="what to do")
         tables: dict[str, Any] = {"nargs": "?"} if name == "decide" else {}
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
             **tables,
         )
         if name == "blend":
-            stage.add_argument("others", metavar="RECIPE", nargs="*", help="further recipes to blend with it")
+            stage.add_argument("others", metavar="RECIPE", nargs="*", help="more recipes to blend with it")
         if name == "explain":
             stage.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
         for option, arguments in TABLES.items() if name == "decide" else ():
@@ -49,9 +50,7 @@ def parser() -> argparse.ArgumentParser:
                 text = arguments["help"].get(name, argparse.SUPPRESS)
             stage.add_argument(option, **{**arguments, "help": text})
     command = stages.add_parser("ledger", description=LEDGER)
-    command.add_argument(
-        "--sync", action="store_true", help="first fetch scores that arrived later from Kaggle"
-    )
+    command.add_argument("--sync", action="store_true", help="first fetch missing scores from Kaggle")
     command = stages.add_parser("compare", description=COMPARE)
     command.add_argument(
         "names", metavar="RUN", nargs="+", help="a finished run's name in runs/, or its recipe's TOML"
@@ -65,17 +64,20 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--set", **OPTIONS["--set"][1])
     command.add_argument(
-        "--fastai", metavar="PYTHON", help="for speed: also time fastai, in the environment of this Python"
+        "--fastai", metavar="PYTHON", help="for speed: also time fastai, which this Python has"
     )
     command.add_argument(
-        "--tricks", metavar="FILE", help='for tricks: TOML lines such as mixup = ["mixup=0.2"]'
+        "--tricks", metavar="FILE", help='for tricks: a file of TOML lines such as mixup = ["mixup=0.2"]'
     )
     command.add_argument(
-        "--images", type=int, default=12_000, help="for tricks: how many, drawn once (default: 12000)"
+        "--images",
+        type=int,
+        default=12_000,
+        help="for tricks: how many images, sampled once (default: 12000)",
     )
-    command.add_argument("--seeds", type=int, default=3, help="for tricks (default: 3)")
+    command.add_argument("--seeds", type=int, default=3, help="for tricks: how many seeds (default: 3)")
     command.add_argument("--probs", metavar="FILE", help="for decide: out-of-fold probabilities")
-    command.add_argument("--labels", metavar="FILE", help="for decide, with --probs: the truth")
+    command.add_argument("--labels", metavar="FILE", help="for decide, with --probs: the true labels")
     command.add_argument(
         "--large", action="store_true", help="for decide: also 110,000 images with 1,103 classes"
     )
@@ -83,19 +85,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, and return its exit code."""
     given = parser().parse_args(arguments)
     try:
         if arguments is None and (storage := getattr(given, "storage", None)):
-            _keep_to_itself(storage)
+            _hide_password(storage)
         _run(given)
     except CompError as error:
         print(told(f"comp {given.stage}: {error}"), file=sys.stderr)
         return error.code
     except TimeIsUp as stop:
-        print(told(f"comp {given.stage}: the time is up ({stop}); run it again to go on"), file=sys.stderr)
+        print(told(f"comp {given.stage}: the time is up ({stop}); run it again to resume"), file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"comp {given.stage}: stopped; run it again to go on", file=sys.stderr)
+        print(f"comp {given.stage}: stopped; run it again to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,16 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _keep_to_itself(storage: str) -> None:
-    """Begin again with the address of a database, which may hold a password, in the environment: everyone on
-    the machine can list arguments, and trackers write them down."""
+def _hide_password(storage: str) -> None:
+    """Restart the process with the database's URL, which may hold a password, in an environment variable:
+    everyone on the machine can list arguments, and trackers log them."""
     if os.name == "posix" and ("@" in storage or "=" in storage):
         os.environ["COMP_STORAGE"] = storage
         os.execv(sys.executable, [part.replace(storage, "$COMP_STORAGE") for part in sys.orig_argv])
 
 
-def _stage(name: str) -> Any:
-    """The stage's module: libraries that take seconds to load come with it."""
+def _command(name: str) -> Any:
+    """Import the command's module, with its libraries, which may take seconds."""
     from comp.console import said_if_slow
 
     with said_if_slow(f"{name}: loading its libraries"):
@@ -124,34 +127,28 @@ def _stage(name: str) -> Any:
 
 
 def _run(given: argparse.Namespace) -> None:
+    if getattr(given, "rule", None):
+        from comp.config.schema import current_rule
+
+        given.rule = current_rule(given.rule)
     if given.stage == "ledger":
-        _stage("ledger").run(sync=given.sync)
+        _command("ledger").run(sync=given.sync)
         return
     if given.stage == "compare":
-        _stage("compare").run(given.names, to=given.to, force=given.force)
+        _command("compare").run(given.names, to=given.to, force=given.force)
         return
     if given.stage == "bench":
         asked = {name: value for name, value in vars(given).items() if name != "stage"}
-        _stage("bench").run(**asked)
+        _command("bench").run(**asked)
         return
     if given.stage == "decide" and given.recipe is None:
         if not (given.probs and given.labels):
-            raise CompError("a RECIPE is expected, or --probs FILE with --labels FILE")
-        names = (
-            "probs",
-            "labels",
-            "beta",
-            "average",
-            "empty",
-            "rule",
-            "fold_file",
-            "apply",
-            "exclusive",
-            "force",
-        )
-        _stage("decide").run_on_files(
-            **{name: getattr(given, name) for name in names}, to=given.to or "decision.json"
-        )
+            raise CompError("a RECIPE, or --probs FILE with --labels FILE, is expected")
+        decide = _command("decide")
+        names = ("probs", "labels", "rule", "fold_file", "apply", "exclusive", "force")
+        metric = decide.FBeta(given.beta, given.average, given.zero_division)
+        asked = {name: getattr(given, name) for name in names}
+        decide.run_on_files(decide.TableRequest(**asked, metric=metric, to=given.to or "decision.json"))
         return
     from comp.config.loading import load_recipe
     from comp.deadline import parse_budget
@@ -174,7 +171,7 @@ def _run(given: argparse.Namespace) -> None:
         wanted["others"] = given.others
     if given.stage == "explain":
         wanted["images"] = given.images
-    run = _stage(given.stage).run
+    run = _command(given.stage).run
     if given.stage not in ("train", "predict") or not recipe.members:
         run(recipe, **wanted)
         return
@@ -191,5 +188,5 @@ def _folds(text: str | None, n_folds: int) -> list[int]:
         return list(range(n_folds))
     numbers = text.replace(" ", "").split(",")
     if not all(n.isdigit() and int(n) < n_folds for n in numbers):
-        raise CompError(f"--folds {text}: numbers from 0 to {n_folds - 1} with commas between are expected")
+        raise CompError(f"--folds {text}: numbers from 0 to {n_folds - 1}, separated by commas, are expected")
     return sorted({int(n) for n in numbers})

@@ -1,47 +1,54 @@
-"""Every option once, with the commands that read it."""
+"""Every option of the commands, once, with the commands that read it."""
 
+import argparse
 from typing import Any
 
 from comp.cli.help import OTHERS, STAGES
 
-# `comp decide` on tables instead of a recipe
+# options of `comp decide` without a recipe, on the tables of another program
 TABLES: dict[str, dict[str, Any]] = {
-    "--probs": {"metavar": "FILE", "help": "without a recipe: out-of-fold probabilities, a column a class"},
-    "--labels": {"metavar": "FILE", "help": "with --probs: the truth, as tags or as a 0/1 column a class"},
-    "--beta": {"type": float, "default": 2.0, "help": "with --probs (default: 2)"},
+    "--probs": {"metavar": "FILE", "help": "without a recipe: out-of-fold probabilities, a column per class"},
+    "--labels": {
+        "metavar": "FILE",
+        "help": "with --probs: true labels, as tags or as a 0/1 column per class",
+    },
+    "--beta": {"type": float, "default": 2.0, "help": "with --probs: beta of F-beta (default: 2)"},
     "--average": {
         "choices": ("samples", "macro", "micro"),
         "default": "samples",
-        "help": "with --probs (default: samples)",
+        "help": "with --probs: how F-beta is averaged (default: samples)",
     },
-    "--empty": {
+    "--zero-division": {
         "type": float,
         "default": 0.0,
         "metavar": "SCORE",
-        "help": "with --probs: of samples, the score of no label where none is there (default: 0)",
+        "help": "with --probs: with samples, the score of no label given where none is true (default: 0)",
     },
-    "--fold-file": {"metavar": "FILE", "help": "with --probs: a table of id and fold (default: at random)"},
-    "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities to decide, into a CSV"},
+    "--empty": {"type": float, "dest": "zero_division", "help": argparse.SUPPRESS},  # its old name
+    "--fold-file": {
+        "metavar": "FILE",
+        "help": "with --probs: a table of id and fold (default: random folds)",
+    },
+    "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities; their labels become a CSV"},
     "--exclusive": {
         "metavar": "CLASS,CLASS",
         "action": "append",
         "default": [],
-        "help": "with --probs: classes of which exactly one holds; may be given several times. All classes: "
-        "exactly one label an image",
+        "help": "with --probs: classes of which exactly one holds; repeatable. All classes: exactly one "
+        "label per image",
     },
 }
-FOLDS = "only these, with commas between, counted from 0 (default: all)"
-# option: (stages that read it, arguments). Where the help is a table, it says another thing for each of the
-# commands that have the option.
+FOLDS = "separated by commas, counted from 0 (default: all)"
+# option: (commands that read it, arguments). If the help is a table, it is the text for each command.
 OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "--send": (("submit",), {"action": "store_true", "help": "send it to Kaggle and wait for its score"}),
+    "--send": (("submit",), {"action": "store_true", "help": "send it to Kaggle, and wait for its score"}),
     "-m": (
         ("submit",),
-        {"metavar": "TEXT", "dest": "message", "help": "with --send: the description that Kaggle shows"},
+        {"metavar": "TEXT", "dest": "message", "help": "with --send: the description on Kaggle"},
     ),
     "--again": (
         ("submit",),
-        {"action": "store_true", "help": "with --send: send also what was sent before"},
+        {"action": "store_true", "help": "with --send: send again what was sent before"},
     ),
     "--wait": (
         ("submit",),
@@ -54,21 +61,21 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "--name": (
         ("blend",),
-        {"metavar": "NAME", "help": "of several recipes: the blend's name (default: theirs, joined)"},
+        {"metavar": "NAME", "help": "for several recipes: the blend's name (default: their names, joined)"},
     ),
     "--how": (
         ("blend",),
         {
             "choices": ("auto", "mean", "logits", "ranks", "greedy", "weights", "stack"),
             "default": "auto",
-            "help": "of several recipes: how they are blended (default: the cross-fitted best)",
+            "help": "for several recipes: how to blend (default: the best cross-fitted score)",
         },
     ),
     "--rule": (
         ("decide",),
         {
             "metavar": "RULE",
-            "help": "weigh this rule alone, such as drawn or expected+limits (default: auto)",
+            "help": "use this rule, such as shrunk or expected+limits (default: auto)",
         },
     ),
     "--from": (
@@ -77,7 +84,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "metavar": "FOLDER",
             "dest": "source",
             "help": {
-                "download": "take the files from this folder, archives or unpacked, or from this archive",
+                "download": "take the files from this folder (archives or unpacked), or from this archive",
                 "infer": "the folder of the sample submission and the test images (default: where `comp "
                 "download` found them)",
             },
@@ -89,7 +96,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "metavar": "SHARE",
             "type": float,
             "default": 0.9,
-            "help": "how alike images must be, where 1 is equal, to be called duplicates (default: 0.9)",
+            "help": "how similar duplicates are, where 1 is equal (default: 0.9; 0.95 is stricter)",
         },
     ),
     "--folds": (
@@ -99,12 +106,12 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": {
                 "train": f"the folds to train: {FOLDS}",
                 "predict": f"the folds whose networks predict: {FOLDS}",
-                "blend": f"of one recipe, the folds to put together: {FOLDS}",
+                "blend": f"for one recipe: the folds to combine: {FOLDS}",
                 "find-lr": "the fold to train, counted from 0 (default: 0)",
                 "infer": f"the folds whose networks predict: {FOLDS}",
-                "explain": f"the folds whose networks are asked: {FOLDS}",
-                "kernel": f"the folds to train there, or whose networks infer there: {FOLDS}",
-                "tune": f"the folds that each trial is trained and scored on: {FOLDS}",
+                "explain": f"the folds whose networks explain: {FOLDS}",
+                "kernel": f"the folds to train there, or whose networks predict there: {FOLDS}",
+                "tune": f"the folds to train and score each trial on: {FOLDS}",
             },
         },
     ),
@@ -127,12 +134,12 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": {
                 **dict.fromkeys(
                     ("download", "duplicates", "folds", "train", "predict", "blend", "find-lr"),
-                    "replace output that was made with other settings or inputs",
+                    "replace output of other settings or inputs",
                 ),
-                "decide": "replace a decision that was made with other settings or inputs; without a recipe, "
-                "the files that are there",
-                "report": "make the page again, also where it is of this decision",
-                "infer": "replace predictions that were made with other settings or inputs, and the CSV",
+                "decide": "replace a decision of other settings or inputs; without a recipe, replace "
+                "existing files",
+                "report": "write the page again, even if it is up to date",
+                "infer": "replace predictions of other settings or inputs, and the CSV",
                 "explain": "replace the picture that --to names",
             },
         },
@@ -143,11 +150,20 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "--rates": (
         ("find-lr",),
-        {"metavar": "LOW,HIGH", "default": "1e-6,1", "help": "of the head (default: 1e-6,1)"},
+        {
+            "metavar": "LOW,HIGH",
+            "default": "1e-6,1",
+            "help": "range of the head's learning rate (default: 1e-6,1)",
+        },
     ),
     "--steps": (
         ("find-lr",),
-        {"metavar": "N", "type": int, "default": 150, "help": "how many rates there are (default: 150)"},
+        {
+            "metavar": "N",
+            "type": int,
+            "default": 150,
+            "help": "how many learning rates to try (default: 150)",
+        },
     ),
     "--time-budget": (
         ("duplicates", "train", "predict", "infer", "kernel", "tune"),
@@ -157,10 +173,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": {
                 **dict.fromkeys(
                     ("duplicates", "train", "predict", "infer", "tune"),
-                    "stop cleanly before this much time is over, with exit code 3: 8.5h, 90m or 3600s",
+                    "stop cleanly within this time, with exit code 3: 8.5h, 90m or 3600s",
                 ),
-                "kernel": "the time that all stages have in the kernel: 8.5h, 90m or 3600s (default: 11h for "
-                "train, 8.5h for infer)",
+                "kernel": "time for all stages in the kernel: 8.5h, 90m or 3600s (default: 11h for train, "
+                "8.5h for infer)",
             },
         },
     ),
@@ -169,9 +185,9 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "choices": ("local", "ray"),
             "default": "local",
-            "help": "where the folds run: on this machine, or on the Ray cluster that it is part of "
-            "($RAY_ADDRESS, or the one that runs here), each with a GPU or a share of the CPUs, whose "
-            "number changes how results on CPUs round (default: local)",
+            "help": "where the folds run: on this machine, or on its Ray cluster ($RAY_ADDRESS, or the one "
+            "that runs here). There each fold gets a GPU or a share of the CPUs; the number of CPUs changes "
+            "the rounding of results (default: local)",
         },
     ),
     "--to": (
@@ -194,7 +210,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("kernel",),
         {
             "metavar": "NAME",
-            "help": "the Kaggle user name (default: $KAGGLE_USERNAME, kaggle.json, or whose token it is)",
+            "help": "the Kaggle user name (default: $KAGGLE_USERNAME, kaggle.json, or the token's owner)",
         },
     ),
     "--python": (
@@ -203,7 +219,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "--resume": (
         ("kernel",),
-        {"action": "store_true", "help": "go on from the output of the version of this kernel that ran last"},
+        {"action": "store_true", "help": "resume from the output of this kernel's last version"},
     ),
     "--trials": (
         ("tune",),
@@ -211,16 +227,16 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "metavar": "N",
             "type": int,
             "default": 20,
-            "help": "how many trials of the whole study end, complete or pruned (default: 20)",
+            "help": "number of trials of the whole study, complete or pruned (default: 20)",
         },
     ),
     "--storage": (
         ("tune",),
         {
             "metavar": "FILE|URL",
-            "help": "where the study is kept, for all processes that share it: a file, also on a shared "
-            "disk, or a database as sqlite:///FILE or postgresql://…; or $NAME, the variable that holds it "
-            "(default: runs/<recipe>/tune.log)",
+            "help": "where the study is stored: a file, which may be on a shared disk; or a database, such "
+            "as sqlite:///FILE or postgresql://…; or $NAME, the environment variable that holds it. "
+            "Processes with the same storage share the study (default: runs/<recipe>/tune.log)",
         },
     ),
     "--set": (
@@ -230,7 +246,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "action": "append",
             "default": [],
             "dest": "overrides",
-            "help": "change a key of the recipe, such as phases.0.epochs=2; may be given several times",
+            "help": "change a key of the recipe, such as phases.0.epochs=2; repeatable",
         },
     ),
 }

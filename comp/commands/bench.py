@@ -1,31 +1,21 @@
-"""bench: what this machine makes of it: `decide` of threshold searches and rules, `speed` of a recipe's
-images, training and prediction, `tricks` of a recipe with and without each of them."""
+"""bench: benchmark this machine. `decide`: threshold searches and rules; `speed`: images, training and
+prediction; `tricks`: an ablation of a recipe's settings."""
 
-import importlib
 from pathlib import Path
+from typing import Any
 
 from comp.config.loading import load_recipe
 from comp.console import said_if_slow
 
 
-def run(
-    *,
-    subject: str,
-    recipe: str,
-    overrides: list[str],
-    probs: str | None,
-    labels: str | None,
-    large: bool,
-    fastai: str | None,
-    tricks: str | None,
-    images: int,
-    seeds: int,
-) -> None:
+def run(*, subject: str, recipe: str, overrides: list[str], **options: Any) -> None:
+    """Run the benchmark `subject`; each reads its own of the command-line `options`."""
     with said_if_slow("bench: loading its libraries"):
-        bench = importlib.import_module(f"comp.bench_{'decisions' if subject == 'decide' else subject}")
+        from comp.benchmarks import ablation, decisions, speed
     if subject == "decide":
-        bench.run(probs=probs, labels=labels, large=large)
+        decisions.run(**{name: options[name] for name in ("probs", "labels", "large")})
     elif subject == "tricks":
-        bench.run(recipe, overrides, Path(tricks) if tricks else None, images, seeds)
+        tricks = Path(options["tricks"]) if options["tricks"] else None
+        ablation.run(recipe, overrides, tricks, options["images"], options["seeds"])
     else:
-        bench.run(load_recipe(recipe, overrides), fastai=fastai)
+        speed.run(load_recipe(recipe, overrides), fastai=options["fastai"])

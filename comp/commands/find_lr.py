@@ -1,7 +1,7 @@
-"""find-lr: how high a learning rate may be.
+"""find-lr: the learning-rate range test.
 
-Reads images, labels and folds; writes runs/<recipe>/find-lr-<phase>.png, and .json last. Trains a network in
-memory for some steps, with the batches, augmentation and loss of a phase and a rate that grows; the run's own
+Reads images, labels and folds; writes runs/<recipe>/find-lr-<phase>.png, and .json last. It trains a network
+in memory for some steps at a growing rate, with a phase's batches, augmentation and loss. The run's own
 weights are neither read nor written.
 """
 
@@ -18,15 +18,12 @@ from comp.compute.devices import Device, devices, in_ranks
 from comp.compute.jobs import Report
 from comp.compute.local_jobs import run_jobs
 from comp.config.recipe import Recipe
-from comp.console import say, table
-from comp.data.manifest import read_training
+from comp.console import info, table
 from comp.deadline import NEVER
 from comp.errors import CompError
 from comp.plots.lr_finder import draw, places
-from comp.training.extra_images import extras_of, joined
-from comp.training.lr_finder import alone, lost, rates_between, read
-from comp.training.model_stamp import train_stamp
-from comp.training.prepare import prepared
+from comp.training.lr_finder import has_diverged, parse_rates, range_test, read, single_phase
+from comp.training.prepare import TrainingData
 from comp.training.trainer import Trainer
 
 
@@ -37,43 +34,42 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, phase: int, rates: str
 
 def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: int) -> None:
     if in_ranks():
-        raise CompError("one process does it; leave out torchrun")
+        raise CompError("find-lr runs in one process; leave out torchrun")
     if not 0 <= phase < len(recipe.phases):
         raise CompError(f"--phase {phase}: the recipe has phases 0 to {len(recipe.phases) - 1}")
     if steps < 20:
         raise CompError(f"--steps {steps}: 20 or more are expected")
-    tested = rates_between(rates, steps)
-    data, labels, fold_of = read_training(recipe)
-    extras = extras_of(recipe, [fold], data, labels, fold_of)[fold]
-    only = alone(recipe, phase)
+    tested = parse_rates(rates, steps)
+    training = TrainingData.read(recipe, [fold])
+    only = single_phase(recipe, phase)
     stamp = {
         "phase": phase,
         "rates": rates,
         "steps": steps,
-        **train_stamp(only, labels, fold_of, data.stamp, fold, extras, data.limits),
+        **training.stamp(fold, only),
     }
     path = find_lr_path(recipe.name, phase)
     if is_done(path, stamp, force=force):
-        say(f"find-lr: {recipe.name} done already")
+        info(f"find-lr: {recipe.name} done already")
         show(recipe, read_json(path, RangeTest) | {"phase": phase}, path.with_suffix(".png"))
         return
-    caches = prepared(recipe, data, labels, fold_of, {fold: extras}, NEVER, test=False)
-    labels, fold_of = joined(labels, fold_of, extras)
+    caches = training.build_caches([fold], NEVER, test=False)
+    inputs = training.fold_inputs(fold, caches, stamp, only)
     losses: list[float] = []
 
     def job(*, device: Device, report: Report, deadline: float) -> None:
         place = device.activate()
-        trainer = Trainer(only, fold, labels, fold_of, caches, stamp, place, device.n_loaders)
-        for loss in trainer.range_test(tested.tolist(), report):
+        trainer = Trainer(inputs, place, device.n_loaders)
+        for loss in range_test(trainer, tested.tolist(), report):
             losses.append(loss)
             report(done=len(losses), total=steps)
-            if lost(losses):
+            if has_diverged(losses):
                 break
 
     run_jobs(job, {f"fold {fold}": ()}, devices(1)[:1], NEVER)
     seen = np.array(losses)[np.isfinite(losses)]
     if len(seen) < steps // 10:
-        raise CompError(f"the loss is lost after {len(seen)} steps; give lower --rates than {rates}")
+        raise CompError(f"the loss diverged after {len(seen)} steps; give lower --rates than {rates}")
     tested = tested[: len(seen)]
     reading = read(tested, seen)
     content = {
@@ -92,12 +88,13 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
 
 
 def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
+    """Print the suggested rate, and the smoothed loss at some rates."""
     number, suggested = content["phase"], float(f"{content['suggested']:.1e}")
     phase = recipe.phases[number]
     rates, smooth = np.array(content["rates"]), np.array(content["smooth"])
     shown = places(recipe, content) | {"lowest": content["lowest"]}
     where = f"phase {number} at {phase.size} px, fold {content['fold']}"
-    say(f"find-lr: {recipe.name}, {where}, {len(rates)} steps")
+    info(f"find-lr: {recipe.name}, {where}, {len(rates)} steps")
     losses = {
         name: f"{np.interp(np.log(lr), np.log(rates), smooth):.4f}" if rates[0] <= lr <= rates[-1] else "-"
         for name, lr in shown.items()
@@ -109,6 +106,6 @@ def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
     settings = f"--set phases.{number}.lr={suggested:.1e}"
     if phase.body_lr:
         settings += f" --set phases.{number}.body_lr={suggested * phase.body_lr / phase.lr:.1e}"
-    say(f"find-lr: {settings}; the curve: {picture}")
+    info(f"find-lr: {settings}; the curve: {picture}")
     if content["suggested"] in (rates[0], rates[-1]):
-        say("find-lr: that is an end of --rates, beyond which the loss may fall faster; widen them")
+        info("find-lr: that is an end of --rates, and the loss may fall faster beyond it; widen them")

@@ -1,7 +1,7 @@
-"""infer: test images to a submission with finished models, for code competitions whose test set is hidden.
+"""infer: a submission for the test images with finished models, for code competitions with a hidden test set.
 
-Reads the sample submission and the test images, whichever they are now, each fold's model.safetensors, and
-decision.json; writes runs/<recipe>/fold<k>/infer.npz and the CSV. No training data is looked for.
+Reads the present sample submission and test images, each fold's model.safetensors, and decision.json; writes
+runs/<recipe>/fold<k>/infer.npz and the CSV. It needs no training data.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from comp.artifacts.files import locked, write_text
+from comp.artifacts.files import lock, write_text
 from comp.artifacts.paths import cache_dir, data_dir, inferred_path, manifest_path, model_path, mounted
-from comp.artifacts.predictions import aligned, load
+from comp.artifacts.predictions import aligned, load, mean_of_folds
 from comp.artifacts.schemas import Source
 from comp.artifacts.stamps import digest, is_done, read_stamp
 from comp.batches.tta import view_names
@@ -21,16 +21,17 @@ from comp.compute.devices import devices
 from comp.compute.local_jobs import run_jobs
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
-from comp.console import say
-from comp.data.discovery import Finder, from_folder
-from comp.data.image_cache import cached
+from comp.console import info
+from comp.data.discovery import FileFinder, source_path
+from comp.data.image_cache import build_caches
 from comp.data.image_files import ImageSet, find_images
 from comp.data.manifest import read_sample_ids
 from comp.deadline import deadline_in
-from comp.decisions.rules import Fitted
+from comp.decisions.metrics import FBeta
+from comp.decisions.rules import FittedRule
 from comp.errors import CompError
 from comp.kaggle.submission_file import check_submission, submission_text
-from comp.models.inference import predict_set
+from comp.models.inference import PredictionInputs, predict_set
 from comp.training.model_stamp import limits_of_model, read_decision
 
 
@@ -46,6 +47,24 @@ def run(
     classes = tuple(decision["thresholds"])
     sample, images, images_stamp = find_test(competition, recipe.channels, source)
     images = replace(images, limits=limits_of_model(model_path(recipe.name, folds[0])))
+    _predict(recipe, folds, images, images_stamp, force, deadline)
+    probs = _mean_probs(recipe, folds, images.ids, classes)
+    decisions = FittedRule.from_json(decision, classes).decide(probs, FBeta.of(competition.metric))
+    text = submission_text(decisions, images.ids, classes, competition, sample)
+    check_submission(text, target, competition, classes, images.ids)
+    if target.exists() and not force:
+        if target.read_bytes() != text.encode():
+            raise CompError(f"{target} is another submission; --force replaces it, --to names another file")
+        info(f"infer: {target} done already")
+        return
+    write_text(target, text)
+    info(f"infer: {target}, {len(images.ids):,} rows, {decisions.sum(1).mean():.2f} labels per row")
+
+
+def _predict(
+    recipe: Recipe, folds: list[int], images: ImageSet, images_stamp: str, force: bool, deadline: float
+) -> None:
+    """Write infer.npz of each fold that is not done already."""
     views, size = view_names(recipe.views), recipe.phases[-1].size
     stamps = {
         fold: {
@@ -57,60 +76,57 @@ def run(
         for fold in folds
     }
     todo = [f for f in folds if not is_done(inferred_path(recipe.name, f), stamps[f], force=force)]
-    if todo:
-        cache = cached(
-            {"test": (images, [size])}, cache_dir(competition.name), images_stamp, deadline,
-            recipe.finest, recipe.filter,
-        )  # fmt: skip
-        say(f"infer: {recipe.name}, {len(images.ids):,} images, {len(views)} views, {len(folds)} folds")
-        rows = np.arange(len(images.ids))
-        jobs: dict[str, tuple[Any, ...]] = {
-            f"fold {fold}": (
-                recipe, model_path(recipe.name, fold), inferred_path(recipe.name, fold),
-                images.ids, rows, cache["test"][size], stamps[fold],
-            )
-            for fold in todo
-        }  # fmt: skip
-        run_jobs(predict_set, jobs, devices(len(folds)), deadline)
-    total = np.zeros((len(images.ids), len(classes)), np.float64)
-    for fold in folds:
-        path = inferred_path(recipe.name, fold)
-        total += aligned(load(path, classes), images.ids, path)
-    probs = (total / len(folds)).astype(np.float32)
-    decisions = Fitted.from_json(decision, classes).decide(
-        probs, beta=competition.metric.beta, empty=competition.metric.empty
-    )
-    text = submission_text(decisions, images.ids, classes, competition, sample)
-    check_submission(text, target, competition, classes, images.ids)
-    if target.exists() and not force:
-        if target.read_bytes() != text.encode():
-            raise CompError(f"{target} is another submission; --force replaces it, --to names another file")
-        say(f"infer: {target} done already")
+    if not todo:
         return
-    write_text(target, text)
-    say(f"infer: {target}, {len(images.ids):,} rows, {decisions.sum(1).mean():.2f} labels a row")
+    where = cache_dir(recipe.competition.name)
+    needed = {"test": (images, [size])}
+    cache = build_caches(needed, where, images_stamp, deadline, recipe.max_size, recipe.filter)["test"][size]
+    info(f"infer: {recipe.name}, {len(images.ids):,} images, {len(views)} views, {len(folds)} folds")
+    rows = np.arange(len(images.ids))
+    jobs: dict[str, tuple[Any, ...]] = {
+        f"fold {fold}": (
+            PredictionInputs(
+                recipe,
+                model_path(recipe.name, fold),
+                inferred_path(recipe.name, fold),
+                images.ids,
+                rows,
+                cache,
+                stamps[fold],
+            ),
+        )
+        for fold in todo
+    }
+    run_jobs(predict_set, jobs, devices(len(folds)), deadline)
+
+
+def _mean_probs(recipe: Recipe, folds: list[int], ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """Return the mean (N, C) float32 of the folds' probabilities."""
+    paths = [inferred_path(recipe.name, fold) for fold in folds]
+    return mean_of_folds(aligned(load(path, classes), ids, path) for path in paths)
 
 
 def find_test(
     competition: Competition, channels: Sequence[str], source: str | None
 ) -> tuple[Path, ImageSet, str]:
-    """(sample submission, the images of its ids in its order, a digest of what the image folders hold)."""
+    """Return the sample submission, the images of its ids in its order, and a digest of the image folders.
+    Raise CompError where they can't be found."""
     if source is not None:
-        from_folder(source)
+        source_path(source)
     folder = data_dir(competition.name)
-    if source is None:  # where `comp download` found the files
+    if source is None:  # the folder where `comp download` found the files
         source = (read_stamp(manifest_path(competition.name), Source) or {}).get("from")
     places = [folder, *([Path(source)] if source else [])]
     on_kaggle = [place for s in competition.all_sources if (place := mounted(s))]
-    with locked(folder / ".lock", f"looking for the files of {competition.name}"):
-        finder = Finder(competition, [*places, *on_kaggle], ("sample", "test"))
+    with lock(folder / ".lock", f"looking for the files of {competition.name}"):
+        finder = FileFinder(competition, [*places, *on_kaggle], ("sample", "test"))
         found, missing = finder.find()
     test = found["images"]["test"]
     if "sample" not in found["files"] or not test:
         raise CompError(
             f"{competition.name}: no {' and no '.join(map(str, missing))} in "
             f"{', '.join(map(str, [*places, *on_kaggle]))}; put them there, or name their folder with --from"
-            f"{finder.nearly(missing)}"
+            f"{finder.hints(missing)}"
         )
     sample = folder / found["files"]["sample"]
     ids = read_sample_ids(sample, competition)

@@ -1,10 +1,10 @@
 """ledger: all submissions as a table, and their scores as a picture.
 
-Reads submissions/ledger.csv, which --sync brings up to date with Kaggle; writes submissions/ledger.png.
+Reads submissions/ledger.csv, which --sync updates from Kaggle; writes submissions/ledger.png.
 """
 
 from comp.artifacts.paths import ledger_path
-from comp.console import say, table
+from comp.console import info, table
 from comp.errors import CompError
 from comp.kaggle import ledger
 from comp.kaggle import submit as sending
@@ -15,7 +15,7 @@ from comp.plots.ledger import draw
 def run(*, sync: bool) -> None:
     if sync:
         n_changed = sending.sync()
-        say(f"ledger: {n_changed} row{'s' if n_changed != 1 else ''} changed on Kaggle since")
+        info(f"ledger: {n_changed} row{'s' if n_changed != 1 else ''} changed on Kaggle")
     rows = ledger.read()
     if not rows:
         raise CompError(f"{ledger_path()} is not there; `comp submit` writes its first row")
@@ -25,9 +25,9 @@ def run(*, sync: bool) -> None:
         try:
             draw(points)
         except CompError as error:
-            say(f"ledger: no picture: {error}")
+            info(f"ledger: no picture: {error}")
             return
-        say(f"ledger: cross-fitted against leaderboard scores in {ledger_path().with_suffix('.png')}")
+        info(f"ledger: cross-fitted against leaderboard scores in {ledger_path().with_suffix('.png')}")
 
 
 def _line(row: Row) -> list[str]:

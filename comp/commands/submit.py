@@ -1,31 +1,48 @@
-"""submit: the CSV that Kaggle takes.
+"""submit: write the CSV that Kaggle scores, and send it.
 
 Reads runs/<recipe>/test.npz and decision.json; writes submissions/<name>.csv, <name>.json, and a row in
-submissions/ledger.csv. A competition with a solution file of its own is scored at once; --send sends it to
-Kaggle and waits for its score.
+submissions/ledger.csv. A competition with a solution file of its own is scored at once; --send sends the CSV
+to Kaggle and waits for its score.
 """
 
 from collections.abc import Mapping
 
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
-from comp.console import table
+from comp.console import info, table
 from comp.errors import CompError
 from comp.kaggle import submit as sending
-from comp.kaggle.submission_file import write
+from comp.kaggle.submission_file import SubmissionInputs, build, is_written, read_inputs, reuse, write
 
 
 def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: float) -> None:
     competition = recipe.competition
     if send and not competition.slug:
         raise CompError(f"{competition.name} has no slug on Kaggle to send to")
-    name, scores = write(recipe)
+    inputs = read_inputs(recipe)
+    if inputs.warning:
+        info(f"submit: {inputs.warning}")
+    scores = make_csv(inputs)
     if send:
         assert competition.slug
         note = message or f"{recipe.name}, cross-fitted {competition.metric} {scores['cross_fitted']:.5f}"
-        row = sending.send(name, competition.slug, note, again=again, wait=wait)
+        row = sending.send(inputs.name, competition.slug, note, again=again, wait=wait)
         scores = {key: float(row[key]) for key in ("cross_fitted", "public", "private") if row[key]}
     show_scores(competition, scores)
+
+
+def make_csv(inputs: SubmissionInputs) -> Mapping[str, float]:
+    """Write the submission unless it is written and unchanged; return its scores."""
+    if is_written(inputs):
+        if (scores := reuse(inputs)) is not None:
+            info(f"submit: {inputs.csv_path} done already")
+            return scores
+        info(f"submit: {inputs.csv_path} was changed since it was written; writing it again")
+    built = build(inputs)
+    write(inputs, built)
+    n_rows, n_labels = len(inputs.sample_ids), built.decisions.sum(1).mean()
+    info(f"submit: {inputs.csv_path}, {n_rows:,} rows, {n_labels:.2f} labels per row")
+    return built.scores
 
 
 def show_scores(competition: Competition, scores: Mapping[str, float]) -> None:

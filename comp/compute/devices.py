@@ -1,4 +1,4 @@
-"""GPUs, cores and memory of this machine, and batches that shrink when memory runs out."""
+"""GPUs, cores and memory of this machine, and micro-batches when out of memory."""
 
 import gc
 import os
@@ -7,16 +7,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Device:
     name: str  # "cpu", "cuda:0", …
-    n_threads: int  # for torch and for loading
+    n_threads: int  # shared by torch and the loaders
 
     def activate(self) -> torch.device:
+        """Set up torch for this device, and return it."""
         torch.set_num_threads(self.n_threads if self.name == "cpu" else max(1, self.n_threads // 2))
         device = torch.device(self.name)
         if device.type == "cuda":
@@ -26,19 +30,20 @@ class Device:
         return device
 
     def release(self) -> None:
-        """Give back the memory that no tensor is in any more."""
+        """Free the memory that no tensor uses."""
         gc.collect()
         if self.name != "cpu":
             torch.cuda.empty_cache()
 
     @property
     def n_loaders(self) -> int:
-        """Processes that load batches beside a GPU; on a CPU the step itself wants the cores."""
+        """The number of loader processes: none on a CPU, where the training step needs all cores."""
         return 0 if self.name == "cpu" else max(1, min(8, self.n_threads - 1))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch, or a library that it calls, found no memory: not all of them say it by a class."""
+    """Return whether PyTorch, or a library that it calls, ran out of memory. Some of them only say so in the
+    message."""
     signs = (
         "can't allocate memory",
         "CUDA out of memory",
@@ -51,30 +56,30 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes: the most that tensors held on a GPU so far, or what the process has in memory on a CPU."""
+    """Return bytes: on a GPU the peak that tensors held so far, on a CPU what the process holds now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:  # not on Linux: the most so far
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+    except OSError:  # not on Linux: the peak so far
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def n_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_ranks() -> bool:
-    """Whether this is one of several processes of torchrun, which have to agree on when to stop."""
+    """Return whether this is one of several processes of torchrun."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def devices(n_jobs: int) -> list[Device]:
-    """The places where jobs run at once. On CPUs the cores are shared out evenly: small networks gain more
-    from folds side by side than from threads. The split depends on the number of jobs asked for and not on
-    how many are left, so that a resumed run rounds as the first did."""
+    """Return the devices that jobs run on in parallel: all GPUs, or equal shares of the cores. On CPUs small
+    networks gain more from parallel folds than from threads. `n_jobs` is the number of requested jobs, not of
+    unfinished ones, so a resumed run has the same number of threads and rounds the same."""
     n_gpus = torch.cuda.device_count()
     if n_gpus:
         return [Device(f"cuda:{i}", max(1, n_cores() // n_gpus)) for i in range(n_gpus)]
@@ -82,20 +87,42 @@ def devices(n_jobs: int) -> list[Device]:
     return [Device("cpu", n_cores() // n_workers)] * n_workers
 
 
-class Parts:
-    """Works on batches as a whole, or in parts where memory runs out, which it remembers."""
+class MicroBatches:
+    """Run batches whole, or as micro-batches once out of memory. The number of micro-batches is
+    remembered."""
 
-    def __init__(self) -> None:
-        self.size = 0  # images at once; 0: all
+    def __init__(self, smallest: float = 1):
+        self.smallest = smallest  # images in a micro-batch
+        self.factor = 1  # by which the number of micro-batches was raised when out of memory
 
-    def __call__(self, work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-        """What `work` gives for the images, under each other."""
+    def run(
+        self,
+        n: int,
+        work: Callable[[list[slice]], T],
+        *,
+        n_parts: int = 1,
+        retrying: Callable[[int], None] = lambda n_parts: None,
+    ) -> T:
+        """Return `work(parts)` for a batch of n images in `n_parts` micro-batches. When out of memory, double
+        the number, call `retrying` with it, and try again."""
         while True:
+            parts = split_evenly(n, min(n, n_parts * self.factor))
             try:
-                return torch.cat([work(part) for part in images.split(self.size or len(images))])
+                return work(parts)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or self.size == 1:
+                if not is_out_of_memory(error) or n < 2 * self.smallest * len(parts):
                     raise
-                self.size = max(1, (self.size or len(images)) // 2)
-            if images.is_cuda:
+                self.factor *= 2
+            retrying(2 * len(parts))
+            if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
+
+    def over(self, images: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return `work` of the images, its parts concatenated."""
+        return self.run(len(images), lambda parts: torch.cat([work(images[part]) for part in parts]))
+
+
+def split_evenly(n: int, n_parts: int) -> list[slice]:
+    """Return slices that split n images into parts whose sizes differ by at most one."""
+    ends = [n * k // n_parts for k in range(n_parts + 1)]
+    return list(map(slice, ends[:-1], ends[1:]))

@@ -1,5 +1,5 @@
-"""Data-parallel training within one job, as `torchrun` starts it: every rank works on its share of each
-batch, and the gradient is that of the whole batch. Rank 0 alone writes files and reports."""
+"""Data-parallel training (DDP) in one job, as `torchrun` starts it. Each rank works on its share of a batch;
+the gradient is that of the whole batch. Only rank 0 writes files and prints."""
 
 import atexit
 import contextlib
@@ -18,32 +18,34 @@ from torch import nn
 
 from comp.compute.devices import Device, n_cores
 
-FEW = 16  # images, of which a batch norm's statistics are poor
+MIN_NORM_IMAGES = 16  # per GPU; with fewer, batch norms use the statistics of all GPUs
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
+    """The processes that train one network together; by default a single one."""
+
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def of_torchrun(cls) -> "Ranks":
-        """As torchrun tells of them; one alone without it."""
+    def from_torchrun(cls) -> "ProcessGroup":
+        """Return the group that torchrun's environment describes; a single process without it."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
     @classmethod
     @contextlib.contextmanager
-    def joined(cls) -> Iterator["Ranks"]:
-        """The ranks, which know of each other in here; all but the first are silent."""
-        ranks = cls.of_torchrun()
+    def join(cls) -> Iterator["ProcessGroup"]:
+        """Connect the ranks inside a `with` block. Only rank 0 prints."""
+        ranks = cls.from_torchrun()
         if ranks.size == 1:
             yield ranks
             return
-        device = torch.device(ranks.place().name)
+        device = torch.device(ranks.device().name)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        if not torch.distributed.is_initialized():  # once a process: another group would never be complete
+        if not torch.distributed.is_initialized():  # once per process: a second group is never complete
             torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
             atexit.register(torch.distributed.destroy_process_group)
         with contextlib.ExitStack() as stack:
@@ -52,8 +54,8 @@ class Ranks:
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield ranks
 
-    def place(self) -> Device:
-        """This rank's GPU, or its share of the cores."""
+    def device(self) -> Device:
+        """Return this rank's GPU, or its share of the cores."""
         n_here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         n_threads = max(1, n_cores() // n_here)
         return Device(
@@ -65,19 +67,19 @@ class Ranks:
         return self.rank == 0
 
     def share(self, n: int) -> slice:
-        """This rank's part of n images: neighbours, in sizes that differ by one at most."""
+        """Return this rank's slice of n images. Sizes differ by at most one."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def agreed(self, value: Any) -> Any:
-        """What rank 0 has."""
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's value."""
         if self.size == 1:
             return value
         box = [value]
         torch.distributed.broadcast_object_list(box)
         return box[0]
 
-    def gathered(self, rows: np.ndarray) -> np.ndarray:
-        """All ranks' rows, after each other."""
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return all ranks' rows, concatenated."""
         if self.size == 1:
             return rows
         parts: list[Any] = [None] * self.size
@@ -85,23 +87,24 @@ class Ranks:
         return np.concatenate(parts)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         if self.size > 1:
             torch.distributed.barrier()
 
-    def summed(self, value: torch.Tensor) -> torch.Tensor:
+    def add_up(self, value: torch.Tensor) -> torch.Tensor:
+        """Replace the tensor by its sum over ranks, and return it."""
         if self.size > 1:
             torch.distributed.all_reduce(value)
         return value
 
-    def prepared(self, model: nn.Module, device: torch.device, n_images: int) -> nn.Module:
-        """The model; where ranks see as few as `n_images` at once, on GPUs with batch norms that see those of
-        all ranks, which costs a good part of a step."""
-        few = self.size > 1 and n_images < FEW and device.type == "cuda"
+    def prepare(self, model: nn.Module, device: torch.device, n_images: int) -> nn.Module:
+        """Return the model, with synchronised batch norms if each GPU sees few images (`n_images`) at once.
+        These make a step noticeably slower."""
+        few = self.size > 1 and n_images < MIN_NORM_IMAGES and device.type == "cuda"
         return convert_sync_batchnorm(model) if few else model
 
-    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """What runs the model and averages its gradients over the ranks."""
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return the module to call, which averages gradients over the ranks."""
         if self.size == 1:
             return model
         ids = [device.index] if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Jobs on this machine, a process for each GPU or core."""
+"""Jobs on this machine: one process per GPU or share of the cores."""
 
 import time
 import traceback
@@ -8,8 +8,8 @@ from typing import Any
 
 from comp.child_processes import Child
 from comp.compute.devices import Device, in_ranks
-from comp.compute.jobs import Job, call, show
-from comp.console import Bars
+from comp.compute.jobs import Job, call, raise_if_late, show
+from comp.console import ProgressBars
 from comp.errors import CompError, TimeIsUp
 
 
@@ -19,13 +19,13 @@ def run_jobs(
     """Run job(*arguments[name], device=…, report=…, deadline=…) for each name. `job` is a function of a
     module.
 
-    A job calls report(done=…, total=…) for its bar, report(line=…) for a line, and report(saved=True) once
-    it has saved what it goes on from. The first error ends all jobs and is raised here. A job that raises
-    TimeIsUp ends alone: the others go on until they stop as well, no further one is started, and one TimeIsUp
-    is raised here."""
-    late: dict[str, str] = {}  # job: what it had done when its time was up
+    A job calls report(done=…, total=…) to move its bar, report(line=…) to print a line, and
+    report(saved=True) after it has saved a checkpoint. The first error ends all jobs and is raised here.
+    After a TimeIsUp no further job starts, running jobs go on until their own TimeIsUp, and one TimeIsUp is
+    raised here."""
+    late: dict[str, str] = {}  # by name: what a job had done when its time was up
     if len(places) == 1:
-        with Bars() as bars:
+        with ProgressBars() as bars:
             for name, args in arguments.items():
 
                 def report(name: str = name, **event: Any) -> None:
@@ -40,12 +40,12 @@ def run_jobs(
                     late[name] = str(stop)
     elif arguments:
         _run_side_by_side(job, arguments, places, deadline, late)
-    if late:
-        raise TimeIsUp(", ".join(f"{name}: {late[name]}" for name in arguments if name in late))
+    raise_if_late(arguments, late)
 
 
 class Worker(Child):
-    """A process at a place, which runs one job after another: starting one takes as long as a small job."""
+    """A process on a device that runs one job after another, since starting it takes as long as a small
+    job."""
 
     def __init__(self, job: Job, place: Device, deadline: float):
         super().__init__(_work, job, place, deadline)
@@ -56,9 +56,9 @@ class Worker(Child):
         self.send((name, args))
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What it has said since. Raises CompError where it is gone before its job's end."""
+        """Yield the events since the last call. Raise CompError if the process ended before its job."""
         while self.doing:
-            gone = self.process.poll() is not None  # seen first: what it said before comes first, too
+            gone = self.process.poll() is not None  # checked first: its last events still arrive below
             try:
                 if self.connection.poll():
                     yield self.connection.recv()
@@ -68,7 +68,7 @@ class Worker(Child):
             if not gone:
                 return
             code = self.process.wait()
-            raise CompError(f"{self.doing} was killed ({code}); run again to go on where it was")
+            raise CompError(f"{self.doing} was killed ({code}); run again to resume")
 
 
 def _run_side_by_side(
@@ -78,11 +78,11 @@ def _run_side_by_side(
     deadline: float,
     late: dict[str, str],
 ) -> None:
-    """One process a place. Jobs that the time did not suffice for are added to `late`."""
+    """Run jobs in one process per device. Add jobs that did not finish in time to `late`."""
     waiting = list(arguments.items())
     workers: list[Worker] = []
     try:
-        with Bars() as bars:
+        with ProgressBars() as bars:
             if time.time() <= deadline:
                 workers += [Worker(job, place, deadline) for place in places[: len(waiting)]]
             while waiting or any(worker.doing for worker in workers):
@@ -103,7 +103,7 @@ def _run_side_by_side(
             worker.end()
 
 
-def _see(worker: Worker, event: dict[str, Any], bars: Bars, late: dict[str, str]) -> None:
+def _see(worker: Worker, event: dict[str, Any], bars: ProgressBars, late: dict[str, str]) -> None:
     assert worker.doing
     if "error" in event:
         raise event["error"]

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: starting, watching, retrying."""
+"""Jobs on a Ray cluster: start, watch, retry."""
 
 import contextlib
 import logging
@@ -10,29 +10,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.files import replacing
+from comp.artifacts.files import atomic_write
 from comp.artifacts.paths import runs_dir
 from comp.artifacts.resumable import JobFiles
 from comp.artifacts.stamps import digest
 from comp.compute.devices import Device
-from comp.compute.jobs import Job, show
-from comp.compute.ray_worker import CHUNK, Parcel, replaced, work
+from comp.compute.jobs import Job, raise_if_late, show
+from comp.compute.ray_worker import CHUNK_BYTES, RemoteJob, replace_paths, work
 from comp.config.loading import PACKAGE_DIR
-from comp.console import Bars, say
-from comp.errors import CompError, TimeIsUp
+from comp.console import ProgressBars, info
+from comp.errors import CompError
 
-MAX_LOSSES = 5  # of a job's worker in a row, without a file that came back
+MAX_LOST_WORKERS = 5  # of a job in a row, with no file received in between
 
 
 def _source(ray: Any, home: str) -> Any:
-    """An actor at `home`, which reads files in pieces when another machine lacks them."""
+    """Return an actor on the node `home` that reads files in chunks, for machines without them."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    class Source:  # in here it travels by value: its process needn't import torch
+    class Source:  # defined here it is pickled by value, so its process need not import torch
         def read(self, path: str, offset: int) -> bytes:
             with Path(path).open("rb") as file:
                 file.seek(offset)
-                return file.read(CHUNK)
+                return file.read(CHUNK_BYTES)
 
     return (
         ray.remote(Source)
@@ -55,24 +55,25 @@ def run_on_ray(
     deadline: float,
     environment: Mapping[str, Path] | None = None,
 ) -> None:
-    """As parallel.run_jobs, but on a Ray cluster that this machine is part of. Paths in the arguments are
-    files that the job reads, or those of `files[name]`, which it writes; `environment` are files that it
-    finds by a variable. `n_jobs` shares out the CPUs, however many jobs are left."""
+    """Run jobs as `run_jobs` does, but on a Ray cluster that this machine belongs to.
+
+    Paths in the arguments are files that the job reads, or those of `files[name]`, which it writes.
+    `environment` holds files that it finds by a variable. `n_jobs` is the number of requested jobs; the CPUs
+    are shared among so many. Raise TimeIsUp as `run_jobs` does, and CompError without a cluster."""
     if not arguments:
         return
     with contextlib.ExitStack() as stack:
         for name in arguments:
             stack.enter_context(files[name].locked())
         ray = _connected()
-        stack.callback(ray.shutdown)  # which ends all that still runs
-        jobs = Jobs(ray, job, arguments, files, n_jobs, deadline, dict(environment or {}))
+        stack.callback(ray.shutdown)  # ends all running jobs
+        jobs = RayJobRunner(ray, job, arguments, files, n_jobs, deadline, dict(environment or {}))
         jobs.run()
-    if late := jobs.late:
-        raise TimeIsUp(", ".join(f"{name}: {late[name]}" for name in arguments if name in late))
+    raise_if_late(arguments, jobs.late)
 
 
 def _connected() -> Any:
-    """The module ray, connected. Raises CompError where it isn't installed or there is no cluster."""
+    """Return the module ray, connected. Raise CompError if it isn't installed or there is no cluster."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning on machines without GPU
     try:
         import ray
@@ -86,7 +87,7 @@ def _connected() -> Any:
     try:
         address = canonicalize_bootstrap_address_or_die(wanted or "auto")
         host, _, port = address.rpartition(":")
-        # Where nobody listens Ray would try for minutes.
+        # If nobody listens, Ray itself would try for minutes.
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address, runtime_env=package, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
@@ -95,13 +96,13 @@ def _connected() -> Any:
             f"no Ray cluster ({looked}): {' '.join(str(error).split()).split('. ')[0][:200]}; start one with "
             "`ray start --head` here and `ray start --address=…` on other machines, or leave out --on ray"
         ) from error
-    ray._private.worker._worker_logs_enabled = False  # its words on lost workers; a line of ours says it
+    ray._private.worker._worker_logs_enabled = False  # comp prints its own line on a lost worker
     return ray
 
 
-def place(nodes: Iterable[Mapping[str, float]], n_jobs: int) -> Device:
-    """What a job gets, from the resources of each node: a GPU with its share of cores where there are GPUs,
-    else the most cores with which all jobs run at once (on one node as parallel.devices has it)."""
+def device_for(nodes: Iterable[Mapping[str, float]], n_jobs: int) -> Device:
+    """Return the device of each job from the nodes' resources: a GPU and its share of cores, if there are
+    GPUs; else the most cores with which all jobs run at once (on one node as `devices` returns)."""
     nodes = list(nodes)
     if with_gpu := [node for node in nodes if node.get("GPU", 0) >= 1]:
         return Device("cuda:0", max(1, min(int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu)))
@@ -116,8 +117,8 @@ def _fits(device: Device, node: Mapping[str, float]) -> bool:
     return node.get("CPU", 0) >= device.n_threads if device.name == "cpu" else node.get("GPU", 0) >= 1
 
 
-class Jobs:
-    """The jobs of a run: started, shown, their files written, and those that are lost started again."""
+class RayJobRunner:
+    """Start jobs, show what they report, write their files, and start lost ones again."""
 
     def __init__(
         self,
@@ -133,21 +134,22 @@ class Jobs:
         self.n_jobs, self.deadline, self.environment = n_jobs, deadline, environment
         self.home = ray.get_runtime_context().get_node_id()
         self.source = _source(ray, self.home)
-        # What a job sends waits on its machine once 8 pieces are unread, so that memory stays bounded.
+        # A job waits while 8 of its items are unread, so memory stays bounded.
         self.attempt = ray.remote(
             num_returns="streaming", max_retries=0, _generator_backpressure_num_objects=8
         )(work)
-        self.device = place(self._nodes(), n_jobs)
-        self.running: dict[Any, str] = {}  # the stream of what a job sends, and its name
-        self.machines: dict[str, str] = {}  # of the jobs that have started
+        self.device = device_for(self._nodes(), n_jobs)
+        self.running: dict[Any, str] = {}  # by a job's stream of items: its name
+        self.machines: dict[str, str] = {}  # by name, of jobs that have started
         self.losses = dict.fromkeys(arguments, 0)
-        self.late: dict[str, str] = {}  # the jobs that the time did not suffice for, and what they had done
+        self.late: dict[str, str] = {}  # by name: what a job had done when its time was up
 
     def run(self) -> None:
+        """Run all jobs to their end, or until `late` holds those that did not finish in time."""
         for name in self.arguments:
             self._start(name)
         told = time.monotonic()
-        with Bars() as bars:
+        with ProgressBars() as bars:
             while self.running:
                 waiting = {stream: name for stream, name in self.running.items() if name not in self.machines}
                 if waiting and (self.late or time.time() > self.deadline):
@@ -156,13 +158,13 @@ class Jobs:
                         self.late[name] = "not started"
                     continue
                 if waiting and not any(_fits(self.device, node) for node in self._nodes()):
-                    self.device = place(self._nodes(), self.n_jobs)  # the machines it was chosen for are lost
+                    self.device = device_for(self._nodes(), self.n_jobs)  # its machines are lost
                     for stream, name in waiting.items():
                         self._withdraw(stream)
                         self._start(name)
                 if len(waiting) == len(self.running) and time.monotonic() - told > 30:
                     told = time.monotonic()
-                    say("waits for a free place in the Ray cluster")
+                    info("waiting for free resources in the Ray cluster")
                 for stream in self.ray.wait(list(self.running), num_returns=1, timeout=1)[0]:
                     self._next(stream, bars)
 
@@ -171,11 +173,11 @@ class Jobs:
 
     def _start(self, name: str) -> None:
         args, paths = self.arguments[name], self.files[name].paths
-        parcel = Parcel(
+        job = RemoteJob(
             self.job,
             args,
             self.device,
-            {path: identity(path) for path in paths_in((args, self.environment), but=paths)},
+            {path: file_identity(path) for path in find_paths((args, self.environment), but=paths)},
             self.environment,
             {path: path.stat().st_size if path.exists() else None for path in paths},
             runs_dir(),
@@ -187,14 +189,14 @@ class Jobs:
         on_cpu = self.device.name == "cpu"
         resources = {"num_cpus": self.device.n_threads if on_cpu else 0, "num_gpus": 0 if on_cpu else 1}
         self.machines.pop(name, None)
-        self.running[self.attempt.options(**resources).remote(parcel, self.source)] = name
+        self.running[self.attempt.options(**resources).remote(job, self.source)] = name
 
     def _withdraw(self, stream: Any) -> None:
         self.ray.cancel(stream)
         del self.running[stream]
 
-    def _next(self, stream: Any, bars: Bars) -> None:
-        """Take what a job has sent, or see that it has ended."""
+    def _next(self, stream: Any, bars: ProgressBars) -> None:
+        """Handle the next item of a job, or its end."""
         name, errors = self.running[stream], self.ray.exceptions
         try:
             self._take(name, self.ray.get(next(stream)), stream, bars)
@@ -203,27 +205,27 @@ class Jobs:
         except errors.RayTaskError as error:
             last = str(error).strip().splitlines()[-1]
             raise CompError(
-                f"{name} can't start: {last}; all machines of the cluster need what comp needs"
+                f"{name} can't start: {last}; install comp's dependencies on all machines of the cluster"
             ) from error
         except errors.RayError as error:
             del self.running[stream]
             self.losses[name] += 1
             machine = self.machines.get(name, "a machine")
-            if self.losses[name] > MAX_LOSSES:
+            if self.losses[name] > MAX_LOST_WORKERS:
                 reason = str(error).strip().splitlines()[0]
                 raise CompError(
                     f"{name} lost its worker {self.losses[name]} times in a row, last on {machine}: {reason}"
                 ) from error
-            say(f"{name}  lost its worker on {machine} ({type(error).__name__}); it is started again")
+            info(f"{name}  lost its worker on {machine} ({type(error).__name__}); starting it again")
             self._start(name)
 
-    def _take(self, name: str, event: dict[str, Any], stream: Any, bars: Bars) -> None:
+    def _take(self, name: str, event: dict[str, Any], stream: Any, bars: ProgressBars) -> None:
         if "machine" in event:
             self.machines[name] = event["machine"]
         elif (path := event.get("file") or event.get("gone")) and path not in self.files[name].paths:
-            raise CompError(f"{name} on {self.machines.get(name)} sent {path}, which is no file of this job")
+            raise CompError(f"{name} on {self.machines.get(name)} sent {path}, which is not one of its files")
         elif "file" in event:
-            with replacing(event["file"]) as temporary, temporary.open("wb") as file:
+            with atomic_write(event["file"]) as temporary, temporary.open("wb") as file:
                 for _ in range(event["pieces"]):
                     file.write(self.ray.get(next(stream)))
             self.losses[name] = 0
@@ -239,20 +241,20 @@ class Jobs:
             show(bars, name, event)
 
 
-def identity(path: Path) -> tuple[int, str]:
-    """Size, and a name under which other machines keep their copy."""
+def file_identity(path: Path) -> tuple[int, str]:
+    """Return a file's size, and the name of its copy on other machines."""
     stat = path.stat()
     parts = (platform.node(), str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
     return stat.st_size, digest(*parts) + path.suffix
 
 
-def paths_in(value: Any, but: Iterable[Path]) -> set[Path]:
-    """All paths in nested tuples, lists and dicts, except `but`."""
-    found: list[Path] = []
+def find_paths(value: Any, but: Iterable[Path]) -> set[Path]:
+    """Return all paths in nested tuples, lists, dicts and dataclasses, except `but`."""
+    found: set[Path] = set()
 
     def note(path: Path) -> Path:
-        found.append(path)
+        found.add(path)
         return path
 
-    replaced(value, note)
-    return set(found) - set(but)
+    replace_paths(value, note)
+    return found - set(but)

@@ -1,13 +1,13 @@
-"""Augmentation as settings: named sets, and what differs from one."""
+"""The augmentation settings: named sets, and tables that extend one."""
 
 from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from comp.config.schema import Strict, _nearest
+from comp.config.schema import Strict, did_you_mean
 
-# Augmentation by name, each by what differs from nothing. "satellite": seen from above, small differences of
-# place and light; "microscopy": turned any way, and stained more in one channel and less in another.
+# Named sets: the keys that differ from no augmentation. "satellite" is for views from above, with small
+# changes of position and light; "microscopy" rotates further, and varies the staining of each channel.
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {},
     "dihedral": {"symmetry": "d4"},
@@ -17,39 +17,40 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
 
 
 class Augment(Strict):
-    """What training changes about images, each with its own draw, evenly distributed: a named set, or a table
-    of what differs from one. Written down as it was named."""
+    """How training changes images: a named set, or a table of the keys that differ from one. Each image gets
+    its own values, uniformly distributed. Serialized as it was written: a name, or a table."""
 
     extends: str = "satellite"  # one of AUGMENTATIONS
-    symmetry: Literal["none", "flip_h", "flips", "d4"] = "none"  # one of these views, always drawn
-    zoom: float = Field(0.0, ge=0, lt=1)  # share by which images become larger or smaller
-    shift: float = Field(0.0, ge=0, lt=1)  # share of the side, each way; what is laid bare is mirrored
-    turn: float = Field(0.0, ge=0, le=180)  # degrees, either way
-    light: float = Field(0.0, ge=0, lt=1)  # of contrast and of brightness, share of their range, either way
-    gain: float = Field(0.0, ge=0, lt=1)  # of each channel by itself, share of its values, either way
-    crop: float = Field(1.0, gt=0, le=1)  # least share of the area of a random resized crop, always drawn
-    p: float = Field(0.5, ge=0, le=1)  # share of images that are moved; that are lit; that have gains
+    symmetry: Literal["none", "flip_h", "flips", "d4"] = "none"  # one of these flips and turns, at random
+    zoom: float = Field(0.0, ge=0, lt=1)  # zoom in or out by up to this share
+    shift: float = Field(0.0, ge=0, lt=1)  # shift by up to this share of the side; borders are mirrored
+    turn: float = Field(0.0, ge=0, le=180)  # rotate by up to so many degrees, either way
+    light: float = Field(0.0, ge=0, lt=1)  # change contrast and brightness by up to this share
+    gain: float = Field(0.0, ge=0, lt=1)  # scale each channel by up to this share
+    crop: float = Field(1.0, gt=0, le=1)  # smallest area share of a random resized crop; 1: no crop
+    p: float = Field(0.5, ge=0, le=1)  # probability of each of: moves, light, gain
 
     @model_validator(mode="before")
     @classmethod
-    def _over_its_set(cls, value: Any) -> Any:
+    def _extend_named_set(cls, value: Any) -> Any:
         value = {"extends": value} if isinstance(value, str) else value
         if not isinstance(value, dict):
             return value
         name = str(value.get("extends", cls.model_fields["extends"].default))
         if name not in AUGMENTATIONS:
-            hint = _nearest(name, AUGMENTATIONS) or f"; there are {', '.join(AUGMENTATIONS)}"
+            hint = did_you_mean(name, AUGMENTATIONS) or f"; there are {', '.join(AUGMENTATIONS)}"
             raise ValueError(f"unknown augmentation {name!r}{hint}")
         return {**AUGMENTATIONS[name], **value}
 
     @model_serializer
-    def _by_name(self) -> str | dict[str, Any]:
+    def _as_written(self) -> str | dict[str, Any]:
         named = Augment(extends=self.extends)
         differs = {key: value for key, value in self if value != getattr(named, key)}
         return {"extends": self.extends, **differs} if differs else self.extends
 
     @property
     def moves(self) -> bool:
+        """Whether it zooms, shifts or rotates."""
         return bool(self.zoom or self.shift or self.turn)
 
     @property

@@ -1,4 +1,4 @@
-"""What a competition is: labels, images, submission, metric. One TOML file each."""
+"""The settings of a competition: labels, images, submission, metric. One TOML file per competition."""
 
 import math
 import re
@@ -13,48 +13,61 @@ from pydantic import (
     model_validator,
 )
 
-from comp.config.schema import NAME_PATTERN, Files, Strict, Templates, Texts, check_fields
+from comp.config.schema import (
+    NAME_PATTERN,
+    Files,
+    Strict,
+    Templates,
+    Texts,
+    check_fields,
+    warn_of_old_name,
+)
 
 
 class LabelTable(Strict):
     """The CSV with the training labels."""
 
-    csv: Files  # file names; the first that is there is taken
-    id: str
-    column: str | None = None  # of label names or indices; None: one 0/1 column a class
-    separator: str = Field(" ", min_length=1)
-    classes: Texts = ()  # empty: the labels that occur in the CSV, sorted
-    indices: bool = False  # the column holds positions in `classes` and not names
-    exclusive: tuple[tuple[str, ...], ...] = ()  # groups in which exactly one label holds
-    single: bool = False  # exactly one label an image: all are one group, and `column` holds one, not split
-    group: str | None = None  # a column: rows with the same value stay in one fold; an empty cell is no group
-    none: str | None = Field(None, min_length=1)  # the text of no label, or without `column` its 0/1 column
-    ignore: Texts = ()  # columns that are no labels, where each label has a column
-    empty: bool = Field(  # whether an image may have no label at all; that is then an answer of its own
+    csv: Files  # file names; the first that exists is used
+    id: str  # the column of image ids
+    column: str | None = None  # the column of label names or indices; None: one 0/1 column per class
+    separator: str = Field(" ", min_length=1)  # between the labels in `column`
+    classes: Texts = ()  # the classes in order; empty: the labels in the CSV, sorted
+    indices: bool = False  # `column` holds positions in `classes` instead of names
+    exclusive: tuple[tuple[str, ...], ...] = ()  # groups of classes; exactly one of each group holds
+    single: bool = False  # exactly one label per image; `column` is then not split
+    group: str | None = None  # a column; rows with equal values stay in one fold, empty cells are no group
+    none: str | None = Field(None, min_length=1)  # the text for "no label"; without `column`, its 0/1 column
+    ignore: Texts = ()  # columns that are not labels, if each class has a column
+    empty: bool = Field(  # whether an image may have no label; default: whether `none` is set
         default_factory=lambda data: data.get("none") is not None
     )
 
-    def groups(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """Those of the classes of which exactly one holds."""
+    def exclusive_names(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """Return the groups of classes in each of which exactly one holds."""
         return (classes,) if self.single else self.exclusive
 
     @model_validator(mode="after")
     def _agrees(self) -> "LabelTable":
         if self.single and (self.exclusive or self.empty):
-            raise ValueError("labels.single is one group of all classes; leave out exclusive, empty and none")
+            raise ValueError(
+                "labels.single allows no labels.exclusive, labels.empty or labels.none; remove them"
+            )
         if self.none is not None and not self.empty:
-            raise ValueError("labels.none stands for no label; set labels.empty = true")
+            raise ValueError("labels.none needs labels.empty = true")
         if self.ignore and self.column:
-            raise ValueError("labels.ignore is for 0/1 columns; with labels.column all others are ignored")
+            raise ValueError(
+                "labels.ignore needs 0/1 columns; with labels.column, other columns are ignored already"
+            )
         named = {self.id, self.group, self.none, *self.classes}
         if both := next((name for name in self.ignore if name in named), None):
-            raise ValueError(f"labels.ignore holds {both!r}, which another key of labels names")
+            raise ValueError(f"labels.ignore has {both!r}, which another key of [labels] uses")
         if self.none in self.classes:
-            raise ValueError(f"labels.none is {self.none!r}, which is in labels.classes; leave it out there")
+            raise ValueError(f"labels.none = {self.none!r} is also in labels.classes; remove it there")
         return self
 
 
-def _check_templates(templates: tuple[str, ...], channels: tuple[str, ...]) -> None:
+def check_templates(templates: tuple[str, ...], channels: tuple[str, ...]) -> None:
+    """Raise ValueError unless all templates hold {id}, and {channel} exactly if there are channels."""
     for template in templates:
         check_fields(template)
         if bool(channels) != ("{channel}" in template):
@@ -66,13 +79,13 @@ def _from_zero(value: Any) -> Any:
 
 
 class Images(Strict):
-    """Where the images are. A template holds {id}, and {channel} where every channel is a file of its own."""
+    """Where the images are. A template holds {id}, and {channel} if each channel is a separate file."""
 
-    train: Templates
-    test: Templates  # several: an id is looked for in each
-    channels: Texts = ()  # empty: one RGB file an image
-    # of files with more than 8 bits a channel, the values that become black and white: [-1000, 3000], or 4095
-    # for [0, 4095]; None: what the training images use
+    train: Templates  # templates of the training images, such as train/{id}.jpg
+    test: Templates  # templates of the test images; each id is searched for in all of them
+    channels: Texts = ()  # the values of {channel}; empty: one RGB file per image
+    # for more than 8 bits per channel: the values shown as black and white, such as [-1000, 3000]; 4095 means
+    # [0, 4095]; None: the range of the training images
     range: Annotated[tuple[float, float] | None, BeforeValidator(_from_zero)] = None
 
     @field_validator("range")
@@ -85,99 +98,116 @@ class Images(Strict):
     @model_serializer(mode="wrap")
     def _without_unset_range(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content = handler(self)
-        if content.get("range") is None:  # as stamps have it from before there was one
+        if content.get("range") is None:  # stamps hold only a range that is set
             content.pop("range", None)
         return content
 
     @model_validator(mode="after")
-    def _templates_hold_what_they_must(self) -> "Images":
+    def _check_paths(self) -> "Images":
         templates = (*self.train, *self.test)
-        _check_templates(templates, self.channels)
+        check_templates(templates, self.channels)
         for text in (*templates, *self.channels):
             if text.startswith("/") or ".." in text.split("/"):
-                raise ValueError(f"images: {text!r} leads out of the data folder; leave out .. and a first /")
+                raise ValueError(f"images: {text!r} leads out of the data folder; remove .. and a leading /")
         return self
 
 
 class SubmissionTable(Strict):
-    """The CSV that Kaggle takes, in the order and form of its sample. Unset fields are those of the
-    labels."""
+    """The submission CSV, in the order and format of the sample submission."""
 
-    sample: Files
-    id: str | None = None
-    column: str | None = None  # "": one 0/1 column a class, though the labels are texts
-    separator: str | None = Field(None, min_length=1)
+    sample: Files  # file names of the sample submission; the first that exists is used
+    id: str | None = None  # the column of image ids; None: labels.id
+    column: str | None = None  # the column of labels; "": one 0/1 column per class; None: labels.column
+    separator: str | None = Field(None, min_length=1)  # between labels; None: labels.separator
     solution: str | None = None  # a file with the test labels and a column Usage (Public, Private)
 
 
 class Metric(Strict):
-    """Mean F-beta as scikit-learn defines it (`fbeta_score`), or accuracy, where labels.single is true."""
+    """Mean F-beta as in scikit-learn's `fbeta_score`; or accuracy, if labels.single is true."""
 
-    beta: float = Field(2.0, gt=0)
-    average: Literal["samples", "macro", "micro", "accuracy"] = "samples"
-    # what an image of no label scores where none is answered (scikit-learn's zero_division), for samples
-    empty: float = Field(0.0, ge=0, le=1)
+    beta: float = Field(2.0, gt=0)  # the weight of recall against precision
+    average: Literal["samples", "macro", "micro", "accuracy"] = "samples"  # how F-beta is averaged
+    zero_division: float = Field(
+        0.0, ge=0, le=1
+    )  # with samples: the score of no label given where none is true
 
     def __str__(self) -> str:
         return "accuracy" if self.average == "accuracy" else f"{self.average} F{self.beta:g}"
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What functions of F-beta are called with. With one label and one answer an image, F-beta of any
-        beta is 1 where they are the same and 0 where not: its mean over images is the accuracy."""
+    def stamp(self) -> dict[str, Any]:
+        """Return the metric as stamps hold it."""
         if self.average == "accuracy":
             return {"beta": 1.0, "average": "samples"}
-        return {"beta": self.beta, "average": self.average} | ({"empty": self.empty} if self.empty else {})
+        empty = {"empty": self.zero_division} if self.zero_division else {}
+        return {"beta": self.beta, "average": self.average, **empty}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_key(cls, value: Any) -> Any:
+        """Read `empty`, the name that zero_division has in stamps and had in files."""
+        if isinstance(value, dict) and "empty" in value and "zero_division" not in value:
+            value = {**value, "zero_division": value["empty"]}
+            del value["empty"]
+        return value
 
     @model_validator(mode="after")
-    def _counts_images(self) -> "Metric":
-        if self.empty and self.average != "samples":
-            raise ValueError(
-                f'metric.empty is of images: average = "samples" goes with it, not {self.average}'
-            )
+    def _check_average(self) -> "Metric":
+        if self.zero_division and self.average != "samples":
+            raise ValueError(f'metric.zero_division needs average = "samples"; average is "{self.average}"')
         return self
 
 
 class Drawn(Strict):
-    """A competition that is drawn from a seed instead of downloaded."""
+    """Synthetic data, generated from a seed instead of downloaded."""
 
-    kind: Literal["scenes", "cells"] = "scenes"  # comp/demo.py, comp/cells.py
-    n_train: int = Field(2000, ge=50)
-    n_test: int = Field(1200, ge=50)
-    size: int = Field(64, ge=32)
-    seed: int = Field(0, ge=0)
-    in_yellow: Texts = ()  # labels of cells that show in the yellow channel and not in the green one
+    kind: Literal["scenes", "cells"] = "scenes"  # the generator: comp/data/synthetic/<kind>.py
+    n_train: int = Field(2000, ge=50)  # training images
+    n_test: int = Field(1200, ge=50)  # test images
+    size: int = Field(64, ge=32)  # pixels, square
+    seed: int = Field(0, ge=0)  # of the random generator
+    in_yellow: Texts = ()  # with cells: labels that show in the yellow channel instead of the green one
 
 
 class Competition(Strict):
-    name: str = Field(pattern=NAME_PATTERN)
-    title: str = ""
-    slug: str | None = None  # on Kaggle
-    sources: Texts = ()  # where files are looked for, in this order; empty: competitions/<slug>
-    labels: LabelTable
-    images: Images
-    submission: SubmissionTable
-    metric: Metric = Field(  # of one label an image: accuracy
+    """One competition: where its files are, and how submissions are scored."""
+
+    name: str = Field(pattern=NAME_PATTERN)  # names data/<name>/ and folds/<name>-….csv; default: the file's
+    title: str = ""  # for people
+    slug: str | None = None  # the competition's name in Kaggle's addresses
+    sources: Texts = ()  # Kaggle sources of its files, first to last; empty: competitions/<slug>
+    labels: LabelTable  # the training labels
+    images: Images  # the image files
+    submission: SubmissionTable  # the submission CSV
+    metric: Metric = Field(  # default: F2 of samples; with labels.single, accuracy
         default_factory=lambda data: Metric(average="accuracy" if data["labels"].single else "samples")
     )
-    drawn: Drawn | None = None
+    drawn: Drawn | None = None  # synthetic data instead of a download
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _warn_of_old_key(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "empty" in value:
+            warn_of_old_name("metric.empty", "metric.zero_division")
+        return value
 
     @property
     def all_sources(self) -> tuple[str, ...]:
+        """The Kaggle sources of its files, first to last."""
         return self.sources or ((f"competitions/{self.slug}",) if self.slug else ())
 
     @model_validator(mode="after")
-    def _sources_are_addresses(self) -> "Competition":
+    def _check_sources(self) -> "Competition":
         for source in self.all_sources:
             if not re.fullmatch(r"competitions/[\w-]+|datasets/[\w-]+/[\w-]+", source):
                 raise ValueError(
-                    f"source {source!r} is neither competitions/<slug> nor datasets/<owner>/<slug>, "
-                    "the end of its address on Kaggle"
+                    f"source {source!r}: competitions/<slug> or datasets/<owner>/<slug> is expected, as in "
+                    "its address on Kaggle"
                 )
         return self
 
     @model_validator(mode="after")
-    def _groups_name_classes(self) -> "Competition":
+    def _check_classes(self) -> "Competition":
         if self.labels.classes:
             for label in (label for group in self.labels.exclusive for label in group):
                 if label not in self.labels.classes:
@@ -187,23 +217,24 @@ class Competition(Strict):
         return self
 
     @model_validator(mode="after")
-    def _metric_fits(self) -> "Competition":
+    def _check_metric(self) -> "Competition":
         if self.metric.average == "accuracy" and not self.labels.single:
             raise ValueError(
-                'metric.average = "accuracy" needs exactly one label an image: labels.single = true'
+                'metric.average = "accuracy" needs labels.single = true (exactly one label per image)'
             )
-        if self.metric.empty and not self.labels.empty:
-            raise ValueError("metric.empty scores images without any label: set labels.empty = true")
+        if self.metric.zero_division and not self.labels.empty:
+            raise ValueError("metric.zero_division needs labels.empty = true (images without labels)")
         return self
 
 
 def separator_of(table: LabelTable) -> str | None:
-    """What stands between the labels of a text; None where each text is one label."""
+    """Return the separator between the labels of a text; None if each text is one label."""
     return None if table.single else table.separator
 
 
 def columns(competition: Competition) -> tuple[str, str | None, str | None]:
-    """(id column, tag column or None, separator) of the submission; no separator where a row is one label."""
+    """Return the submission's id column, its label column or None, and its separator (None if each row has
+    one label)."""
     table, labels = competition.submission, competition.labels
     separator = separator_of(labels) if labels.single or table.separator is None else table.separator
     column = labels.column if table.column is None else table.column

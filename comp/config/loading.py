@@ -1,4 +1,4 @@
-"""From TOML files and --set to checked settings: `extends`, members, "did you mean"."""
+"""Read recipes and competitions from TOML files and --set: `extends`, members, checks, "did you mean"."""
 
 import json
 import re
@@ -15,37 +15,39 @@ from pydantic import (
 
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
-from comp.config.schema import _nearest
+from comp.config.schema import did_you_mean
 from comp.errors import CompError
 
 PACKAGE_DIR = Path(__file__).parents[1]
-MOST_SHOWN = 200  # characters of a wrong value
+MAX_SHOWN = 200  # characters of a wrong value in a message
 
 
 # --- reading ------------------------------------------------------------------------------------------------
 
 
 def shipped(kind: Literal["recipes", "competitions"]) -> dict[str, Path]:
+    """Return the TOML files that come with comp, by name."""
     return {path.stem: path for path in sorted((PACKAGE_DIR / kind).glob("*.toml"))}
 
 
 def load_competition(name: str, relative_to: Path = Path()) -> Competition:
-    """A competition by name, or by the path of its TOML file."""
+    """Return a competition by name, or by the path of its TOML file. Raise CompError if it is unknown or
+    wrong."""
     path = _find(name, "competitions", relative_to)
     return _validated(Competition, {"name": path.stem, **_read_toml(path)}, path)
 
 
 def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
-    """A recipe by name or path, with `key.path=value` overrides applied. The path of a competition's TOML
-    file means: that competition with the default recipe.
+    """Return a recipe by name or path, with `key.path=value` overrides applied. The path of a competition's
+    TOML file means the default recipe for that competition.
 
-    Raises CompError for an unknown name, key or value.
+    Raise CompError for an unknown name, key or value.
     """
     path = _find(name, "recipes", Path())
     content = _read_extended(path, seen=())
     if "competition" not in content:
         raise CompError(
-            f"{path}: no competition; write competition = NAME or FILE.toml, or extend another recipe"
+            f"{path}: no competition; add competition = NAME or FILE.toml, or extend another recipe"
         )
     content = {"name": path.stem, **content}
     for override in overrides:
@@ -58,29 +60,29 @@ def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
 
 
 def _members(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The content of each member's recipe: the whole one's, with what the member says laid over it. Its name
-    is the whole one's and its own, or its backbone."""
+    """Return the content of each member's recipe: the main recipe's keys, replaced by the member's. Its name
+    is the main recipe's name, followed by the member's name or backbone."""
     listed = content["members"]
     if not isinstance(listed, list) or len(listed) < 2 or not all(isinstance(m, dict) for m in listed):
-        raise CompError(f"{path}: members is {listed!r}; two tables [[members]] or more are expected")
+        raise CompError(f"{path}: members is {listed!r}; at least two tables [[members]] are expected")
     base = {key: value for key, value in content.items() if key != "members"}
     answer = []
     for number, member in enumerate(listed):
         for key in ("competition", "n_folds", "seed", "full", "members"):
             if member.get(key, base.get(key)) != base.get(key):
-                raise CompError(f"{path}: members.{number}.{key} differs; members have one {key}")
+                raise CompError(f"{path}: members.{number}.{key} differs; all members need the same {key}")
         both = _merged(base, member)
         own = member.get("name") or both.get("backbone", Recipe.model_fields["backbone"].default)
         both["name"] = own if own.startswith(f"{base['name']}-") else f"{base['name']}-{own}"
         answer.append(both)
     names = [member["name"] for member in answer]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise CompError(f"{path}: two members are {twice}; give each a name of its own")
+        raise CompError(f"{path}: two members are named {twice}; give each its own name")
     return answer
 
 
 def with_values(recipe: Recipe, values: typing.Mapping[str, Any]) -> Recipe:
-    """The recipe with dotted keys set, as --set does it. Raises CompError for an unknown key or value."""
+    """Return the recipe with dotted keys set, as by --set. Raise CompError for an unknown key or value."""
     content = recipe.model_dump(mode="json")
     for key, value in values.items():
         _apply(f"{key}={_toml(value)}", content, "[tune]")
@@ -88,7 +90,8 @@ def with_values(recipe: Recipe, values: typing.Mapping[str, Any]) -> Recipe:
 
 
 def toml_text(recipe: Recipe) -> str:
-    """A recipe that extends nothing, with its competition inside, as `load_recipe` reads it back."""
+    """Return the recipe as TOML that `load_recipe` reads back. It extends nothing and holds its
+    competition."""
     content = recipe.model_dump(mode="json", exclude_none=True)
     return "".join(f"{key} = {_toml(value)}\n" for key, value in content.items())
 
@@ -112,7 +115,7 @@ def _find(name: str, kind: Literal["recipes", "competitions"], relative_to: Path
         return path
     names = shipped(kind)
     if name not in names:
-        hint = _nearest(name, names)
+        hint = did_you_mean(name, names)
         raise CompError(
             f"no {kind[:-1]} {name!r}{hint}; there are {', '.join(names)}, or give a TOML file by path"
         )
@@ -128,11 +131,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """A recipe's keys over those of what it extends; tables are merged, lists replaced."""
+    """Return a recipe's keys merged over those of the recipe it extends: tables are merged, lists
+    replaced."""
     if path.resolve() in seen:
         raise CompError(f"{path} extends itself")
     content = _read_toml(path)
-    if "labels" in content and "images" in content:  # a competition: the default recipe, on it
+    if "labels" in content and "images" in content:  # a competition: the default recipe for it
         return {"name": content.get("name", path.stem), "competition": str(path)}
     if isinstance(content.get("competition"), str) and content["competition"].endswith(".toml"):
         content["competition"] = str(path.parent / content["competition"])
@@ -147,12 +151,13 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base.pop("name", None)
     own = content.get("competition")
     if isinstance(own, dict) and "name" not in own and isinstance(base.get("competition"), str):
-        base["competition"] = _written(base["competition"])  # what differs from it
+        base["competition"] = _written(base["competition"])
     return _merged(base, content)
 
 
 def _written(competition: str) -> dict[str, Any]:
-    """What a competition's file says, without what follows from it: that may change with what it says."""
+    """Return a competition's keys as its file has them, without defaults: these may depend on keys that are
+    overridden."""
     return load_competition(competition).model_dump(mode="json", exclude_unset=True)
 
 
@@ -165,12 +170,12 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_table(augment: Any) -> Any:
-    """An augmentation that is a name, as the table that more keys can join."""
+    """Return the augmentation as a table, so that keys can be added to it."""
     return {"extends": augment} if isinstance(augment, str) else augment
 
 
 def _apply(override: str, content: dict[str, Any], option: str = "--set") -> None:
-    """Set `a.0.b=value` in `content`; the value is TOML, or else text. `option` is where it stands."""
+    """Set `a.0.b=value` in `content`; a value that is not TOML is text. Messages name `option`."""
     dotted, equals, text = override.partition("=")
     if not equals:
         raise CompError(f"{option} {override}: expected KEY=VALUE, for example phases.0.epochs=2")
@@ -196,7 +201,7 @@ def _apply(override: str, content: dict[str, Any], option: str = "--set") -> Non
         else:
             place = place.setdefault(key, {})
         if not isinstance(place, dict | list | tuple):
-            raise CompError(f"{option} {override}: {key!r} is a value and holds no keys")
+            raise CompError(f"{option} {override}: {key!r} is a value and has no keys")
     if isinstance(place, list):
         if not last.isdigit() or int(last) >= len(place):
             raise CompError(
@@ -215,13 +220,13 @@ def _validated(model: type[BaseModel], content: dict[str, Any], path: Path | str
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _keys_at(model, first["loc"][:-1])
-            hint = _nearest(str(first["loc"][-1]), known) or f"; known are {', '.join(known)}"
+            hint = did_you_mean(str(first["loc"][-1]), known) or f"; known are {', '.join(known)}"
             raise CompError(f"{path}: unknown key {where!r}{hint}") from error
         raise CompError(f"{path}: {problem(error)}") from error
 
 
 def problem(error: ValidationError) -> str:
-    """The first thing that a value lacks, and where."""
+    """Return the first problem in one line: which key, what was expected, what was found."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
@@ -237,11 +242,11 @@ def problem(error: ValidationError) -> str:
 
 
 def shortened(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the table at `location` may have."""
+    """Return the keys that the table at `location` may have."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model

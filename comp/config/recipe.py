@@ -1,9 +1,10 @@
-"""What an experiment does: a recipe with its phases. One TOML file each."""
+"""The settings of an experiment: a recipe with its phases. One TOML file per recipe."""
 
 import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -13,84 +14,93 @@ from pydantic import (
 )
 
 from comp.config.augment import Augment
-from comp.config.competition import Competition, _check_templates
-from comp.config.schema import NAME_PATTERN, Strict, Templates, Texts, _listed, _of_run, _one
+from comp.config.competition import Competition, check_templates
+from comp.config.schema import (
+    NAME_PATTERN,
+    Strict,
+    Templates,
+    Texts,
+    as_list,
+    current_rule,
+    run_as_table,
+    table_as_list,
+)
 
 
 class Phase(Strict):
-    """A stretch of training at one image size, with its own cycle of learning rates."""
+    """A part of training: epochs at one image size, with a learning-rate schedule of their own."""
 
-    size: int = Field(ge=16)  # pixels, square
-    epochs: int = Field(ge=1)
-    lr: float = Field(1e-3, gt=0)  # the highest of the cycle, for the head
-    body_lr: float | None = Field(None, gt=0)  # for all other layers; None: as for the head
-    head_epochs: int = Field(0, ge=0)  # so many epochs at the start train the head alone
-    batch_size: int = Field(64, ge=2)  # of one step, over all GPUs
-    accumulate: int = Field(1, ge=1)  # parts in which a batch is worked on, where memory is short
-    schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
-    cycles: int = Field(1, ge=1)  # of cosine-restarts
-    warm_up: float | None = Field(None, gt=0, lt=1)  # share of the steps; None: 1/4 of one-cycle, else none
-    loss: str | None = None  # another one than the recipe's, as for a finish
+    size: int = Field(ge=16)  # image size in pixels, square
+    epochs: int = Field(ge=1)  # number of epochs
+    lr: float = Field(1e-3, gt=0)  # highest learning rate of the head
+    body_lr: float | None = Field(None, gt=0)  # highest learning rate of all other layers; None: lr
+    head_epochs: int = Field(0, ge=0)  # epochs at the start that train the head alone
+    batch_size: int = Field(64, ge=2)  # images per step, over all GPUs
+    accumulate: int = Field(1, ge=1)  # micro-batches per step: more need less memory
+    schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"  # learning rates
+    cycles: int = Field(1, ge=1)  # with cosine-restarts: number of cycles
+    warm_up: float | None = Field(None, gt=0, lt=1)  # share of the steps; None: 1/4 with one-cycle, else 0
+    loss: str | None = None  # loss of this phase; None: the recipe's
 
     @model_validator(mode="after")
     def _fits(self) -> "Phase":
         if self.head_epochs > self.epochs:
             raise ValueError(f"head_epochs = {self.head_epochs} is more than epochs = {self.epochs}")
         if self.accumulate > self.batch_size // 2:
-            raise ValueError(f"accumulate = {self.accumulate} leaves parts of less than 2 images")
+            raise ValueError(f"accumulate = {self.accumulate} leaves micro-batches of less than 2 images")
         if self.cycles > 1 and self.schedule != "cosine-restarts":
-            raise ValueError('cycles goes with schedule = "cosine-restarts"')
+            raise ValueError('cycles needs schedule = "cosine-restarts"')
         return self
 
 
 class External(Strict):
-    """Labelled images from elsewhere, for training only. Paths are looked for in the working directory,
-    beside the competition's data, and where a kernel mounts it. Unset fields are the competition's."""
+    """External data: more labelled images, for training only. Paths are searched for in the working
+    directory, beside the competition's data, and where a Kaggle kernel mounts it."""
 
-    csv: str
-    images: Templates  # templates as those of the competition: folder/{id}.jpg
-    id: str | None = None
-    column: str | None = None
-    separator: str | None = Field(None, min_length=1)
+    csv: str  # path of the table of labels
+    images: Templates  # templates of the images, such as folder/{id}.jpg
+    id: str | None = None  # the column of image ids; None: labels.id
+    column: str | None = None  # the column of labels; None: labels.column
+    separator: str | None = Field(None, min_length=1)  # between labels; None: labels.separator
 
 
 class Pseudo(Strict):
-    """Test images for training only, labelled by a finished run with the same folds. A fold's network learns
-    the labels that this fold's own network gives, by thresholds fitted to the other folds: neither has seen
-    the rows that it will be scored on."""
+    """Pseudo-labels: test images for training only, labelled by a finished run with the same folds. A fold's
+    network learns the labels that the run's network of this fold predicts, with thresholds fitted to the
+    other folds. Neither network has seen the rows that the new one is scored on."""
 
-    run: str = Field(pattern=NAME_PATTERN)  # the name of a recipe, decided already
-    share: float = Field(1.0, gt=0, le=1)  # of the test images, those that it is surest about
+    run: str = Field(pattern=NAME_PATTERN)  # name of a run that `comp decide` has finished
+    share: float = Field(1.0, gt=0, le=1)  # share of the test images to use, the most confident first
 
 
 class Space(Strict):
-    """What `comp tune` tries for a key: values from low to high, or those of a list."""
+    """The values that `comp tune` tries for a key: a range from low to high, or a list."""
 
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False  # whether each power of ten is tried as often
-    choices: tuple[Any, ...] = ()
+    low: int | float | None = None  # lowest value
+    high: int | float | None = None  # highest value
+    log: bool = False  # sample on a log scale
+    choices: tuple[Any, ...] = ()  # the values, if written as a list
 
     @model_validator(mode="before")
     @classmethod
-    def _a_list_is_one_too(cls, value: Any) -> Any:
+    def _read_list(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
             if len(set(map(repr, value))) < max(2, len(value)):
-                raise ValueError(f"two or more values, each once, are expected, found {list(value)}")
+                raise ValueError(f"two or more different values are expected, found {list(value)}")
             if wrong := [item for item in value if not isinstance(item, bool | int | float | str)]:
-                raise ValueError(f"a list of numbers or texts is expected, found {wrong[0]!r} in it")
+                raise ValueError(f"numbers, texts, true or false are expected, found {wrong[0]!r}")
             return {"choices": tuple(value)}
         if not isinstance(value, dict) or not {"low", "high"} <= set(value):
             raise ValueError(f"a list, or a table with low and high, is expected, found {value!r}")
         return value
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> "Space":
+    def _check_range(self) -> "Space":
         if self.low is not None and self.high is not None:
             if not (self.low < self.high and math.isfinite(self.low) and math.isfinite(self.high)):
                 raise ValueError(f"low = {self.low} is not below high = {self.high}")
             if self.log and self.low <= 0:
-                raise ValueError(f"log goes with a low above 0, found low = {self.low}")
+                raise ValueError(f"log needs low above 0, found low = {self.low}")
         return self
 
     @model_serializer
@@ -99,23 +109,23 @@ class Space(Strict):
 
 
 class Recipe(Strict):
-    """One experiment. Only what differs from what it extends is written down, also of the competition: a
-    table [competition] without a name changes the one of the recipe that is extended."""
+    """One experiment. A recipe that extends another holds only what differs. A table [competition] without a
+    name changes keys of the extended recipe's competition."""
 
-    name: str = Field(pattern=NAME_PATTERN)
-    competition: Competition
-    seed: int = Field(42, ge=0)
-    n_folds: int = Field(5, ge=2)
-    backbone: str = "resnet34"  # any timm model that takes the phases' sizes
-    pretrained: bool = True
-    weights: str | None = (
-        None  # a safetensors file, or a folder of <backbone>.safetensors; None: $COMP_WEIGHTS, timm
-    )
-    drop_rate: float = Field(0.0, ge=0, lt=1)
-    channels: Texts = Field((), validate_default=True)  # some of images.channels, in this order; empty: all
-    # by whose mean and deviation: imagenet: what the backbone was trained with; dataset: the fold's training
-    # images; image: each image's own; auto: imagenet for RGB files, dataset where channels are joined
+    name: str = Field(pattern=NAME_PATTERN)  # names runs/<name>/; default: the file's name
+    competition: Competition  # name, path of a TOML file, or table
+    seed: int = Field(42, ge=0)  # of folds, weights, batches and augmentation
+    n_folds: int = Field(5, ge=2)  # folds, and networks
+    backbone: str = "resnet34"  # a timm model that supports the phases' sizes
+    pretrained: bool = True  # start from pretrained weights
+    # a safetensors file, or a folder with <backbone>.safetensors; None: $COMP_WEIGHTS, or timm's download
+    weights: str | None = None
+    drop_rate: float = Field(0.0, ge=0, lt=1)  # dropout before the head
+    channels: Texts = Field((), validate_default=True)  # which of images.channels, in order; empty: all
+    # where mean and std come from; imagenet: the backbone's, dataset: the fold's training images, image: each
+    # image itself, auto: imagenet for RGB files, else dataset
     normalize: Literal["auto", "imagenet", "dataset", "image"] = "auto"
+    # the phases of training, in order
     phases: tuple[Phase, ...] = Field(
         (
             Phase(size=128, epochs=4, body_lr=3e-4, head_epochs=1),
@@ -123,100 +133,104 @@ class Recipe(Strict):
         ),
         min_length=1,
     )
-    filter: Literal["none", "dehaze"] = "none"  # what is done once to each image: comp/filters.py
-    augment: Augment = Augment()  # a set's name ("none", "dihedral", "satellite", "microscopy") or a table
-    augment_on: Literal["device", "cpu"] = "device"  # whole batches on the device, or albumentations
-    mixup: float = Field(0.0, ge=0)  # the alpha of its beta distribution; 0: none
-    cutmix: float = Field(0.0, ge=0)
-    # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"; of one label an image,
-    # groups by default: the softmax cross-entropy
+    filter: Literal["none", "dehaze"] = "none"  # applied once to each image: comp/data/dehaze.py
+    augment: Augment = Augment()  # "none", "dihedral", "satellite", "microscopy", or a table
+    augment_on: Literal["device", "cpu"] = "device"  # batches on the device, or albumentations
+    mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: off
+    cutmix: float = Field(0.0, ge=0)  # alpha of cutmix's beta distribution; 0: off
+    # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"; default: bce, or with
+    # labels.single groups (softmax cross-entropy)
     loss: str = Field(default_factory=lambda data: "groups" if data["competition"].labels.single else "bce")
-    class_weights: Literal["none", "inverse", "effective"] = "none"  # rare labels count more in the loss
-    oversample: float = Field(0.0, ge=0, le=1)  # labels rarer than this share of images are shown more often
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    external: Annotated[tuple[External, ...], BeforeValidator(_one)] = ()
-    pseudo: Annotated[Pseudo | None, BeforeValidator(_of_run)] = None
-    full: bool = False  # one more network, numbered after the folds', that holds nothing out
-    members: tuple["Recipe", ...] = ()  # recipes that extend this one, trained one by one and blended
-    layer_decay: float = Field(1.0, gt=0, le=1)  # a layer's rate is that of the one above it times this
-    weight_decay: float = Field(0.02, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)  # 0: no average of the weights
-    swa_epochs: int = Field(0, ge=0)  # the model is the mean after each of so many last epochs; 0: it is not
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compile: bool = False  # torch.compile: minutes at the start, faster steps after
-    gradient_checkpointing: bool = False  # less memory for large inputs, steps a third slower
-    # test-time views by name; d4: the 8 of the square, crops: the whole and 5 crops
+    class_weights: Literal["none", "inverse", "effective"] = "none"  # weight rare labels more in the loss
+    oversample: float = Field(0.0, ge=0, le=1)  # show labels rarer than this share of images more often
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # move targets from 0 and 1 towards each other
+    external: Annotated[tuple[External, ...], BeforeValidator(table_as_list)] = ()  # external training data
+    # pseudo-labels: the name of the run that gives them, or a table
+    pseudo: Annotated[Pseudo | None, BeforeValidator(run_as_table)] = None
+    full: bool = False  # train one more network, on all folds; its number follows the last fold's
+    members: tuple["Recipe", ...] = ()  # recipes that extend this one: trained in turn, then blended
+    layer_decay: float = Field(1.0, gt=0, le=1)  # each layer's rate, as a share of the next one's; 1: equal
+    weight_decay: float = Field(0.02, ge=0)  # of AdamW
+    clip_norm: float = Field(1.0, gt=0)  # largest norm of the gradients
+    ema_decay: float = Field(0.998, ge=0, lt=1)  # EMA: decay of the averaged weights per step; 0: off
+    swa_epochs: int = Field(0, ge=0)  # SWA: average the weights of the last n epochs; 0: off
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # mixed precision
+    compile: bool = False  # torch.compile: minutes at the start, faster steps afterwards
+    gradient_checkpointing: bool = False  # less memory for large inputs; steps are a third slower
+    # test-time views (TTA) by name; d4: the 8 symmetries of the square, crops: the whole image and 5 crops
     views: Texts = Field(("d4",), min_length=1)
-    predict_batch_size: int = Field(256, ge=1)
-    rule: str = "auto"  # how probabilities become labels: auto, or one of comp.decisions.decide.RULES
-    n_trials: int = Field(30, ge=1)  # Optuna trials a search in `decide`
-    track: Annotated[  # where log.jsonl's epochs are shown as well
-        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(_listed)
+    predict_batch_size: int = Field(256, ge=1)  # images per batch of prediction
+    # how probabilities become labels: auto, or a rule that `comp decide --help` names
+    rule: Annotated[str, AfterValidator(current_rule)] = "auto"
+    n_trials: int = Field(30, ge=1)  # Optuna trials per search of `comp decide`
+    track: Annotated[  # experiment trackers that get the epochs of log.jsonl
+        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(as_list)
     ] = ()
-    tune: dict[str, Space] = {}  # by key, such as "phases.0.lr": what `comp tune` tries
+    tune: dict[str, Space] = {}  # what `comp tune` tries, by key, such as "phases.0.lr"
 
     @model_validator(mode="after")
-    def _filters_fit_the_channels(self) -> "Recipe":
+    def _check_filter(self) -> "Recipe":
         if self.filter != "none" and self.channels:
             raise ValueError(
-                f"filter = {self.filter!r} is for RGB images; those of {self.competition.name} have the "
-                f"channels {', '.join(self.competition.images.channels)}"
+                f"filter = {self.filter!r} needs RGB images; {self.competition.name} has the channels "
+                f"{', '.join(self.competition.images.channels)}"
             )
         return self
 
     @model_validator(mode="after")
-    def _another_run_labels(self) -> "Recipe":
+    def _check_pseudo(self) -> "Recipe":
         if self.pseudo and self.pseudo.run == self.name:
-            raise ValueError("pseudo names the recipe itself; give this one another name than its teacher's")
+            raise ValueError("pseudo names the recipe itself; give this recipe another name")
         return self
 
     @model_validator(mode="after")
-    def _external_images_are_as_the_competitions(self) -> "Recipe":
+    def _check_external(self) -> "Recipe":
         for external in self.external:
-            _check_templates(external.images, self.competition.images.channels)
+            check_templates(external.images, self.competition.images.channels)
         return self
 
     @model_validator(mode="after")
-    def _swa_fits(self) -> "Recipe":
+    def _check_swa(self) -> "Recipe":
         if self.swa_epochs > (n := self.phases[-1].epochs):
             raise ValueError(
                 f"swa_epochs = {self.swa_epochs} is more than the last phase's epochs = {n}; "
-                "weights of another phase don't belong in the mean"
+                "SWA averages weights of one phase"
             )
         return self
 
     @field_validator("channels")
     @classmethod
-    def _those_of_the_competition(cls, channels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if "competition" not in info.data:  # it is an error of its own
+    def _check_channels(cls, channels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "competition" not in info.data:  # reported as an error of its own
             return channels
         known = info.data["competition"].images.channels
         if channels and not known:
-            raise ValueError("its images are RGB files, of which all channels are used; leave it out")
+            raise ValueError("the images are RGB files, and all their channels are used; remove this key")
         if unknown := [channel for channel in channels if channel not in known]:
-            raise ValueError(f"the images have no {unknown[0]!r}; they have {', '.join(known)}")
+            raise ValueError(f"the images have no channel {unknown[0]!r}; they have {', '.join(known)}")
         if len(set(channels)) < len(channels):
-            raise ValueError(f"a channel is named twice in {', '.join(channels)}")
+            raise ValueError(f"a channel occurs twice in {', '.join(channels)}")
         return channels or known
 
     @model_validator(mode="after")
-    def _backbones_know_three_channels(self) -> "Recipe":
+    def _check_normalize(self) -> "Recipe":
         if self.normalize == "imagenet" and self.n_channels != 3:
             raise ValueError(
-                f'normalize = "imagenet" knows 3 channels, not {self.n_channels}; use "dataset" or "image"'
+                f'normalize = "imagenet" needs 3 channels, not {self.n_channels}; use "dataset" or "image"'
             )
         return self
 
     @property
     def n_channels(self) -> int:
+        """Channels of the networks' input."""
         return len(self.channels) or 3
 
     @property
     def n_networks(self) -> int:
+        """Networks to train: one per fold, and with `full` one more."""
         return self.n_folds + self.full
 
     @property
-    def finest(self) -> int:
+    def max_size(self) -> int:
         """The largest of the phases' sizes, in pixels."""
         return max(phase.size for phase in self.phases)

@@ -1,4 +1,4 @@
-"""Archives from outside, unpacked so that nothing leaves its folder and nothing is left half-unpacked."""
+"""Unpack archives: no member leaves the folder, and no folder is left half-unpacked."""
 
 import contextlib
 import errno
@@ -17,12 +17,12 @@ from comp.artifacts.safe_paths import is_own, remove
 from comp.errors import CompError
 
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
-MOST_FILES = 10_000_000  # of an archive
-HEADER, END = 30, 22  # bytes of a zip's member before its name, and of its end without a comment
-LONGEST = 1 << 20  # bytes of a long name in a tar
-# The decoder of PPMd takes the process along that it dies of damaged data in.
-IN_A_PROCESS = "import py7zr, sys; py7zr.SevenZipFile(sys.argv[1]).extractall(sys.argv[2])"
-PADDING, CHUNK = 1 << 26, 1 << 20  # bytes behind the end of a tar that are read, at most and at once
+MAX_FILES = 10_000_000  # in an archive
+ZIP_HEADER, ZIP_END = 30, 22  # bytes: a member's header before its name; the end record without a comment
+MAX_TAR_NAME = 1 << 20  # bytes
+# The PPMd decoder crashes its process on damaged data, so it gets a process of its own.
+UNPACK_SCRIPT = "import py7zr, sys; py7zr.SevenZipFile(sys.argv[1]).extractall(sys.argv[2])"
+MAX_TAR_PADDING, CHUNK = 1 << 26, 1 << 20  # bytes after the end of a tar: read at most, and at once
 
 
 # train.zip.001, train.zip.part1, train.tar.gz.aa
@@ -33,21 +33,21 @@ PART = re.compile(
 
 
 def stem_of(path: Path) -> str | None:
-    """'train-jpg' of train-jpg.tar.7z, or of a part of it; None for a file that is no archive."""
+    """Return 'train-jpg' for train-jpg.tar.7z or a part of it, or None for a file that is no archive."""
     name = whole_of(path.name)
     suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default=None)
     return name[: -len(suffix)] if suffix else None
 
 
 def whole_of(name: str) -> str:
-    """'train.zip' of train.zip.001, which is a part of it; else the name itself."""
+    """Return 'train.zip' for train.zip.001, a part of it; for other names the name itself."""
     part = PART.fullmatch(name)
     return part["whole"] if part else name
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files that an archive was cut into, in their order, of which `path` is one; else the archive alone.
-    Raises CompError where one is missing."""
+    """Return the parts of an archive in order, given one of them, or the archive alone if it has no parts.
+    Raise CompError for a missing part."""
     if not (part := PART.fullmatch(path.name)):
         return [path]
     beside = [(m, p) for p in path.parent.iterdir() if (m := PART.fullmatch(p.name))]
@@ -56,7 +56,7 @@ def parts_of(path: Path) -> list[Path]:
         if number != is_number:
             raise CompError(
                 f"{path.parent / part['whole']} is in parts, and the one before {name} is missing; "
-                f"there are {', '.join(name for _, name in found)}"
+                f"found: {', '.join(name for _, name in found)}"
             )
     return [path.parent / name for _, name in found]
 
@@ -65,19 +65,19 @@ def _number(part: re.Match[str]) -> int:
     return int(text) if (text := part["number"]).isdigit() else ord(text[1].lower()) - ord("a")
 
 
-class Damaged(CompError):
-    """An archive that is not whole."""
+class DamagedArchive(CompError):
+    """The archive is damaged or incomplete."""
 
     def __init__(self, path: Path, reason: str):
-        super().__init__(f"{path} is damaged or cut short ({reason}); get it again")
+        super().__init__(f"{path} is damaged or cut short ({reason}); download or copy it again")
         self.path = path
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive into `folder`, which is there afterwards whole or not at all.
+    """Unpack an archive into `folder`, which then exists completely or not at all.
 
-    Raises Damaged for an archive that is not whole, CompError for a member that would leave the folder, is a
-    link or has a name of comp's own, and for more than the disk has room for."""
+    Raise DamagedArchive for a damaged archive. Raise CompError for a member that would leave the folder, is a
+    link or has a name that comp uses itself, and for members that do not fit on the disk."""
     partial = folder.with_name(f".{folder.name}.partial")
     joined = folder.with_name(f".{whole_of(path.name)}")
     try:
@@ -91,20 +91,18 @@ def unpack(path: Path, folder: Path) -> None:
         _unpack(path if parts == [path] else joined, partial)
         _make_folders(partial)
         if links := [p for p in partial.rglob("*") if p.is_symlink()]:
-            raise CompError(f"{path} holds links ({links[0].name}); it is not unpacked")
+            raise CompError(f"{path} contains links ({links[0].name}); it is not unpacked")
         partial.replace(folder)
     except CompError:
         raise
     except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # of the archive and not of the disk
-            raise Damaged(path, _reason(error)) from error
+        if error.errno in (None, errno.EINVAL):  # an error of the archive, not of the disk
+            raise DamagedArchive(path, _reason(error)) from error
         raise CompError(f"cannot unpack {path}: {_reason(error)}") from error
-    except RuntimeError as error:  # also NotImplementedError, of a compression that isn't known
-        raise CompError(
-            f"{path} is encrypted or packed in a way that can't be read ({_reason(error)})"
-        ) from error
-    except Exception as error:  # damaged archives make the libraries raise nearly anything
-        raise Damaged(path, _reason(error)) from error
+    except RuntimeError as error:  # also NotImplementedError for an unknown compression
+        raise CompError(f"{path} is encrypted or compressed in an unknown way ({_reason(error)})") from error
+    except Exception as error:  # libraries raise nearly anything for damaged archives
+        raise DamagedArchive(path, _reason(error)) from error
     finally:
         with contextlib.suppress(CompError):
             remove(partial, inside=folder.parent)
@@ -112,7 +110,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def _make_folders(folder: Path) -> None:
-    """Of names with backslashes, as some programs of Windows write them into archives."""
+    """Replace backslashes in names, as some Windows programs write them, by folders."""
     for path in [path for path in folder.rglob("*") if not path.is_dir()]:
         inner = str(path)[len(str(folder)) + 1 :]
         if "\\" in inner:
@@ -126,30 +124,30 @@ def _make_folders(folder: Path) -> None:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    name, room = path.name.lower(), Room(path, folder)
+    name, room = path.name.lower(), UnpackLimits(path, folder)
     if name.endswith(".zip"):
         with path.open("rb") as file:
-            file.seek(-min(END + 65_535, path.stat().st_size), 2)
+            file.seek(-min(ZIP_END + 65_535, path.stat().st_size), 2)
             _, mark, listed = file.read().rpartition(b"PK\5\6")
         if mark and (disk := int.from_bytes(listed[:2], "little")) not in (0, 0xFFFF):
             raise CompError(
-                f"{path} is the last of {disk + 1} parts, the first being {path.stem}.z01; join them with "
+                f"{path} is the last of {disk + 1} parts; the first is {path.stem}.z01. Join them with "
                 f"`zip -s 0 {path.name} --out whole.zip`, or unpack them with `7z x {path.name}`"
             )
         with zipfile.ZipFile(path) as archive:
             end = 0
             for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
-                if entry.header_offset < end:  # one body under many names unpacks to any size
+                if entry.header_offset < end:  # a zip bomb: one body under many names
                     raise ValueError("its members overlap")
-                end = entry.header_offset + HEADER + entry.compress_size
+                end = entry.header_offset + ZIP_HEADER + entry.compress_size
                 if (entry.external_attr >> 16) & 0o170000 == 0o120000:
-                    raise CompError(f"{path} holds links; it is not unpacked")
-                if not entry.flag_bits & 0x800:  # macOS writes UTF-8 and does not say so
+                    raise CompError(f"{path} contains links; it is not unpacked")
+                if not entry.flag_bits & 0x800:  # macOS writes UTF-8 without this flag
                     with contextlib.suppress(UnicodeError):
                         entry.filename = entry.filename.encode("cp437").decode("utf-8")
                 room.take(entry.filename, entry.file_size)
             n_listed = int.from_bytes(listed[6:8], "little")
-            if n_listed not in (room.n_files % 65_536, 65_535):  # the latter: it stands elsewhere
+            if n_listed not in (room.n_files % 65_536, 65_535):  # 65,535: the number is elsewhere (zip64)
                 raise ValueError("its list of members is damaged")
             archive.extractall(folder, archive.infolist())
     elif name.endswith(".7z"):
@@ -162,86 +160,90 @@ def _unpack(path: Path, folder: Path) -> None:
             file.seek(-min(512, path.stat().st_size), 2)
             if name.endswith(".tar") and file.read().strip(b"\0"):
                 raise ValueError("its end is missing")
-        with tarfile.open(path, tarinfo=Member) as archive:
+        with tarfile.open(path, tarinfo=CheckedMember) as archive:
             for member in archive:
                 room.take(member.name, member.size)
                 if member.isfile():
                     archive.extract(member, folder, filter="data")
                 elif not member.isdir():
-                    raise CompError(f"{path} holds {member.name}, which is no plain file; it is not unpacked")
+                    raise CompError(
+                        f"{path} contains {member.name}, which is not a plain file; it is not unpacked"
+                    )
             _check_end(archive)
 
 
-class Member(tarfile.TarInfo):
-    """A member of a tar whose header says nothing that tarfile would loop or run out of memory over."""
+class CheckedMember(tarfile.TarInfo):
+    """A tar header without the values that make tarfile loop or run out of memory."""
 
     @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "Member":
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "CheckedMember":
         member = super().frombuf(buf, encoding, errors)
-        if member.size < 0 or (member.type not in tarfile.REGULAR_TYPES and member.size > LONGEST):
+        if member.size < 0 or (member.type not in tarfile.REGULAR_TYPES and member.size > MAX_TAR_NAME):
             raise tarfile.ReadError("a header in it is damaged")
         return member
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise ValueError where tarfile stopped at something else than the end. Reading on to it compares the
-    checksums of compressed tars, too."""
+    """Raise ValueError if tarfile stopped before the end of the archive. Reading up to the end also compares
+    the checksums of compressed tars."""
     file: Any = archive.fileobj
     file.seek(archive.offset)
-    for _ in range(PADDING // CHUNK):
+    for _ in range(MAX_TAR_PADDING // CHUNK):
         if (piece := file.read(CHUNK)).strip(b"\0"):
             raise ValueError("a header in it is damaged")
         if not piece:
             return
 
 
-def _unpack_7z(path: Path, folder: Path, room: "Room") -> None:
+def _unpack_7z(path: Path, folder: Path, room: "UnpackLimits") -> None:
     import py7zr
 
     try:
         with py7zr.SevenZipFile(path) as archive:
             for member in archive.list():
                 if getattr(member, "is_symlink", False):
-                    raise CompError(f"{path} holds links; it is not unpacked")
+                    raise CompError(f"{path} contains links; it is not unpacked")
                 room.take(member.filename, member.uncompressed or 0)
             if "PPMd" not in archive.archiveinfo().method_names:
                 archive.extractall(folder)
                 return
-        answer = subprocess.run([sys.executable, "-c", IN_A_PROCESS, path, folder], capture_output=True)
+        answer = subprocess.run([sys.executable, "-c", UNPACK_SCRIPT, path, folder], capture_output=True)
         if answer.returncode:
             raise ValueError(
                 (answer.stderr.decode(errors="replace").strip().splitlines() or ["no reason"])[-1]
             )
     except py7zr.exceptions.PasswordRequired as error:
-        raise RuntimeError("a password is asked for") from error
+        raise RuntimeError("it needs a password") from error
 
 
-class Room:
-    """What the members of an archive may be called, and take on the disk."""
+class UnpackLimits:
+    """Limits for the names of members, their number and their size on the disk."""
 
     def __init__(self, path: Path, folder: Path):
         self.path, self.n_files, self.n_bytes = path, 0, 0
         self.free, facts = free_bytes(folder), os.statvfs(folder)
-        self.most = min(MOST_FILES, facts.f_favail or MOST_FILES)  # some file systems don't count
+        self.max_files = min(MAX_FILES, facts.f_favail or MAX_FILES)  # 0: the file system does not count them
 
     def take(self, name: str, n_bytes: int) -> None:
-        """One more member. Raises CompError where it doesn't fit."""
+        """Count a member. Raise CompError if its name is not allowed or if it does not fit."""
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
-            raise CompError(f"{self.path} holds {name!r}, which would leave the folder; it is not unpacked")
+            raise CompError(
+                f"{self.path} contains {name!r}, which would leave the folder; it is not unpacked"
+            )
         if is_own(name):
             raise CompError(
-                f"{self.path} holds {name!r}, a name that comp keeps for itself; it is not unpacked"
+                f"{self.path} contains {name!r}, a name that comp keeps for its own files; it is not unpacked"
             )
         if n_bytes < 0:
             raise ValueError(f"{name!r} has {n_bytes} bytes")
         self.n_files, self.n_bytes = self.n_files + 1, self.n_bytes + n_bytes
         if self.n_bytes > self.free:
             raise CompError(
-                f"{self.path} needs more than the {self.free / 1e9:.1f} GB that are free to be unpacked"
+                f"{self.path} needs more than the {self.free / 1e9:.1f} GB that are free here to unpack it"
             )
-        if self.n_files > self.most:
-            raise CompError(f"{self.path} holds more files than there is room for, {self.most:,}")
+        if self.n_files > self.max_files:
+            raise CompError(f"{self.path} contains more files than the {self.max_files:,} that fit here")
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Image files that decode without a word though a part of them is lost: cut out, or filled up with zeros."""
+"""Find image files that decode without an error although a part is missing or overwritten with zeros."""
 
 import io
 import re
@@ -8,41 +8,41 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-HOLE = bytes(64)  # so many zeros in a row are hardly coded pixels
-NOISE = bytes(1 + 37 * k % 254 for k in range(256))  # neither zeros nor a marker
-MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # but restarts
+ZEROS = bytes(64)  # a run of so many zeros is hardly coded pixels
+NOISE = bytes(1 + 37 * k % 254 for k in range(256))  # contains neither zeros nor a marker
+MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # all markers except restarts
 RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
-TURNED = re.compile(rb"tiff:Orientation(?:=[\"']|>)[2-8]")
+XMP_ROTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)[2-8]")
 ORIENTATION = 0x0112
-DARK = 0.05  # share of black pixels from which a black part says nothing
-STEP = 16  # levels: what is brighter does not fade to black
+MAX_DARK = 0.05  # with a larger share of black pixels a black part proves nothing
+MIN_EDGE = 16  # levels: a brighter edge is no fade to black
 
 
 class Frame(NamedTuple):
-    """What the head of a JPEG says."""
+    """The header of a JPEG."""
 
     height: int
     width: int
     n_colours: int
-    kind: int  # 0xC0 and 0xC1: sequential, 0xC2: progressive, others: not from libjpeg's usual coder
-    start: int  # of its coded pixels
-    restarts: bool  # whether there are any
-    turned: bool  # by XMP alone: OpenCV knows the rotation of EXIF
-    whole: bool  # whether its end is there
+    kind: int  # 0xC0 and 0xC1: sequential, 0xC2: progressive, others: unusual coders
+    start: int  # of the coded pixels
+    restarts: bool  # whether there are restart markers
+    turned: bool  # rotated by XMP alone; OpenCV reads only EXIF
+    whole: bool  # whether the end marker is there
 
 
 def read_frame(data: bytes) -> Frame | None:
-    """The head of a JPEG; None for other files."""
+    """Return the header of a JPEG, or None for other files."""
     at, sof, exif, xmp, restarts = 2, 0, b"", False, False
     while data[:2] == b"\xff\xd8" and at + 10 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, and not a table
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, not a table
             sof = sof or at
         elif marker == 0xDD:
             restarts = data[at + 4 : at + 6] != b"\0\0"
         elif marker == 0xE1 and data.startswith(XMP, at + 4):
-            xmp = bool(TURNED.search(data, at, at + length))
+            xmp = bool(XMP_ROTATION.search(data, at, at + length))
         elif marker == 0xE1:
             exif = data[at + 4 : at + 2 + length]
         at += 2 + length
@@ -65,20 +65,23 @@ def _knows_orientation(exif: bytes) -> bool:
 
 
 def is_suspect(data: bytes, frame: Frame, image: np.ndarray) -> bool:
-    """Whether `image`, decoded from a JPEG, may lack a part. libjpeg makes grey of what it misses, and pixels
-    of zeros; of a progressive file nothing shows."""
+    """Return whether `image`, decoded from a JPEG, may lack a part.
+
+    libjpeg fills missing parts with grey and decodes zeros as pixels. In a progressive file neither shows."""
     return (
         frame.kind == 0xC2
         or _has_grey_corner(image, frame.n_colours)
-        or data.find(HOLE, frame.start) >= 0
+        or data.find(ZEROS, frame.start) >= 0
         or (frame.restarts and not _in_turn(RESTART.findall(data, frame.start)))
     )
 
 
 def lacks_pixels(data: bytes, frame: Frame) -> bool:
-    """Whether coded pixels of a JPEG are missing or overwritten with zeros. It is decoded twice, once with
-    noise before each marker and in place of zeros: a whole file stays the same, since nothing reads these
-    bytes. Pillow does it, as OpenCV would warn of them."""
+    """Return whether coded pixels of a JPEG are missing or overwritten with zeros.
+
+    The file is decoded twice, once with noise before each marker and instead of zeros. No decoder of a
+    complete file reads these bytes, so its pixels stay the same. Pillow decodes it, because OpenCV would
+    print warnings."""
     if frame.kind > 0xC2:
         return False
     altered, complete = _with_noise(data)
@@ -86,7 +89,7 @@ def lacks_pixels(data: bytes, frame: Frame) -> bool:
 
 
 def _coded(data: bytes) -> np.ndarray:
-    """The pixels of a JPEG in its own colours, which takes less time."""
+    """Return the pixels of a JPEG without conversion to RGB, which is faster."""
     with Image.open(io.BytesIO(data)) as image:
         image.draft("YCbCr", None)  # type: ignore[arg-type]
         return np.asarray(image)
@@ -104,12 +107,12 @@ def _in_turn(restarts: list[bytes]) -> bool:
 
 
 def _with_noise(data: bytes) -> tuple[bytes, bool]:
-    """(a JPEG with noise where no decoder reads, and in place of long zeros where they would be no flat area;
-    whether no scan of a progressive one is missing, and no restart)."""
-    first: dict[int, int] = {}  # of each table of AC codes, the symbol that zeros stand for
-    left: dict[tuple[int, int], int] = {}  # bits to come, by component and coefficient
+    """Return (the JPEG with noise where no decoder reads, whether no scan and no restart is missing). Long
+    runs of zeros are replaced by noise, too, unless they may stand for a flat area."""
+    first: dict[int, int] = {}  # table of AC codes: the symbol that zeros code
+    left: dict[tuple[int, int], int] = {}  # (component, coefficient): bits still missing
     parts, kept, at, whole = [], 0, 2, True
-    every, n_blocks, n_colours = 0, 0, 0  # blocks from restart to restart, all of them, where they hold all
+    every, n_blocks, n_colours = 0, 0, 0  # blocks between restarts, and in an interleaved scan
     while found := MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9:
@@ -139,7 +142,7 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
                 left |= {(segment[1 + 2 * k], i): bits & 15 for i in range(low, high + 1)}
             zeros = [first.get(0x10 | segment[2 + 2 * k] & 15, 0) for k in range(n)]
             flat = high == 0 or not any(zero & 15 for zero in zeros)
-            n_zeros = 4 * len(HOLE) if bits >> 4 else len(HOLE)  # corrections come in up to 1,000 bits
+            n_zeros = 4 * len(ZEROS) if bits >> 4 else len(ZEROS)  # a correction may have up to 1,000 bits
             end = found.start() if (found := MARKER.search(data, at)) else len(data)
             restarts = RESTART.findall(data, at, end)
             n_least = (n_blocks - 1) // every if every and n == n_colours else 0
@@ -152,9 +155,9 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
     return b"".join([*parts, data[kept:]]), whole and not any(left.values())
 
 
-def coded_wrong(data: bytes, kind: str, n_pixels: int) -> bool:
-    """Whether the coded pixels of a PNG don't have their checksum, which Pillow does not look at; or those of
-    a WebP, JPEG 2000 or AVIF hold more zeros in a row than a flat area has."""
+def has_wrong_pixels(data: bytes, kind: str, n_pixels: int) -> bool:
+    """Return whether coded pixels are wrong: those of a PNG fail their checksum, which Pillow does not
+    compare; those of a WebP, JPEG 2000 or AVIF have a longer run of zeros than a flat area has."""
     at = 8
     while kind == "PNG" and at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4])
@@ -162,8 +165,8 @@ def coded_wrong(data: bytes, kind: str, n_pixels: int) -> bool:
         if coded and zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
             return True
         at = end + 4
-    hole = bytes(len(HOLE) + n_pixels // 4096)
-    if kind == "AVIF":  # among the pixels may be other things
+    hole = bytes(len(ZEROS) + n_pixels // 4096)
+    if kind == "AVIF":  # other data may lie between the pixels
         return data.endswith(hole)
     if kind == "JPEG2000":
         return data.find(hole, data.find(b"\xff\x4f\xff\x51")) >= 0
@@ -176,9 +179,10 @@ def coded_wrong(data: bytes, kind: str, n_pixels: int) -> bool:
     return False
 
 
-def black_part(values: np.ndarray) -> bool:
-    """Whether pixels (H, W) or (H, W, channels), in the order of the file, have a run of zeros that is no
-    black area: it begins or ends within a row, beside pixels that aren't dark, in an image without black."""
+def has_black_gap(values: np.ndarray) -> bool:
+    """Return whether pixels (H, W) or (H, W, channels), in the order of the file, have a run of zeros that is
+    no black area: it begins or ends inside a row, next to bright pixels, in an image that is hardly black
+    elsewhere."""
     pixels = values.reshape(*values.shape[:2], -1)
     lit: np.ndarray = np.any(pixels, -1)
     if lit.any(1).all() or not lit.any():
@@ -189,10 +193,10 @@ def black_part(values: np.ndarray) -> bool:
     longest = int(np.argmax(stops - starts))
     start, stop = int(starts[longest]), int(stops[longest])
     n_dark = int((~lit).sum()) - (stop - start)
-    if n_dark > DARK * (n - (stop - start)):
+    if n_dark > MAX_DARK * (n - (stop - start)):
         return False
     rows = pixels.reshape(n, -1)
     beside = [(start, rows[max(0, start - 4) : start])] if start else []
     beside += [(stop, rows[stop : stop + 4])] if stop < n else []
-    step = STEP * (float(pixels.max()) / 255 if pixels.dtype != np.uint8 else 1)
+    step = MIN_EDGE * (float(pixels.max()) / 255 if pixels.dtype != np.uint8 else 1)
     return bool(beside) and all(edge % width and float(near.max()) > step for edge, near in beside)

@@ -1,5 +1,5 @@
-"""One image file -> uint8: colours or a grey channel, upright, transparent parts on white, deeper values
-scaled as the whole competition's are. Files that lost a part are refused."""
+"""Decode an image file to uint8 RGB or one grey channel: upright, transparency on white, more than 8 bits
+scaled as in the whole competition. Files with missing parts are refused."""
 
 import io
 import os
@@ -11,22 +11,27 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from comp.data.damage import (
-    HOLE,
     ORIENTATION,
+    ZEROS,
     Frame,
-    black_part,
-    coded_wrong,
+    has_black_gap,
+    has_wrong_pixels,
     is_suspect,
     lacks_pixels,
     read_frame,
 )
 
 Image.MAX_IMAGE_PIXELS = (
-    500_000_000  # slides of 20,000 pixels are images; larger ones are decompression bombs
+    500_000_000  # pixels: slides of 20,000² are images, larger files are decompression bombs
 )
-PLAIN = {"BMP": -1, "PPM": 1, "TIFF": 1, "TGA": -1}  # formats whose zeros are black: the order of their rows
-FULL = 65535.0  # white of 16 bits
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by what EXIF calls the orientation
+ROW_STEP = {
+    "BMP": -1,
+    "PPM": 1,
+    "TIFF": 1,
+    "TGA": -1,
+}  # formats whose zeros are black: order of the rows
+WHITE_16 = 65535.0  # 16 bits
+ROTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by EXIF orientation
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
     4: np.flipud,
@@ -38,29 +43,29 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by what EXIF calls t
 
 
 class Limits(NamedTuple):
-    """The values that become black and white, of files with more than 8 bits a channel."""
+    """The values that become black and white in files with more than 8 bits per channel."""
 
     low: float
     high: float
-    bits: str = ""  # how many of the file's are used
+    bits: str = ""  # for messages: how many bits of the file are used
 
 
 def decode(
     paths: Sequence[Path],
     *,
     joined: bool,
-    finest: int | None = None,
+    max_size: int | None = None,
     limits: Limits | None = None,
     clipped: list[Path] | None = None,
 ) -> np.ndarray:
-    """One RGB image (H, W, 3), or where `joined` one grey channel a file, (H, W, len(paths)), as uint8.
+    """Return one RGB image (H, W, 3) uint8, or if `joined` one grey channel per file, (H, W, len(paths)).
 
-    CMYK, grey and palette files become RGB; transparent parts show white; a rotation noted by the camera is
-    applied. Of files with more than 8 bits `limits` become black and white; without, 16 bits are scaled to 8.
-    Files with values beyond the limits come into `clipped`. With `finest` (pixels) a JPEG of twice that
-    size or more is reduced to 1/2, 1/4 or 1/8 while it is decoded, but not below it. Raises OSError for what
-    can't be read whole."""
-    opened = [_open(path, "L" if joined else "RGB", finest, limits, clipped) for path in paths]
+    CMYK, grey and palette files become RGB. Transparent parts become white. The camera's rotation is applied.
+    In files with more than 8 bits `limits` become black and white; without them 16 bits are scaled to 8.
+    Files with values beyond the limits are appended to `clipped`. With `max_size` (pixels) a JPEG of at least
+    twice that size is reduced to 1/2, 1/4 or 1/8 while it is decoded, but not below `max_size`. Raise OSError
+    for a file that is not complete."""
+    opened = [_open(path, "L" if joined else "RGB", max_size, limits, clipped) for path in paths]
     if not joined:
         return opened[0]
     if len({channel.shape for channel in opened}) > 1:
@@ -69,33 +74,32 @@ def decode(
 
 
 def _open(
-    path: Path, mode: str, finest: int | None, limits: Limits | None, clipped: list[Path] | None
+    path: Path, mode: str, max_size: int | None, limits: Limits | None, clipped: list[Path] | None
 ) -> np.ndarray:
-    file = os.open(
-        path, os.O_RDONLY
-    )  # read_bytes waits for the interpreter twice as often beside other threads
+    file = os.open(path, os.O_RDONLY)  # read_bytes takes the GIL twice as often
     try:
         data = os.read(file, os.fstat(file).st_size)
     finally:
         os.close(file)
     frame = read_frame(data)
     try:
-        if frame and mode == "RGB" and (image := _open_jpeg(data, frame, finest)) is not None:
+        if frame and mode == "RGB" and (image := _open_jpeg(data, frame, max_size)) is not None:
             return image
         return _by_pillow(path, data, frame, mode, limits, clipped)
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+    except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
         raise OSError(str(error) or type(error).__name__) from error
 
 
-def _open_jpeg(data: bytes, frame: Frame, finest: int | None) -> np.ndarray | None:
-    """What Pillow would give, in a third to two thirds of its time; None for what isn't a whole JPEG."""
+def _open_jpeg(data: bytes, frame: Frame, max_size: int | None) -> np.ndarray | None:
+    """Return what Pillow would return, in 1/3 to 2/3 of its time, or None for an incomplete or unusual
+    JPEG."""
     import cv2
 
     if not frame.whole or frame.turned:
         return None
     if frame.n_colours == 4 and int(cv2.__version__.split(".")[0]) < 5:
-        return None  # earlier ones take all CMYK for inverted
-    coarser = reduction(min(frame.height, frame.width), finest)
+        return None  # earlier versions read all CMYK as inverted
+    coarser = jpeg_reduction(min(frame.height, frame.width), max_size)
     flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{coarser}") if coarser > 1 else cv2.IMREAD_COLOR
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None:
@@ -106,14 +110,14 @@ def _open_jpeg(data: bytes, frame: Frame, finest: int | None) -> np.ndarray | No
 
 def _check_jpeg(data: bytes, frame: Frame, image: np.ndarray) -> None:
     if is_suspect(data, frame, image) and lacks_pixels(data, frame):
-        raise OSError("a part of its coded pixels is lost")
+        raise OSError("a part of its coded pixels is missing")
 
 
-def reduction(side: int, finest: int | None) -> int:
-    """By how much a JPEG of `side` pixels may be reduced so that `finest` are left."""
-    if not finest or side < 2 * finest:
+def jpeg_reduction(side: int, max_size: int | None) -> int:
+    """Return the factor by which a JPEG of `side` pixels can be reduced without going below `max_size`."""
+    if not max_size or side < 2 * max_size:
         return 1
-    return 8 if side >= 8 * finest else 4 if side >= 4 * finest else 2
+    return 8 if side >= 8 * max_size else 4 if side >= 4 * max_size else 2
 
 
 def _by_pillow(
@@ -134,11 +138,11 @@ def _by_pillow(
         depth, kind = _depth(image), image.format or ""
         _check_bands(image)
         image.load()
-        if step := PLAIN.get(kind):
+        if step := ROW_STEP.get(kind):
             values = np.asarray(image)
-            if black_part(values[::step]) or (kind == "TGA" and black_part(values)):
+            if has_black_gap(values[::step]) or (kind == "TGA" and has_black_gap(values)):
                 raise OSError("a part is filled with zeros")
-        if coded_wrong(data, kind, image.width * image.height):
+        if has_wrong_pixels(data, kind, image.width * image.height):
             raise OSError("a part of its coded pixels is wrong")
         if image.mode[0] in "IF":
             upright = ImageOps.exif_transpose(image)
@@ -146,7 +150,7 @@ def _by_pillow(
         if depth > 8 and limits and (values := _as_stored(image, data)) is not None:
             return _of_values(values, path, mode, limits, clipped)
         found = np.asarray(_on_white(ImageOps.exif_transpose(image)).convert(mode))
-    if frame and not frame.whole and data.endswith(HOLE):
+    if frame and not frame.whole and data.endswith(ZEROS):
         raise OSError("a part is filled with zeros")
     if frame and frame.whole:
         _check_jpeg(data, frame, found)
@@ -157,11 +161,11 @@ def _by_pillow(
 
 
 def _check_bands(image: Image.Image) -> None:
-    """Raise OSError where a TIFF holds more than the colours that would be read."""
+    """Raise OSError for a TIFF with more bands or pages than would be read."""
     if image.format != "TIFF":
         return
     n_bands, known = image.tag_v2.get(277, 1), len(image.getbands())  # type: ignore[attr-defined]
-    if image.mode == "RGBA" and n_bands == 4:  # marked as alpha, as many programs mark any fourth band
+    if image.mode == "RGBA" and n_bands == 4:  # many programs mark any fourth band as alpha
         alpha = np.asarray(image)[..., 3]
         if ((alpha > 0) & (alpha < 255)).mean() < 0.5:
             return
@@ -173,26 +177,27 @@ def _check_bands(image: Image.Image) -> None:
         image.seek(1)
         same = image.size == size
         image.seek(0)
-        if same:  # and not a smaller copy
+        if same:  # not a smaller copy
             raise OSError(_too_many(image.n_frames, 1, "pages"))  # type: ignore[attr-defined]
 
 
 def _too_many(n: int, known: int, what: str = "bands") -> str:
     return (
-        f"{n} {what}, of which {known} would be read: write each as a file of its own, and name them in "
+        f"{n} {what}, but only {known} would be read: write each to a file of its own, and list them in "
         "images.channels"
     )
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """The image as viewers show it. One of which nothing would be seen is taken without its alpha channel."""
-    if shows_through(image):
+    """Return the image on white, as viewers show it. If nothing would be visible, ignore the alpha
+    channel."""
+    if is_partly_transparent(image):
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     return image
 
 
-def shows_through(image: Image.Image) -> bool:
+def is_partly_transparent(image: Image.Image) -> bool:
     if not image.has_transparency_data:
         return False
     least, most = image.convert("RGBA").getchannel("A").getextrema()
@@ -203,7 +208,7 @@ def shows_through(image: Image.Image) -> bool:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits a channel of a file that was opened, and not loaded."""
+    """Return the bits per channel of a file that was opened, but not loaded."""
     stored = str(getattr(image, "tile", ()))
     if image.mode == "F" or ";32" in stored:
         return 32
@@ -213,23 +218,23 @@ def _depth(image: Image.Image) -> int:
 
 
 def _usual(mode: str) -> Limits:
-    return Limits(0, 255) if mode == "F" else Limits(0, FULL)
+    return Limits(0, 255) if mode == "F" else Limits(0, WHITE_16)
 
 
 def _as_stored(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """(H, W, 3 or 4) of colours with 16 bits, of which Pillow keeps 8; upright."""
+    """Return (H, W, 3 or 4) upright colours of 16 bits, of which Pillow would keep 8, or None for others."""
     import cv2
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype == np.uint8 or values.ndim < 3:
         return None
     values = values[..., [2, 1, 0, 3][: values.shape[-1]]]
-    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    turn = ROTATIONS.get(image.getexif().get(ORIENTATION, 1))
     return turn(values) if turn else values
 
 
 def _floats(data: bytes) -> np.ndarray | None:
-    """(H, W) or (H, W, 3) of a TIFF of floats that Pillow doesn't know."""
+    """Return (H, W) or (H, W, 3) of a TIFF of floats that Pillow can't read, or None for others."""
     import cv2
 
     if data[:4] not in (b"II*\0", b"MM\0*"):
@@ -254,31 +259,31 @@ def _of_values(
         values, alpha = values[..., :3], values[..., 3:]
     if clipped is not None and bool((values > limits.high).any()):
         clipped.append(path)
-    found = scaled(values, limits)
+    found = scale_to_uint8(values, limits)
     if alpha is not None and alpha.any():
         share = alpha / (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1)
         found = np.rint(found * share + 255 * (1 - share)).astype(np.uint8)
     return np.asarray(Image.fromarray(found).convert(mode))
 
 
-def scaled(values: np.ndarray, limits: Limits) -> np.ndarray:
-    """uint8 of values of any type: what lies beyond the limits is clipped, NaN is black."""
+def scale_to_uint8(values: np.ndarray, limits: Limits) -> np.ndarray:
+    """Scale values of any type to uint8. Values beyond the limits are clipped; NaN becomes black."""
     low, high = limits.low, limits.high
     wide = np.nan_to_num(values.astype(np.float64), nan=low)
     wide = np.clip(wide, low, high)
-    if low == 0 and (high + 1) % 256 == 0:  # whole bits: those that 8 bits don't hold are dropped
+    if low == 0 and (high + 1) % 256 == 0:  # whole bits: drop the lowest ones
         return (wide // ((high + 1) / 256)).astype(np.uint8)
     return np.rint((wide - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def limits_of(paths: Sequence[Path]) -> Limits | None:
-    """What the values of these files use: of whole numbers so many bits, of others so much of 0 … 1. None
-    where none has more than 8 bits, or where they use all 16."""
+def find_limits(paths: Sequence[Path]) -> Limits | None:
+    """Return the range that the values of these files use: a number of bits for integers, a part of 0 … 1 for
+    floats. Return None if no file has more than 8 bits, or if all 16 are used."""
     low, high, depths, usual = 0.0, 0.0, set(), set()
     for path in paths:
         try:
             values, depth, mode = _deep(path)
-        except Exception:  # noqa: S112  # named with all others when the cache is built
+        except Exception:  # noqa: S112  # reported with all other files when the cache is built
             continue
         if values is None or not (finite := values[np.isfinite(values)]).size:
             continue
@@ -297,7 +302,7 @@ def limits_of(paths: Sequence[Path]) -> Limits | None:
 
 
 def _deep(path: Path) -> tuple[np.ndarray | None, int, str]:
-    """(values as they are stored, bits, Pillow's mode); no values for 8 bits."""
+    """Return (the stored values or None for 8 bits, bits per channel, Pillow's mode)."""
     try:
         image = Image.open(path)
     except UnidentifiedImageError:
@@ -316,7 +321,7 @@ def _without_nodata(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     try:
-        nothing = float(str(tags.get(42113, "nan")).strip("\0 "))  # as GDAL notes it
+        nothing = float(str(tags.get(42113, "nan")).strip("\0 "))  # GDAL's tag
     except ValueError:
         return values
     return values[values != nothing]

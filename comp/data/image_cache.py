@@ -1,4 +1,4 @@
-"""Every image decoded once, into one array per size."""
+"""Decode every image once, into one cached array per size."""
 
 import os
 import time
@@ -9,33 +9,41 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from comp.artifacts.files import waiting_lock
+from comp.artifacts.files import lock
 from comp.artifacts.resumable import GrowingArray
 from comp.artifacts.stamps import digest
-from comp.console import progress, say
+from comp.console import info, progress
 from comp.data.damage import read_frame
-from comp.data.decoding import Limits, decode, reduction, shows_through
-from comp.data.image_files import ImageSet, _check_seen, _tell, resize, spread
-from comp.errors import CompError, TimeIsUp, some
+from comp.data.decoding import Limits, decode, is_partly_transparent, jpeg_reduction
+from comp.data.image_files import ImageSet, resize, spread_indices
+from comp.errors import CompError, TimeIsUp, summarize
 
-Paths = dict[int, Path]  # by size in pixels
-CHUNK = 256  # images between two notes of what is done
+CachePaths = dict[int, Path]  # by size in pixels
+CHUNK = 256  # images between two updates of the progress
+INVISIBLE = 2  # levels from black or white
+MAX_BLANK = 0.95  # a larger share of blank images is an error
 
 
-def as_cached(
-    paths: Sequence[Path], size: int, *, joined: bool, finest: int, filter: str, limits: Limits | None = None
+def read_as_cached(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    joined: bool,
+    max_size: int,
+    filter: str,
+    limits: Limits | None = None,
 ) -> np.ndarray:
-    """(side, side, channels) uint8: one image as the cache of its set holds it for `size` (pixels)."""
-    image = decode(paths, joined=joined, finest=finest, limits=limits)
+    """Return (side, side, channels) uint8: one image as the cache of its set has it for `size` (pixels)."""
+    image = decode(paths, joined=joined, max_size=max_size, limits=limits)
     native = max(image.shape[:2])
-    return resize(_filtered(filter, min(finest, native))(image), min(size, native))
+    return resize(_filtered(filter, min(max_size, native))(image), min(size, native))
 
 
 def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool, list[str]]:
-    """(the longest side in pixels, whether there are JPEGs, what is done to pixels besides) of some images
-    spread over the set."""
+    """Return (the longest side in pixels, whether there are JPEGs, what else is done to pixels) for some
+    images spread over the set."""
     sides, formats, done = [0], set(), set()
-    for i in spread(len(images.ids), n_probed):
+    for i in spread_indices(len(images.ids), n_probed):
         path = images.paths[i][0]
         try:
             with Image.open(path) as image:
@@ -44,52 +52,50 @@ def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool, list[str]]:
                 if image.format == "JPEG" and image.info.get("xmp"):
                     frame = read_frame(path.read_bytes())
                     done |= {"turned"} if frame and frame.turned else set()
-                done |= {"white"} if shows_through(image) else set()
-        except Exception:  # noqa: S112  # named with all others when the cache is built
+                done |= {"white"} if is_partly_transparent(image) else set()
+        except Exception:  # noqa: S112  # reported with all other files when the cache is built
             continue
     return max(sides) or 1, "JPEG" in formats, sorted(done)
 
 
-def cached(
+def build_caches(
     image_sets: Mapping[str, tuple[ImageSet, Sequence[int]]],
     folder: Path,
-    stamp: str,
+    fingerprint: str,
     deadline: float,
-    finest: int,
+    max_size: int,
     filter: str = "none",
-) -> dict[str, Paths]:
-    """For each named set of images and sizes, by size the path of a .npy with all images (N, side, side,
-    channels) uint8, built where it isn't there.
+) -> dict[str, CachePaths]:
+    """Return for each named set the path of its .npy by size: all images (N, side, side, channels) uint8.
 
-    Each file is decoded once for all sizes, in no more detail than the `finest` of the recipe's sizes needs,
-    so that train and predict see the same pixels. In that detail it goes through the `filter` (of
-    comp.data.dehaze), whose colours then are the same at all sizes. `side` is at most the images' own size:
-    enlarging is left to the device. Stopped anywhere, it goes on where it was. Raises TimeIsUp at the
-    deadline, and one CompError that names all files that can't be read, of all sets.
-    """
+    Missing caches are built. Each file is decoded once for all sizes, with no more detail than `max_size`,
+    the largest size of the recipe, so that train and predict see the same pixels. The `filter` of
+    comp.data.dehaze is applied in that detail, so that colours are the same at all sizes. `side` is at most
+    the images' own size; the device enlarges them. A stopped build resumes. Raise TimeIsUp at the deadline,
+    and one CompError that lists all unreadable files of all sets."""
     n_threads = os.cpu_count() or 1
     answers, failed = {}, []
     for name, (images, sizes) in image_sets.items():
         native, jpegs, done = probe(images)
-        coarser = reduction(native, finest) if jpegs else 1
-        side = min(finest, native)
+        coarser = jpeg_reduction(native, max_size) if jpegs else 1
+        side = min(max_size, native)
         more = [filter, side] if filter != "none" else []
         more += [*done, *([images.limits[:2]] if images.limits else [])]
-        key = digest(stamp, images.ids, images.channels, coarser, *more)
+        key = digest(fingerprint, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
-        with waiting_lock(folder / f".{images.name}.lock"):
+        with lock(folder / f".{images.name}.lock", wait=True):
             if absent := {side: path for side, path in paths.items() if not path.exists()}:
-                _tell(images, done)
-                failed += _build(images, absent, key, n_threads, deadline, finest, _filtered(filter, side))
+                _announce(images, done)
+                failed += _build(images, absent, key, n_threads, deadline, max_size, _filtered(filter, side))
         answers[name] = {size: paths[side] for size, side in sides.items()}
     if failed:
-        raise CompError(f"images that can't be read: {some(failed)}; mend or replace them")
+        raise CompError(f"images that can't be read: {summarize(failed)}; repair or replace them")
     return answers
 
 
 def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What is done to images before they are resized."""
+    """Return the function that filters an image before it is resized."""
     if filter == "none":
         return lambda image: image
     from comp.data.dehaze import FILTERS
@@ -103,13 +109,13 @@ def _build(
     key: str,
     n_threads: int,
     deadline: float,
-    finest: int,
+    max_size: int,
     filtered: Callable[[np.ndarray], np.ndarray],
 ) -> list[str]:
-    """Fill the caches; give the files that can't be read, each with the reason."""
+    """Fill the caches and return the files that can't be read, each with the reason."""
     import cv2
 
-    cv2.setNumThreads(1)  # images are small: one a thread
+    cv2.setNumThreads(1)  # one thread per image: images are small
     arrays = {
         side: GrowingArray(path, (len(images.ids), side, side, images.n_channels), "uint8", {"key": key})
         for side, path in paths.items()
@@ -118,7 +124,7 @@ def _build(
     failed: list[str] = []
     clipped: list[Path] = []
     joined = bool(images.channels)
-    targets = [(side, np.asarray(array.rows)) for side, array in arrays.items()]  # quicker than memmaps
+    targets = [(side, np.asarray(array.rows)) for side, array in arrays.items()]  # faster than memmaps
 
     def fill(rows: np.ndarray) -> int:
         filled, n_seen = [], 0
@@ -128,7 +134,7 @@ def _build(
             n_seen += 1
             files = images.paths[row]
             try:
-                image = decode(files, joined=joined, finest=finest, limits=images.limits, clipped=clipped)
+                image = decode(files, joined=joined, max_size=max_size, limits=images.limits, clipped=clipped)
                 image = filtered(image)
             except OSError as error:
                 failed.append(f"{files[0]}: {str(error).splitlines()[0]}")
@@ -149,9 +155,11 @@ def _build(
     if done < len(images.ids):
         raise TimeIsUp(f"{done:,} of {len(images.ids):,} {images.name} images resized")
     if clipped:
-        say(f"{images.name} images hold values beyond these, which are clipped: {some(sorted(clipped))}")
+        info(
+            f"{images.name} images have values beyond these, which are clipped: {summarize(sorted(clipped))}"
+        )
     if not failed:
-        _check_seen(images, arrays)
+        _check_not_blank(images, arrays)
         for array in arrays.values():
             array.finish()
     return sorted(failed)
@@ -160,3 +168,38 @@ def _build(
 def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]
+
+
+def _announce(images: ImageSet, done: Sequence[str]) -> None:
+    """Print what is done to pixels besides decoding and resizing."""
+    if limits := images.limits:
+        used = f"{limits.bits}: " if limits.bits else ""
+        info(
+            f"{images.name} images use {used}{limits.low:,.6g} … {limits.high:,.6g} become black … white "
+            "(images.range in the competition's TOML sets other values)"
+        )
+    if "white" in done:
+        info(f"{images.name} images have transparent parts, which become white")
+
+
+def _check_not_blank(images: ImageSet, arrays: Mapping[int, GrowingArray]) -> None:
+    """Raise CompError and remove the caches if nearly all images are blank, that is black or white. A few
+    blank images may be nights or masks."""
+    rows = arrays[min(arrays)].rows
+    n = len(rows)
+
+    def blank(i: int) -> bool:
+        return bool(rows[i].max() <= INVISIBLE or rows[i].min() >= 255 - INVISIBLE)
+
+    few = spread_indices(n)
+    if sum(map(blank, few)) < MAX_BLANK * len(few):
+        return
+    n_blank = sum(map(blank, range(n)))
+    if n_blank >= MAX_BLANK * n:
+        for array in arrays.values():
+            array.remove()
+        raise CompError(
+            f"{n_blank:,} of {n:,} {images.name} images are blank: completely black or white (first: "
+            f"{images.paths[0][0]}); for files of more than 8 bits set images.range in the competition's "
+            "TOML; convert other files"
+        )

@@ -1,4 +1,4 @@
-"""Find, decode and resize image files."""
+"""Find image files by id, and resize images."""
 
 import os
 import re
@@ -12,24 +12,19 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from comp.artifacts.resumable import GrowingArray
-from comp.console import say
 from comp.data.decoding import Limits
-from comp.errors import CompError, some
-
-FAINT = 2  # levels from black or white that nobody sees
-MOST_BLANK = 0.95  # share of a set's images that may be blank
+from comp.errors import CompError, summarize
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of a competition in one order: one file an id, or one a channel."""
+    """Images in one order: one file per id, or one per channel."""
 
-    name: str  # "train" or "test"
+    name: str  # train, test, external
     ids: np.ndarray  # (N,) str
     paths: tuple[tuple[Path, ...], ...]  # N times 1 or n_channels
     channels: tuple[str, ...]  # empty: RGB
-    limits: Limits | None = None  # of values of more than 8 bits
+    limits: Limits | None = None  # for values of more than 8 bits
 
     @property
     def n_channels(self) -> int:
@@ -39,11 +34,10 @@ class ImageSet:
 def find_images(
     name: str, ids: np.ndarray, folders: Sequence[tuple[Path, str]], channels: Sequence[str]
 ) -> ImageSet:
-    """The files of every id: `folders` are (folder, file name with {id} and {channel}), the first that has it
-    counts. Accents in names may be composed or not, as macOS writes them.
+    """Return the files of every id, each from the first of `folders` (folder, file name with {id} and
+    {channel}) that has it. Accents in names may be composed or, as macOS writes them, not.
 
-    Raises one CompError that names all ids without a file, and a file that is nearly what was looked for.
-    """
+    Raise one CompError that lists all ids without a file, and names a file that is nearly right."""
     listing = cache(_names_in)
     found, missing = [], []
     for text in (*channels, *(pattern for _, pattern in folders)):
@@ -63,13 +57,13 @@ def find_images(
     if missing:
         places = " or ".join(str(folder / pattern) for folder, pattern in folders)
         raise CompError(
-            f"no image for {some(missing)} of the {len(ids):,} {name} ids; looked for {places}"
+            f"no image for {summarize(missing)} of the {len(ids):,} {name} ids; looked for {places}"
             f"{_like(missing, folders, channels, listing)}"
         )
     return ImageSet(name, ids, tuple(found), tuple(channels))
 
 
-Listing = Callable[[Path], Mapping[str, str]]  # the names in a folder, as they are and composed
+Listing = Callable[[Path], Mapping[str, str]]  # name as given or composed -> name of the file
 
 
 def _names_in(folder: Path) -> dict[str, str]:
@@ -77,19 +71,19 @@ def _names_in(folder: Path) -> dict[str, str]:
         names = os.listdir(folder)  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {composed(name): name for name in names} | {name: name for name in names}
+    return {to_nfc(name): name for name in names} | {name: name for name in names}
 
 
 def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | None:
-    """The file of this name, which may hold folders of its own, also with backslashes. Accents may be
-    composed or not."""
+    """Return the file of this name, or None. The name may include folders, also with backslashes; accents may
+    be composed or not."""
     path = folder / name
     if "/" in name and (name.isascii() or path.is_file()):
         return path if path.is_file() else None
     path = folder
     for part in name.split("/"):
         names = listing(path)
-        if (found := names.get(part) or names.get(composed(part))) is None:
+        if (found := names.get(part) or names.get(to_nfc(part))) is None:
             return look_up(folder, name.replace("\\", "/"), listing) if "\\" in name else None
         path /= found
     return path
@@ -98,7 +92,8 @@ def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | Non
 def _like(
     missing: Sequence[str], folders: Sequence[tuple[Path, str]], channels: Sequence[str], listing: Listing
 ) -> str:
-    """What is said of a file that has an id's name but for its ending, its case or the like."""
+    """Return the end of a message: a file that differs from an id's name only in its ending, case or the
+    like."""
     alike = cache(lambda folder: {_bare(name): name for name in listing(folder)})
     for image_id, (folder, pattern), channel in product(missing[:100], folders, channels or [""]):
         name = pattern.format(id=image_id, channel=channel)
@@ -115,28 +110,30 @@ def _like(
         if inner.startswith(start):
             suited = pattern.removesuffix(ending) + inner[len(start) :]
             return f"; {path} is there: add a template that ends in {suited}"
-        return f"; {path} is there, and {name!r} is looked for: names must be equal letter by letter"
+        return f"; {path} is there, but {name!r} is expected: names must be equal letter by letter"
     return ""
 
 
 def _bare(name: str) -> str:
-    """A name without what people and programs change in it: case, endings, spaces, zeros in front, and signs
-    that Windows or a web address can't hold."""
+    """Return a name without what people and programs change: case, endings, spaces, leading zeros, and
+    characters that Windows or a URL does not allow."""
     name = unicodedata.normalize("NFKC", unquote(name)).casefold()
     name = re.sub(r"(\.[a-z][a-z0-9]{1,4})+$", "", name.strip("\ufeff\u200b \t"))
     name = re.sub(r'[\s<>:"|?*\\+]', "_", name.strip().removesuffix(".0"))
     return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
-def composed(text: str) -> str:
-    """With each accent and its letter as one sign, as most programs write them."""
+def to_nfc(text: str) -> str:
+    """Return the text with each accented letter as one character (Unicode NFC)."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def as_expression(template: str, channels: Sequence[str] = (), identifier: str = "[^/]+") -> re.Pattern[str]:
-    """What fits the names that a template gives, with the groups id and channel. Without `channels` any will
-    do."""
-    expression = re.escape(composed(template))
+def template_to_regex(
+    template: str, channels: Sequence[str] = (), identifier: str = "[^/]+"
+) -> re.Pattern[str]:
+    """Return a regular expression for the names of a template, with the groups id and channel. Without
+    `channels` any channel matches."""
+    expression = re.escape(to_nfc(template))
     for field, form in (("id", identifier), ("channel", "|".join(map(re.escape, channels)) or "[^/]+")):
         expression = expression.replace(rf"\{{{field}\}}", f"(?P<{field}>{form})", 1)
         expression = expression.replace(rf"\{{{field}\}}", f"(?P={field})")
@@ -144,65 +141,30 @@ def as_expression(template: str, channels: Sequence[str] = (), identifier: str =
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """(size, size, channels) uint8 of (H, W, channels): means of areas, or bilinear where a side grows."""
+    """Resize (H, W, channels) uint8 to (size, size, channels): area means, or bilinear if a side grows."""
     import cv2
 
     if image.shape[:2] == (size, size):
         return image
     how = cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_LINEAR
-    parts = [  # OpenCV takes four channels
+    parts = [  # OpenCV resizes at most four channels
         cv2.resize(image[..., k : k + 4], (size, size), interpolation=how).reshape(size, size, -1)
         for k in range(0, image.shape[-1], 4)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
 
 
-def spread(n: int, n_probed: int = 64) -> list[int]:
-    """Some of n indices, as far from each other as they can be."""
+def spread_indices(n: int, n_probed: int = 64) -> list[int]:
+    """Return at most `n_probed` of n indices, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n_probed, n)).astype(int)).tolist()
 
 
 def open_cache(path: Path) -> np.ndarray:
-    """(N, H, W, channels) uint8, read from the file as it is used. Raises CompError for a damaged file."""
+    """Return (N, H, W, channels) uint8 as a memory map of the file. Raise CompError for a damaged file."""
     try:
         images = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError) as error:
-        raise CompError(f"{path} is damaged ({error}); remove it, and it is made again") from error
+        raise CompError(f"{path} is damaged ({error}); remove it, then it is built again") from error
     if images.ndim != 4 or images.dtype != np.uint8:
-        raise CompError(f"{path} holds {images.dtype} {images.shape}; remove it, and it is made again")
+        raise CompError(f"{path} holds {images.dtype} {images.shape}; remove it, then it is built again")
     return images
-
-
-def _tell(images: ImageSet, done: Sequence[str]) -> None:
-    """Say what is done to pixels beyond decoding them."""
-    if limits := images.limits:
-        used = f"{limits.bits}: " if limits.bits else ""
-        say(
-            f"{images.name} images use {used}{limits.low:,.6g} … {limits.high:,.6g} become black … white "
-            "(images.range in the competition's TOML sets other values)"
-        )
-    if "white" in done:
-        say(f"{images.name} images are transparent in part: they are laid on white")
-
-
-def _check_seen(images: ImageSet, arrays: Mapping[int, GrowingArray]) -> None:
-    """Raise CompError, and leave no cache, where nearly all images are black or white all over: some such are
-    nights or masks."""
-    rows = arrays[min(arrays)].rows
-    n = len(rows)
-
-    def blank(i: int) -> bool:
-        return bool(rows[i].max() <= FAINT or rows[i].min() >= 255 - FAINT)
-
-    few = spread(n)
-    if sum(map(blank, few)) < MOST_BLANK * len(few):
-        return
-    n_blank = sum(map(blank, range(n)))
-    if n_blank >= MOST_BLANK * n:
-        for array in arrays.values():
-            array.remove()
-        raise CompError(
-            f"{n_blank:,} of {n:,} {images.name} images are blank, black or white all over (first: "
-            f"{images.paths[0][0]}); files of more than 8 bits take images.range in the competition's TOML, "
-            "others have to be converted"
-        )

@@ -1,5 +1,4 @@
-"""Labels(ids, classes, targets), read from a competition's CSV: tag strings or 0/1 columns <-> a 0/1
-matrix."""
+"""Read labels from a competition's CSV and write them: tags or 0/1 columns <-> a 0/1 matrix."""
 
 import ast
 import re
@@ -11,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from comp.artifacts.csv_tables import ids_of, is_index, read_table
+from comp.artifacts.stamps import digest
 from comp.config.competition import LabelTable, separator_of
-from comp.errors import CompError, some
+from comp.errors import CompError, summarize
 
-NO_GROUP = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")  # texts, in lower case
-ALONE = " "  # before the id, the group of an image without one; other groups have no blank in front
+NO_GROUP_TEXTS = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")  # in lower case
+UNGROUPED_PREFIX = " "  # " <id>" is the group of an image without one; no other group begins so
 
 
 @dataclass(frozen=True)
@@ -23,41 +23,51 @@ class Labels:
     ids: np.ndarray  # (N,) str
     classes: tuple[str, ...]  # (C,)
     targets: np.ndarray  # (N, C) uint8
-    groups: np.ndarray | None = None  # (N,) str: rows that must stay in one fold
+    fold_groups: np.ndarray | None = None  # (N,) str: rows with the same value stay in one fold
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what stamps hold of the labels."""
+        return digest(self.ids, self.classes, self.targets)
+
+    def fingerprint_of(self, fold_of: np.ndarray) -> str:
+        """Return what stamps hold of the folds (N,) of these images."""
+        return digest(self.ids, fold_of)
 
 
 def read_labels(path: Path, table: LabelTable) -> Labels:
-    """The training labels.
+    """Return the training labels.
 
-    Raises CompError for a missing column, an id that stands there twice, a label that is not in the list of
-    classes, and images without any label, or with several, where the competition allows none."""
+    Raise CompError for a missing column, a repeated id, a label that is not in the list of classes, and an
+    image with no label or several labels where the competition does not allow it."""
     frame = read_table(path, [table.id, *columns_of(table), *filter(None, [table.group])])
     ids = ids_of(frame, table.id, path)
     classes, targets = parse_labels(frame, table, path)
     n_labels = targets.sum(1)
     if table.single and (wrong := n_labels != 1).any():
         raise CompError(
-            f"{path} has images without exactly one label: {some(ids[wrong])}; "
+            f"{path} has images without exactly one label: {summarize(ids[wrong])}; "
             "labels.single = true expects one each"
         )
     empty = ids[n_labels == 0]
     if len(empty) and not table.empty:
         raise CompError(
-            f"{path} has images without any label: {some(empty)}; if that is meant, set labels.empty = true"
+            f"{path} has images without any label: {summarize(empty)}; "
+            "if this is intended, set labels.empty = true"
         )
-    groups = _groups(frame[table.group], ids) if table.group else None
+    groups = _fold_groups(frame[table.group], ids) if table.group else None
     return Labels(ids, classes, targets, groups)
 
 
 def columns_of(table: LabelTable) -> list[str]:
-    """The columns that the labels are read from, as far as they are named."""
+    """Return the columns of labels that the competition names."""
     if table.column:
         return [table.column]
     return [*table.classes, *filter(None, [table.none]), *table.ignore]
 
 
 def parse_labels(frame: pd.DataFrame, table: LabelTable, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """(classes, (N, C) uint8) of a table that has the columns of `columns_of`."""
+    """Return (classes, (N, C) uint8) from a table with the columns of `columns_of`."""
     if table.column:
         texts, separator = frame[table.column], separator_of(table)
         return parse_tags(texts, table.classes, separator, table.indices, path, table.none)
@@ -68,21 +78,21 @@ def parse_labels(frame: pd.DataFrame, table: LabelTable, path: Path) -> tuple[tu
     hint = "; labels.ignore names columns that are no labels" if not table.classes else ""
     targets = parse_columns(frame[list(classes)], path, hint)
     if table.none:
-        said = parse_columns(frame[[table.none]], path)[:, 0] == 1
-        if (wrong := said != (targets.sum(1) == 0)).any():
+        is_none = parse_columns(frame[[table.none]], path)[:, 0] == 1
+        if (wrong := is_none != (targets.sum(1) == 0)).any():
             raise CompError(
-                f"{path}: {table.none} is not 1 where there is no label, and 0 elsewhere: "
-                f"{some(frame[table.id].to_numpy(str)[wrong])}"
+                f"{path}: {table.none} must be 1 where there is no label and 0 elsewhere; it is not for "
+                f"{summarize(frame[table.id].to_numpy(str)[wrong])}"
             )
     return classes, targets
 
 
-def groups_of(table: LabelTable, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """The columns of each group of labels of which exactly one holds. Raises CompError for a label that is
-    not among the classes."""
-    groups = table.groups(classes)
+def exclusive_groups(table: LabelTable, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the columns of each group of labels of which exactly one holds. Raise CompError for a label that
+    is not among the classes."""
+    groups = table.exclusive_names(classes)
     if unknown := sorted({name for group in groups for name in group} - set(classes)):
-        raise CompError(f"labels.exclusive names {some(unknown)}; the labels are {some(classes)}")
+        raise CompError(f"labels.exclusive names {summarize(unknown)}; the labels are {summarize(classes)}")
     return tuple(tuple(classes.index(name) for name in group) for group in groups)
 
 
@@ -94,15 +104,17 @@ def parse_tags(
     path: Path,
     none: str | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """(classes, (N, C) uint8) of texts such as 'clear primary' or, with `indices`, '0 12'; the text `none`
-    and an empty one are no label. Without `separator` a text is one label. Without `classes`, those that
-    occur, sorted."""
+    """Return (classes, (N, C) uint8) from texts such as 'clear primary' or, with `indices`, '0 12'.
+
+    The text `none` and an empty text mean no label. Without `separator` a text is one label. Without
+    `classes` the classes are the labels that occur, sorted. Raise CompError for anything that is hardly the
+    name of one label."""
     given, texts = texts, ["" if (text := given.strip()) == none else text for given in texts]
     split = split_tags(texts, classes, separator)
     split = [[] if tags == [none] else tags for tags in split]
     seen = {tag for tags in split for tag in tags}
     if none in seen:
-        raise CompError(f"{path} has {none!r}, which stands for no label, beside others")
+        raise CompError(f"{path} has {none!r}, which means no label, together with other labels")
 
     def line_of(tag: str) -> str:
         row = next(row for row, tags in enumerate(split) if tag in tags)
@@ -114,7 +126,8 @@ def parse_tags(
             _check_sets(split, separator, path)
     if indices and (wrong := sorted(tag for tag in seen if not re.fullmatch(r"[0-9]{1,5}(\.0+)?", tag))):
         raise CompError(
-            f"{path} has labels that are not indices: {some(wrong)}; labels.indices = true expects 0, 1, …"
+            f"{path} has labels that are not indices: {summarize(wrong)}; "
+            "labels.indices = true expects 0, 1, …"
         )
     if indices:
         split = [[str(int(float(tag))) for tag in tags] for tags in split]
@@ -125,7 +138,7 @@ def parse_tags(
         classes = classes or tuple(sorted(seen))
         known = {name: i for i, name in enumerate(classes)}
     if unknown := sorted(seen - known.keys()):
-        raise CompError(f"{path} has labels that are not in the list of classes: {some(unknown)}")
+        raise CompError(f"{path} has labels that are not in the list of classes: {summarize(unknown)}")
     targets = np.zeros((len(split), len(classes)), np.uint8)
     rows = np.repeat(np.arange(len(split)), [len(tags) for tags in split])
     targets[rows, [known[tag] for tags in split for tag in tags]] = 1
@@ -139,20 +152,31 @@ def format_tags(
     indices: bool,
     none: str | None = None,
 ) -> list[str]:
-    """The inverse of `parse_tags` for a 0/1 matrix (N, C)."""
+    """Return the texts of a 0/1 matrix (N, C): the inverse of `parse_tags`."""
     names = [str(i) for i in range(len(classes))] if indices else list(classes)
     texts = [(separator or " ").join(names[c] for c in np.flatnonzero(row)) for row in decisions]
     return [text or none or "" for text in texts]
 
 
-def _groups(cells: Iterable[str], ids: np.ndarray) -> np.ndarray:
-    """(N,) str: the group of each image; one without a group is a group of its own."""
+def _fold_groups(cells: Iterable[str], ids: np.ndarray) -> np.ndarray:
+    """Return (N,) str: the group of each image. An image without a group is a group of its own."""
     texts = [cell.strip() for cell in cells]
-    return np.array([f"{ALONE}{i}" if t.lower() in NO_GROUP else t for t, i in zip(texts, ids.tolist())], str)
+    return np.array(
+        [f"{UNGROUPED_PREFIX}{i}" if t.lower() in NO_GROUP_TEXTS else t for t, i in zip(texts, ids.tolist())],
+        str,
+    )
+
+
+def count_ungrouped(labels: Labels) -> int:
+    """Return the number of images without a group, by the column labels.group; 0 without this column."""
+    groups = [] if labels.fold_groups is None else labels.fold_groups.tolist()
+    return sum(name.startswith(UNGROUPED_PREFIX) for name in groups)
 
 
 def parse_columns(frame: pd.DataFrame, path: Path, hint: str = "") -> np.ndarray:
-    """(N, C) uint8 of columns of 0 and 1, also as numbers with a point, true and false, or yes and no."""
+    """Return (N, C) uint8 from columns of 0 and 1, 0.0 and 1.0, true and false, or yes and no.
+
+    Raise CompError for other values; `hint` ends its message."""
     values = np.zeros(frame.shape, np.int8)
     for c in range(frame.shape[1]):
         codes, texts = pd.factorize(frame.iloc[:, c].to_numpy(object))
@@ -162,8 +186,8 @@ def parse_columns(frame: pd.DataFrame, path: Path, hint: str = "") -> np.ndarray
         names = frame.columns[np.unique(wrong[:, 1])]
         row, c = wrong[0]
         raise CompError(
-            f"{path}: columns hold something else than 0 and 1: {some(names)}; in line {frame.index[row]}, "
-            f"{frame.columns[c]} is {str(frame.iat[row, c])!r}{hint}"
+            f"{path}: columns hold values other than 0 and 1: {summarize(names)}; "
+            f"in line {frame.index[row]}, {frame.columns[c]} is {str(frame.iat[row, c])!r}{hint}"
         )
     return values.astype(np.uint8)
 
@@ -172,19 +196,19 @@ ZERO_OR_ONE = {"0": 0, "false": 0, "no": 0, "1": 1, "true": 1, "yes": 1}
 
 
 def _zero_or_one(text: str) -> int:
-    """-1 for anything else."""
+    """Return 0 or 1, or -1 for any other text."""
     text = text.strip().lower()
     return ZERO_OR_ONE.get(re.sub(r"^([01])\.0*$", r"\1", text), -1)
 
 
 # --- tags ---------------------------------------------------------------------------------------------------
 
-JOINTS = (" ", ",", "/", "+", "&", "-", "_")  # characters that join labels, and that names of labels hold too
+SEPARATORS = (" ", ",", "/", "+", "&", "-", "_")  # may separate labels or be part of a name
 
 
 def split_tags(texts: Sequence[str], classes: Sequence[str], separator: str | None) -> list[list[str]]:
-    """The tags of each text: those of lists, as Python and JSON write them, where all texts are lists, and
-    those between quotation marks where all stand in them."""
+    """Return the tags of each text. If all texts are lists, as Python and JSON write them, these are their
+    items. If all texts are in quotation marks, these are removed first."""
     unknown = set(texts) - {"", *classes}
     lists: dict[str, list[str]] = {}
     if all(text[0] in "[({" and text[-1] in "])}" for text in unknown):
@@ -200,7 +224,8 @@ def split_tags(texts: Sequence[str], classes: Sequence[str], separator: str | No
 
 
 def _listed(text: str) -> list[str] | None:
-    """['red', 'blue'] of "['red', 'blue']"; None for a text that is no list of texts or whole numbers."""
+    """Return ['red', 'blue'] for "['red', 'blue']", or None for a text that is no list of texts or
+    integers."""
     if re.search(r"""['"]\s+['"]""", text):  # numpy writes lists without commas
         return None
     try:
@@ -213,31 +238,31 @@ def _listed(text: str) -> list[str] | None:
 
 
 def _check_names(tags: Collection[str], separator: str | None, line_of: Callable[[str], str]) -> None:
-    """Raises CompError for a tag that is hardly the name of one label."""
+    """Raise CompError for a tag that is hardly the name of one label."""
     joints = [] if separator is None else ["|", ";", "\t", "\n", *([","] if separator == " " else [])]
     for tag in sorted(tags):
         where, shown = line_of(tag), repr(tag[:60])
         if tag.lower() in ("nan", "<na>", "null"):
             raise CompError(
                 f"{where}: the label {shown} is how programs write an empty cell; leave the cell "
-                "empty, set labels.none if it stands for no label, or list it in labels.classes"
+                "empty, set labels.none if it means no label, or list it in labels.classes"
             )
         if tag[0] in "[{'\"" or tag[-1] in "]}'\"" or tag.count("(") != tag.count(")"):
             raise CompError(
-                f"{where}: the label {shown} has brackets or quotation marks about it; write labels "
+                f"{where}: the label {shown} has brackets or quotation marks around it; write labels "
                 f"as a{separator or ' '}b, or list it in labels.classes if that is its name"
             )
         if joint := next((joint for joint in joints if joint != separator and joint in tag), None):
             raise CompError(
                 f"{where}: the label {shown} looks like several; set separator = {joint!r} if that "
-                f"stands between them (now it is {separator!r}), or list it in labels.classes if it is one"
+                f"separates them (now it is {separator!r}), or list it in labels.classes if it is one label"
             )
 
 
 def _check_sets(split: list[list[str]], separator: str | None, path: Path) -> None:
-    """Raises CompError where each set of labels seems to be taken for a label of its own."""
+    """Raise CompError if sets of labels seem to be read as single labels, because the separator is wrong."""
     seen = {tag for tags in split for tag in tags}
-    for joint in JOINTS if separator is not None else ():
+    for joint in SEPARATORS if separator is not None else ():
         parts = {tag: {part.strip() for part in tag.split(joint)} - {""} for tag in seen if joint in tag}
         sets = sorted(tag for tag, names in parts.items() if len(names) > 1 and names <= seen)
         if not sets and joint not in "-_" and max(map(len, split)) == 1:
@@ -245,12 +270,12 @@ def _check_sets(split: list[list[str]], separator: str | None, path: Path) -> No
             sets = sorted(parts) if len(names) < len(seen) else []
         if sets and joint != separator:
             raise CompError(
-                f"{path} has labels that look like several of its others: {some(sets)}; set separator = "
-                f"{joint!r} if that stands between them (now it is {separator!r}), labels.single = true if "
+                f"{path} has labels that look like several others: {summarize(sets)}; set separator = "
+                f"{joint!r} if that separates them (now it is {separator!r}), labels.single = true if "
                 "each text is one label, or list the labels in labels.classes"
             )
     if len(seen) == sum(map(len, split)) >= 10:
         raise CompError(
-            f"{path}: each of its {len(seen)} labels stands in one row alone: {some(sorted(seen))}; set "
+            f"{path}: each of its {len(seen)} labels is in one row only: {summarize(sorted(seen))}; set "
             "labels.column and separator to those of the file, or list the labels in labels.classes"
         )

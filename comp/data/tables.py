@@ -1,4 +1,4 @@
-"""Tables of any program: CSV, npz and parquet, joined by id."""
+"""Read probabilities, labels and folds from other programs' tables: CSV, npz and parquet, joined by id."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ import pandas as pd
 from comp.artifacts.csv_tables import check_unique, ids_of, is_index, read_table
 from comp.artifacts.predictions import Predictions
 from comp.artifacts.stamps import read_arrays
-from comp.console import say
+from comp.console import info
 from comp.data.labels import parse_columns, split_tags
-from comp.errors import CompError, some
+from comp.errors import CompError, summarize
 
 
 def read_probs(path: Path) -> Predictions:
-    """A table of ids and one column of probabilities a class, or an npz with `probs` and, if they are there,
-    `ids` and `classes`."""
+    """Return the probabilities of a table with ids and a column per class, or of an npz with `probs` and
+    optionally `ids` and `classes`. Raise CompError for anything else."""
     if path.suffix == ".npz":
         arrays = _npz(path)
         if "probs" not in arrays:
@@ -41,13 +41,14 @@ def read_probs(path: Path) -> Predictions:
         raise CompError(f"{path} holds no probabilities: {len(ids)} ids, {len(classes)} classes")
     check_unique(ids, path)
     if len(set(classes.tolist())) < len(classes):
-        raise CompError(f"{path} has a class twice; its classes are {some(classes.tolist())}")
+        raise CompError(f"{path} has a class twice; its classes are {summarize(classes.tolist())}")
     return Predictions(ids, tuple(classes.tolist()), probs)
 
 
 def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """(N, C) 0/1 of these ids and classes: from a table of ids and tags, or of one 0/1 column a
-    class; or from an npz with `targets` and, if they are there, `ids` and `classes`."""
+    """Return (N, C) uint8 of 0 and 1 for these ids and classes. The file is a table of ids and tags, a table
+    with a 0/1 column per class, or an npz with `targets` and optionally `ids` and `classes`. Raise CompError
+    for anything else."""
     if path.suffix == ".npz":
         arrays = _npz(path)
         if "targets" not in arrays:
@@ -58,7 +59,8 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
         order = {name: c for c, name in enumerate(listed)}
         if not len(listed) == len(order) == targets.shape[1] or not set(classes) <= order.keys():
             raise CompError(
-                f"{path} has targets {targets.shape} of the classes {some(order)}, not of {some(classes)}"
+                f"{path} has targets {targets.shape} of the classes {summarize(order)}, "
+                f"not of {summarize(classes)}"
             )
         targets = targets[:, [order[name] for name in classes]]
     else:
@@ -70,14 +72,15 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
             targets = _tags(frame.iloc[:, 1], classes, path)
         else:
             lacking = [name for name in classes if name not in set(frame.columns)]
-            raise CompError(f"{path} lacks columns of the probabilities: {some(lacking)}")
+            raise CompError(f"{path} lacks columns of the probabilities: {summarize(lacking)}")
     if names.shape != (len(targets),):
         raise CompError(f"{path} has ids {names.shape} for {len(targets)} rows")
     check_unique(names, path)
     row = {name: i for i, name in enumerate(names.tolist())}
     if missing := [name for name in ids.tolist() if name not in row]:
         raise CompError(
-            f"{path} lacks ids of the probabilities: {some(missing)}; it has {some(names.tolist(), 3)}"
+            f"{path} lacks ids of the probabilities: {summarize(missing)}; "
+            f"it has {summarize(names.tolist(), 3)}"
         )
     targets = targets[[row[name] for name in ids.tolist()]]
     if targets.shape != (len(ids), len(classes)) or not np.isin(targets, (0, 1)).all():
@@ -86,9 +89,10 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
 
 
 def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
-    """(N, C) 0/1 of texts of labels, with whatever stands between them so that all are among the classes."""
+    """Return (N, C) of 0 and 1 for texts of labels, with the first separator that gives known classes
+    only."""
     if not all(isinstance(text, str) for text in given):
-        raise CompError(f"{path}: its second column holds other things than texts of labels")
+        raise CompError(f"{path}: its second column has values that are not texts of labels")
     unknown = {}
     for separator in (" ", None, ",", ";", "|", "\t"):
         tags = split_tags([text.strip() for text in given], classes, separator)
@@ -96,17 +100,17 @@ def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
             return np.array([[name in row for name in classes] for row in map(set, tags)], np.uint8)
         unknown[separator] = sorted(strange)
     raise CompError(
-        f"{path} has labels without probabilities: {some(unknown[' '])}; they have {some(classes)}"
+        f"{path} has labels without probabilities: {summarize(unknown[' '])}; they have {summarize(classes)}"
     )
 
 
 def read_folds_of(path: Path, ids: np.ndarray) -> np.ndarray:
-    """(N,) the fold of each id, from a table with the columns id and fold."""
+    """Return (N,) str: the fold of each id, from a table with the columns id and fold."""
     frame = read_table(path, ["id", "fold"])
     ids_of(frame, "id", path)
     frame = frame.set_index("id")
     if missing := sorted(set(ids.tolist()) - set(frame.index)):
-        raise CompError(f"{path} lacks ids of the probabilities: {some(missing)}")
+        raise CompError(f"{path} lacks ids of the probabilities: {summarize(missing)}")
     return frame.loc[ids, "fold"].to_numpy(str)
 
 
@@ -131,19 +135,19 @@ def _frame(path: Path) -> pd.DataFrame:
     while is_index(frame) and frame.shape[1] > 2 and not _are_values(frame.iloc[:, 1]):
         frame = frame.iloc[:, 1:]
     if is_index(frame):
-        say(f"decide: {path}: its first column, which has no name, is taken for the ids")
+        info(f"decide: {path}: its first column has no name and is used as the ids")
     return frame
 
 
 def _are_values(column: pd.Series) -> bool:
-    """Whether they are probabilities, or 0 and 1, and so no ids."""
+    """Return whether a column has probabilities, or 0 and 1, and so no ids."""
     return bool(pd.to_numeric(column, errors="coerce").between(0, 1).all()) or bool(
         column.astype(str).str.lower().isin(["true", "false", "yes", "no"]).all()
     )
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    arrays = read_arrays(path, cure="write it anew")
+    arrays = read_arrays(path, cure="write it again")
     for name, kinds in (("ids", "USiu"), ("classes", "USiu")):
         if name in arrays and (arrays[name].dtype.kind not in kinds or arrays[name].ndim != 1):
             shape = f"{arrays[name].dtype} {arrays[name].shape}"

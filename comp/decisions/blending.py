@@ -1,64 +1,71 @@
-"""Blend several models: means, weights and stacking, each fold fitted on the others."""
+"""Blend several models by means, weights or stacking, each fold by a blend that was fitted to the others."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from comp.decisions.bootstrap import SURE, sureness
+from comp.decisions.bootstrap import MIN_WIN_PROBABILITY, win_probability
 from comp.decisions.calibration import logit, sigmoid
-from comp.decisions.cross_fitting import Fitter, Weighed
-from comp.decisions.metrics import fbeta, most_probable
+from comp.decisions.cross_fitting import CrossFitter, ScoredRule
+from comp.decisions.metrics import FBeta, most_probable
 from comp.decisions.optuna_search import search
-from comp.decisions.rules import STEADY, STEADY_OF_ONE
+from comp.decisions.rule_search import SearchSettings
+from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE
+from comp.decisions.selection import cross_fit_choice
 from comp.decisions.thresholds import global_threshold
 
-Members = np.ndarray  # (M, N, C)
+Members = np.ndarray  # (M, N, C) probabilities
 Apply = Callable[[Members], np.ndarray]  # (M, N, C) -> (N, C)
 
 METHODS = {
     "mean": "mean of the probabilities",
     "logits": "mean of the logits",
-    "ranks": "mean of the ranks, a class at a time",
+    "ranks": "mean of the ranks within each class",
     "greedy": "mean of the logits of members chosen one by one, with replacement",
-    "weights": "mean of the logits by weights that Optuna finds",
-    "stack": "ridge regression from all labels of all members to each label",
+    "weights": "mean of the logits, weighted as Optuna finds best",
+    "stack": "ridge regression of each label on all labels of all members",
 }
-MOST_PICKS = 20  # of the greedy choice
-N_TRIALS = 60  # of the search for weights
+MAX_PICKS = 20  # of members, in the greedy selection
+N_TRIALS = 60  # of Optuna, in the search for weights
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A method with its cross-fitted probabilities and their score."""
+    """A method with its cross-fitted probabilities and their score by the reference rule."""
 
     method: str
-    oof: np.ndarray = field(repr=False)  # (N, C), each fold blended as fitted on the others
-    apply: Apply = field(repr=False)  # as fitted on all rows
-    weighed: Weighed = field(repr=False)
-    weights: np.ndarray | None  # (M,), where the method has some
+    oof: np.ndarray = field(repr=False)  # (N, C), each fold by the blend that was fitted to the others
+    apply: Apply = field(repr=False)  # fitted to all rows
+    scored: ScoredRule = field(repr=False)
+    weights: np.ndarray | None  # (M,); None where the method has no weights
+
+
+@dataclass(frozen=True)
+class BlendChoice:
+    """The chosen blend beside the others, and what each member adds."""
+
+    blends: tuple[Blend, ...]
+    chosen: Blend
+    score: float  # cross-fitted; it counts the choice of method
+    alone: list[float]  # (M,) scores of the members
+    gains: list[float]  # (M,) score of the plain mean of all members, minus that without the member
 
 
 def fit_blend(
     method: str,
     members: Members,
     targets: np.ndarray,
+    metric: FBeta,
+    settings: SearchSettings,
     *,
-    beta: float,
-    average: str,
-    empty: float = 0.0,
     single: bool = False,
-    seed: int,
-    storage: Path | None = None,
-    name: str = "weights",
 ) -> tuple[Apply, np.ndarray | None]:
-    """(the blend as fitted on these rows, its weights (M,)). Members are (M, N, C); `single`: with one label
-    an image. Optuna's study is kept as `name` in the journal file `storage`, if there is one."""
+    """Return the blend fitted to members (M, N, C) and targets (N, C), and its weights (M,), if it has some.
+    With `single`, each image has exactly one label. The settings name Optuna's study."""
     n_members = len(members)
-    metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
     if method == "mean":
         return lambda m: m.mean(0), np.full(n_members, 1 / n_members)
     if method == "logits":
@@ -74,18 +81,15 @@ def fit_blend(
         def value(weights: np.ndarray) -> float:
             probs = sigmoid(np.tensordot(weights, logits, 1)).astype(np.float32)
             if single:
-                return fbeta(targets, most_probable(probs), **metric)
-            return fbeta(targets, probs > global_threshold(probs, targets, **metric), **metric)
+                return metric.score(targets, most_probable(probs))
+            return metric.score(targets, probs > global_threshold(probs, targets, metric))
 
-        if method == "greedy":
-            weights = _greedy(value, n_members)
-        else:
-            weights = _searched(value, n_members, seed, storage, name)
+        weights = _greedy(value, n_members) if method == "greedy" else _searched(value, n_members, settings)
     return lambda m: sigmoid(np.tensordot(weights, logit(m), 1)), weights
 
 
 def _ranks(members: Members, sorted_members: Members) -> np.ndarray:
-    """The mean over members of the share of fitted rows that are less probable."""
+    """Return (N, C) the share of fitted rows that are less probable, as the mean over members."""
     n = sorted_members.shape[1]
     ranks = np.zeros(members.shape[1:])
     for member, known in zip(members, sorted_members):
@@ -95,11 +99,11 @@ def _ranks(members: Members, sorted_members: Members) -> np.ndarray:
 
 
 def _greedy(value: Callable[[np.ndarray], float], n_members: int) -> np.ndarray:
-    """Forward selection with replacement (Caruana et al. 2004): (M,) how often each member was picked, as a
-    share."""
+    """Return (M,) each member's share of the picks of forward selection with replacement (Caruana et al.
+    2004)."""
     counts = np.zeros(n_members)
     best = -1.0
-    for _ in range(MOST_PICKS):
+    for _ in range(MAX_PICKS):
         scores = [value((counts + step) / (counts.sum() + 1)) for step in np.eye(n_members)]
         if max(scores) <= best + 1e-6:
             break
@@ -108,9 +112,7 @@ def _greedy(value: Callable[[np.ndarray], float], n_members: int) -> np.ndarray:
     return counts / counts.sum()
 
 
-def _searched(
-    value: Callable[[np.ndarray], float], n_members: int, seed: int, storage: Path | None, name: str
-) -> np.ndarray:
+def _searched(value: Callable[[np.ndarray], float], n_members: int, settings: SearchSettings) -> np.ndarray:
     names = [f"w{m}" for m in range(n_members)]
 
     def weights_of(params: dict[str, float]) -> np.ndarray:
@@ -121,7 +123,10 @@ def _searched(
         return value(weights_of({name: trial.suggest_float(name, 0, 1) for name in names}))
 
     start = dict.fromkeys(names, 1.0)
-    return weights_of(search(of_trial, [start], n_trials=N_TRIALS, seed=seed, storage=storage, name=name))
+    best = search(
+        of_trial, [start], n_trials=N_TRIALS, seed=settings.seed, storage=settings.storage, name=settings.name
+    )
+    return weights_of(best)
 
 
 def _stacked(members: Members, targets: np.ndarray) -> Apply:
@@ -132,72 +137,103 @@ def _stacked(members: Members, targets: np.ndarray) -> Apply:
     return lambda m: np.clip(model.predict(features(m)), 0, 1)
 
 
-def blend(
-    method: str,
-    members: Members,
-    targets: np.ndarray,
-    folds: np.ndarray,
-    *,
-    beta: float,
-    average: str,
-    empty: float = 0.0,
-    single: bool = False,
-    least: int = 0,
-    seed: int = 0,
-    storage: Path | None = None,
-    name: str = "weights",
-    step: Callable[[], None] = lambda: None,
-) -> Blend:
-    """A method's cross-fitted probabilities, and what they are worth by the steady rule. `step` is called
-    after each fold, and at the end."""
-    metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty, "single": single}
-    settings = {**metric, "seed": seed, "storage": storage}
-    oof = np.zeros(targets.shape)
-    for fold in np.unique(folds):
-        part = folds == fold
-        without = f"{name} without {fold}"
-        apply, _ = fit_blend(method, members[:, ~part], targets[~part], **settings, name=without)
-        oof[part] = apply(members[:, part])
+@dataclass(frozen=True)
+class Blender:
+    """Blends members by any method, each fold by the blend that was fitted to the others."""
+
+    members: Members
+    targets: np.ndarray  # (N, C)
+    folds: np.ndarray  # (N,)
+    metric: FBeta
+    settings: SearchSettings
+    single: bool = False  # each image has exactly one label
+    min_labels: int = 0  # per image
+
+    def blend(self, method: str, step: Callable[[], None] = lambda: None) -> Blend:
+        """Return a method's cross-fitted probabilities, scored by the reference rule. Call `step` after each
+        fold, and at the end."""
+        oof = np.zeros(self.targets.shape)
+        for fold in np.unique(self.folds):
+            part = self.folds == fold
+            settings = replace(self.settings, name=f"{self.settings.name} without {fold}")
+            apply, _ = fit_blend(
+                method, self.members[:, ~part], self.targets[~part], self.metric, settings, single=self.single
+            )
+            oof[part] = apply(self.members[:, part])
+            step()
+        apply, weights = fit_blend(
+            method, self.members, self.targets, self.metric, self.settings, single=self.single
+        )
+        scored = self.score(oof)
         step()
-    apply, weights = fit_blend(method, members, targets, **settings, name=name)
-    weighed = weigh(oof, targets, folds, **metric, least=least, seed=seed)
-    step()
-    return Blend(method, oof, apply, weighed, weights)
+        return Blend(method, oof, apply, scored, weights)
+
+    def score(self, probs: np.ndarray) -> ScoredRule:
+        """Return the reference rule, scored on probabilities (N, C)."""
+        return score_reference(
+            probs, self.targets, self.folds, self.metric,
+            single=self.single, min_labels=self.min_labels, seed=self.settings.seed,
+        )  # fmt: skip
+
+    def n_steps(self, how: str) -> int:
+        """Return how often `choose` calls `step`."""
+        n_folds, n_methods = len(np.unique(self.folds)), len(methods_of(how))
+        return n_methods * (n_folds + 1) + (n_folds if how == "auto" else 0) + 1 + 2 * len(self.members)
+
+    def choose(self, how: str = "auto", step: Callable[[], None] = lambda: None) -> BlendChoice:
+        """Return the best blend, or that of the method `how`, and what each member adds."""
+        blends = [self.blend(method, step) for method in methods_of(how)]
+        chosen = best_blend(blends, self.targets, self.metric) if how == "auto" else blends[-1]
+        score = chosen.scored.cross_fitted
+        if how == "auto":
+
+            def take(seen: Sequence[ScoredRule], targets: np.ndarray) -> ScoredRule:
+                on_others = [replace(b, scored=s) for b, s in zip(blends, seen)]
+                step()
+                return best_blend(on_others, targets, self.metric).scored
+
+            scored = [b.scored for b in blends]
+            score = cross_fit_choice(scored, self.targets, self.folds, take, self.metric).score
+
+        def value(probs: np.ndarray) -> float:
+            step()
+            return self.score(probs).cross_fitted
+
+        whole, gains, alone = value(self.members.mean(0)), [], []
+        for i, member in enumerate(self.members):
+            gains.append(whole - value(np.delete(self.members, i, axis=0).mean(0)))
+            alone.append(value(member))
+        return BlendChoice(tuple(blends), chosen, score, alone, gains)
 
 
-def weigh(
+def methods_of(how: str) -> list[str]:
+    """Return the methods to compare: all for auto, else the plain mean and the named one."""
+    return list(METHODS) if how == "auto" else list(dict.fromkeys(["mean", how]))
+
+
+def score_reference(
     probs: np.ndarray,
     targets: np.ndarray,
     folds: np.ndarray,
+    metric: FBeta,
     *,
-    beta: float,
-    average: str,
-    empty: float = 0.0,
-    single: bool = False,
-    least: int,
+    single: bool,
+    min_labels: int,
     seed: int,
-) -> Weighed:
-    """What probabilities (N, C) are worth by the steady rule."""
-    fitter = Fitter(
-        probs.astype(np.float32),
-        targets,
-        folds,
-        beta=beta,
-        average=average,
-        empty=empty,
-        groups=[range(targets.shape[1])] if single else [],
-        least=least,
-        seed=seed,
-        n_trials=5,
-    )
-    return fitter.weigh(STEADY_OF_ONE if single else STEADY)
+) -> ScoredRule:
+    """Return the reference rule, cross-fitted and scored on probabilities (N, C)."""
+    groups = [range(targets.shape[1])] if single else []
+    settings = SearchSettings(seed=seed, n_trials=5)
+    fitter = CrossFitter(
+        probs.astype(np.float32), targets, folds, metric,
+        groups=groups, min_labels=min_labels, settings=settings,
+    )  # fmt: skip
+    return fitter.score(REFERENCE_SINGLE if single else REFERENCE_RULE)
 
 
-def best_blend(
-    blends: Sequence[Blend], targets: np.ndarray, *, beta: float, average: str, empty: float = 0.0
-) -> Blend:
-    """The best by its cross-fitted score, unless the first, the plain mean, is within noise of it."""
-    best = max(blends, key=lambda b: b.weighed.cross_fitted)
-    decisions = best.weighed.decisions, blends[0].weighed.decisions
-    sure = sureness(*decisions, targets, beta=beta, average=average, empty=empty)
-    return best if sure > SURE else blends[0]
+def best_blend(blends: Sequence[Blend], targets: np.ndarray, metric: FBeta) -> Blend:
+    """Return the blend with the best cross-fitted score if it beats the first one, the plain mean, with
+    enough probability, and the plain mean if not."""
+    best = max(blends, key=lambda b: b.scored.cross_fitted)
+    probability = win_probability(best.scored.decisions, blends[0].scored.decisions, targets, metric)
+    return best if probability > MIN_WIN_PROBABILITY else blends[0]

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-EPS = 1e-6  # probabilities are kept this far from 0 and 1 in logits that are averaged or fitted to
-LEAST_SLOPE = 0.05  # of a calibration: more probable stays more probable
-TINY = 1e-15  # and this far in logits that are compared
+EPS = 1e-6  # distance of clipped probabilities from 0 and 1, where logits are averaged or fitted to
+TINY = 1e-15  # the same distance where logits are only compared
+MIN_SLOPE = 0.05  # of a calibration: above 0, it keeps the order of probabilities
 
 
 def logit(probs: np.ndarray, eps: float = EPS) -> np.ndarray:
+    """Return logits in float64, of probabilities clipped to eps … 1 - eps."""
     clipped = np.clip(np.asarray(probs, np.float64), eps, 1 - eps)
     return np.log(clipped) - np.log1p(-clipped)
 
@@ -19,8 +20,9 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 def calibration(
     probs: np.ndarray, targets: np.ndarray, *, strength: float = 10.0, steps: int = 25
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and offset (C,) each of a class's logits, by logistic regression (Platt 1999) held to slope 1 and
-    offset 0 with the weight of `strength` images, so that rare classes stay near what the model said."""
+    """Return slopes (C,) and offsets (C,) of each class's logits, by logistic regression (Platt 1999). A
+    penalty with the weight of `strength` images holds them near 1 and 0, so that rare classes stay near the
+    model's probabilities."""
     x, y = logit(probs), targets.astype(float)
     slopes, offsets = np.ones(x.shape[1]), np.zeros(x.shape[1])
 
@@ -38,11 +40,11 @@ def calibration(
         h_ab = (weight * x).sum(0)
         determinant = h_aa * h_bb - h_ab**2
         step_a, step_b = (h_bb * g_a - h_ab * g_b) / determinant, (h_aa * g_b - h_ab * g_a) / determinant
-        held = (slopes <= LEAST_SLOPE) & (g_a > 0)  # at its bound: the offset alone
+        held = (slopes <= MIN_SLOPE) & (g_a > 0)  # at the bound only the offset moves
         step_a, step_b = np.where(held, 0.0, step_a), np.where(held, g_b / h_bb, step_b)
         size = np.ones(len(slopes))
-        for _ in range(40):  # Newton's steps, halved where they lead up
-            tried = np.maximum(slopes - size * step_a, LEAST_SLOPE), offsets - size * step_b
+        for _ in range(40):  # Newton's steps, halved where they raise the loss
+            tried = np.maximum(slopes - size * step_a, MIN_SLOPE), offsets - size * step_b
             value = loss(*tried)
             if (better := value <= now).all():
                 break

@@ -1,18 +1,19 @@
-"""`comp.decide`: the best labels that probabilities allow, scored on folds that the rule has not seen."""
+"""`comp.decide`: the best rule from probabilities to labels, with a cross-fitted score."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from comp.decisions.cross_fitting import Fitter, Weighed
-from comp.decisions.rules import STEADY_OF_ONE, Fitted, Groups, candidates
-from comp.decisions.selection import Honest, choose, honest_choice
+from comp.decisions.cross_fitting import CrossFitter, ScoredRule
+from comp.decisions.metrics import FBeta
+from comp.decisions.rule_search import SearchSettings
+from comp.decisions.rules import REFERENCE_SINGLE, ColumnGroups, FittedRule, candidates
+from comp.decisions.selection import CrossFittedChoice, choose_rule, cross_fit_choice
 from comp.errors import CompError
 
 
@@ -21,108 +22,109 @@ class Decision:
     """A fitted rule. Like a scikit-learn estimator, it decides new probabilities with `predict`."""
 
     rule: str
-    fitted: Fitted
-    beta: float
-    average: str
-    empty: float
-    # default (0.5 for all, or the most probable), in_sample, cross_fitted: of the choice of rule as well
-    scores: dict[str, float]
-    honest: Honest = field(repr=False)  # what decided each fold, fitted without it
-    weighed: tuple[Weighed, ...] = field(repr=False)  # all rules that were considered
-    sure: dict[str, float] = field(repr=False)  # how sure it is that each beats the steady one
+    fitted: FittedRule
+    metric: FBeta
+    scores: dict[str, float]  # cross_fitted (it counts the choice of rule), in_sample, default
+    choice: CrossFittedChoice = field(repr=False)  # each fold by a rule that the other folds chose
+    scored: tuple[ScoredRule, ...] = field(repr=False)  # all candidates
+    win_probabilities: dict[str, float] = field(repr=False)  # of each rule against the reference rule
 
     @property
     def parameters(self) -> dict[str, Any]:
         n_classes = len(self.fitted.thresholds)
         return self.fitted.as_json([str(c) for c in range(n_classes)])
 
+    @property
+    def chosen(self) -> ScoredRule:
+        return next(s for s in self.scored if s.rule == self.rule)
+
     def predict(self, probs: np.ndarray) -> np.ndarray:
-        """(N, C) 0/1 for probabilities (N, C). Raises CompError for another number of classes."""
+        """Return decisions (N, C) 0/1 for probabilities (N, C). Raise CompError for another number of
+        classes."""
         probs, n_classes = _matrix(probs, "probs"), len(self.fitted.thresholds)
         if probs.shape[1] != n_classes:
             raise CompError(f"probs have {probs.shape[1]} classes; the rule was fitted to {n_classes}")
-        return self.fitted.decide(probs, beta=self.beta, empty=self.empty)
+        return self.fitted.decide(probs, self.metric)
 
 
 def decide(
     probs: np.ndarray,
     targets: np.ndarray,
+    metric: FBeta = FBeta(),  # noqa: B008  (frozen)
     *,
-    beta: float = 2.0,
-    average: str = "samples",
-    empty: float = 0.0,
     rule: str = "auto",
     folds: np.ndarray | None = None,
-    exclusive: Groups = (),
-    seed: int = 0,
-    least: int | None = None,
-    n_trials: int = 30,
-    storage: Path | None = None,
-    name: str = "",
-    told: Callable[[int, int], None] = lambda done, total: None,
+    exclusive: ColumnGroups = (),
+    min_labels: int | None = None,
+    settings: SearchSettings = SearchSettings(),  # noqa: B008  (frozen)
 ) -> Decision:
-    """The best way to turn probabilities into labels for F-beta, with a score that can be believed.
+    """Return the best rule from probabilities to labels for F-beta, with a cross-fitted score.
 
-    probs (N, C) are out-of-fold probabilities, targets (N, C) 0/1. average is "samples", "macro" or "micro";
-    of samples, `empty` is the score of no label where none is there (scikit-learn's zero_division). rule is
-    "auto", or one of `RULES`, with "+exclusive", "+limits" or "+temperature" if wanted. folds (N,) are the
-    folds of the networks; without them, or with one alone, five are drawn at random. exclusive are groups of
-    columns of which exactly one label holds; one group of all columns, with targets that agree, means one
-    label an image: rules are those of `OF_ONE`, and F-beta of samples is the accuracy. An image gets at least
-    `least` labels: by default one, if every image has one. `told` hears how many of how many steps are done.
+    `probs` (N, C) are out-of-fold probabilities, `targets` (N, C) 0/1. `rule` is "auto", or one of `RULES`,
+    with "+exclusive", "+limits" or "+temperature" if wanted. `folds` (N,) are the folds of the networks. By
+    default, and where there is only one, rows are split into five random folds. `exclusive` are groups of
+    columns; exactly one label of each group holds. One group of all columns, with targets that agree, means
+    one label per image: the rules are then those of `SINGLE_LABEL_RULES`, and F-beta of samples is the
+    accuracy. An image gets at least `min_labels` labels; the default is one if every image has one, else 0.
 
-    Raises CompError for shapes or values that don't fit."""
+    Raise CompError for shapes or values that don't fit."""
     probs, targets = _matrix(probs, "probs"), np.asarray(targets)
     if targets.shape != probs.shape or not np.isin(targets, (0, 1)).all():
-        raise CompError(
-            f"targets are {targets.shape}; 0/1 in the shape of probs, {probs.shape}, are expected"
-        )
-    if average not in ("samples", "macro", "micro"):
-        raise CompError(f"average is {average!r}; samples, macro or micro is expected")
-    if not isinstance(beta, Real) or not 0 < beta <= 1000:
-        raise CompError(f"beta is {beta!r}; a number above 0 and up to 1000 is expected")
-    if not isinstance(empty, Real) or not 0 <= empty <= 1 or (empty and average != "samples"):
-        raise CompError(f"empty is {empty!r}; a number from 0 to 1 is expected, for the average samples")
+        raise CompError(f"targets are {targets.shape}; 0/1 in the shape of probs, {probs.shape}, is expected")
+    _check_metric(metric)
     if not isinstance(rule, str):
         raise CompError(f"rule is {rule!r}; auto, or a rule's name is expected")
     _check_groups(exclusive, probs.shape[1])
-    targets, folds = targets.astype(np.uint8), _folds(folds, len(probs), seed)
-    fitter = Fitter(
-        probs, targets, folds, beta=beta, average=average, empty=empty, groups=exclusive, least=least,
-        seed=seed, n_trials=n_trials, storage=storage, name=name, step=lambda: told(next(done), total),
+    targets, folds = targets.astype(np.uint8), _folds(folds, len(probs), settings.seed)
+    fitter = CrossFitter(
+        probs, targets, folds, metric, groups=exclusive, min_labels=min_labels, settings=settings,
+        step=lambda: settings.told(next(done), total),
     )  # fmt: skip
     if len(probs) == 1:
-        names = [STEADY_OF_ONE if fitter.single else "global"]
+        names = [REFERENCE_SINGLE if fitter.single else "global"]
     else:
-        names = candidates(rule, probs.shape, average, bool(exclusive), fitter.single)
+        names = candidates(rule, probs.shape, metric.average, bool(exclusive), fitter.single)
     done, total = count(1), len(names) * (1 + len(fitter.names))
-    weighed = tuple(fitter.weigh(name) for name in names)
-    metric = fitter.metric
-    chosen, sure = choose(weighed, targets, **metric, seed=seed)
-    default = fitter.decided(fitter.fit(STEADY_OF_ONE if fitter.single else "0.5"))
-    honest = honest_choice(
-        weighed, targets, folds, lambda seen, true: choose(seen, true, **metric, seed=seed)[0], **metric
-    )
+    scored = tuple(fitter.score(name) for name in names)
+    chosen, win_probabilities = choose_rule(scored, targets, metric, seed=settings.seed)
+    default = fitter.decide(fitter.fit(REFERENCE_SINGLE if fitter.single else "0.5"))
+
+    def take(seen: Sequence[ScoredRule], true: np.ndarray) -> ScoredRule:
+        return choose_rule(seen, true, metric, seed=settings.seed)[0]
+
+    choice = cross_fit_choice(scored, targets, folds, take, metric)
     scores = {
-        "cross_fitted": honest.score,
+        "cross_fitted": choice.score,
         "in_sample": chosen.in_sample,
-        "default": fitter.score(default),
+        "default": metric.score(targets, default),
     }
-    return Decision(chosen.rule, chosen.fitted, beta, average, empty, scores, honest, weighed, sure)
+    return Decision(chosen.rule, chosen.fitted, metric, scores, choice, scored, win_probabilities)
+
+
+def _check_metric(metric: FBeta) -> None:
+    beta, zero_division = metric.beta, metric.zero_division
+    if metric.average not in ("samples", "macro", "micro"):
+        raise CompError(f"average is {metric.average!r}; samples, macro or micro is expected")
+    if not isinstance(beta, Real) or not 0 < beta <= 1000:
+        raise CompError(f"beta is {beta!r}; a number above 0 and up to 1000 is expected")
+    if not isinstance(zero_division, Real) or not 0 <= zero_division <= 1:
+        raise CompError(f"zero_division is {zero_division!r}; a number from 0 to 1 is expected")
+    if zero_division and metric.average != "samples":
+        raise CompError(f"zero_division is {zero_division!r}; it needs the average samples")
 
 
 def _folds(folds: Any, n: int, seed: int) -> np.ndarray:
-    """(N,) as given; five at random where there are none, or one alone."""
-    drawn = np.random.default_rng(seed).permutation(n) % min(5, n)
+    """Return the given folds (N,); five random ones where there are none, or only one."""
+    random = np.random.default_rng(seed).permutation(n) % min(5, n)
     if folds is None:
-        return drawn
+        return random
     folds = np.asarray(folds)
     if folds.shape != (n,):
         raise CompError(f"folds are {len(folds) if folds.ndim == 1 else folds.shape} for {n} rows")
     if pd.isna(folds).any():
         raise CompError(f"folds lack {pd.isna(folds).sum()} of {n} values")
     names, folds = np.unique(folds.astype(str), return_inverse=True)
-    return folds if len(names) > 1 else drawn
+    return folds if len(names) > 1 else random
 
 
 def _check_groups(groups: Any, n_classes: int) -> None:
@@ -141,9 +143,9 @@ def _matrix(probs: np.ndarray, what: str) -> np.ndarray:
     try:
         probs = np.asarray(probs, None if np.asarray(probs).dtype.kind == "f" else np.float64)
     except (TypeError, ValueError) as error:
-        raise CompError(f"{what} are no numbers ({error})") from error
+        raise CompError(f"{what} are not numbers ({error})") from error
     if probs.ndim != 2 or not probs.size:
-        raise CompError(f"{what} are {probs.shape}; (images, classes) are expected")
+        raise CompError(f"{what} have the shape {probs.shape}; (images, classes) is expected")
     if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
-        raise CompError(f"{what} hold numbers outside of 0 to 1, or that aren't finite; are they logits?")
+        raise CompError(f"{what} hold numbers that are not from 0 to 1; are they logits?")
     return probs

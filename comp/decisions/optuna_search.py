@@ -1,10 +1,10 @@
-"""A small Optuna search that resumes."""
+"""A small Optuna search that can be resumed."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.optuna_journal import _journal
+from comp.artifacts.optuna_journal import open_journal
 from comp.artifacts.safe_paths import refuse_link
 
 
@@ -17,9 +17,9 @@ def search(
     storage: Path | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """The parameters of the highest `value(trial)` that Optuna finds by TPE in `n_trials`, the first of which
-    are `starts`: it never ends below one of them. In the journal file `storage` the study `name` goes on
-    where it was, also with other processes at work on it."""
+    """Return the parameters of the highest `value(trial)` that Optuna's TPE finds in `n_trials`. The first
+    trials are `starts`, so the result is never worse than any of them. With a journal file `storage`, the
+    study `name` is resumed, and processes can share it."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -27,14 +27,14 @@ def search(
         refuse_link(storage)
     study = optuna.create_study(
         study_name=name,
-        storage=_journal(storage) if storage else None,
+        storage=open_journal(storage) if storage else None,
         load_if_exists=True,
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed),
     )
     complete = (optuna.trial.TrialState.COMPLETE,)
     found: list[tuple[float, dict[str, Any]]] = []
-    for start in starts:  # worked out here, since a trial of a process that was killed looks taken for ever
+    for start in starts:  # computed here: a queued trial of a killed process would stay running forever
         fixed = optuna.trial.FixedTrial(start)
         found.append((value(fixed), start))
         if start not in [trial.params for trial in study.get_trials(deepcopy=False, states=complete)]:
@@ -56,12 +56,12 @@ def search(
 
 
 def forget(storage: Path, prefix: str) -> None:
-    """Remove the studies whose names begin with `prefix`."""
+    """Remove the studies whose names begin with `prefix` from a journal file."""
     import optuna
 
     refuse_link(storage)
     if storage.exists():
-        journal = _journal(storage)
+        journal = open_journal(storage)
         for name in optuna.get_all_study_names(journal):
             if name.startswith(prefix):
                 optuna.delete_study(study_name=name, storage=journal)

@@ -1,66 +1,67 @@
-"""Decision rules by name, and a fitted rule: applied to probabilities, and as JSON."""
+"""Decision rules by name, and fitted rules: applied to probabilities, and as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.expected_fbeta import expected_decisions
-from comp.errors import CompError, some
+from comp.decisions.metrics import FBeta
+from comp.errors import CompError, summarize
 
 RULES = {  # simple ones first
     "0.5": "0.5 for all labels",
-    "0.2": "0.2 for all labels, which suits F2",
+    "0.2": "0.2 for all labels (suits F2)",
     "global": "one threshold for all labels",
-    "drawn": "a threshold a label, drawn towards the global one as far as held-out folds like it",
-    "expected": "the labels of highest expected F-beta of each image, from calibrated probabilities",
-    "per-class": "a threshold a label, the best on the rows that it is fitted on",
-    "prevalence": "a threshold a label that gives it as often as it is there",
-    "optuna": "a threshold a label, searched by Optuna from the exact ones on",
+    "shrunk": "a threshold per label, shrunk towards the global one by a cross-fitted share",
+    "expected": "the labels of highest expected F-beta per image, from calibrated probabilities",
+    "per-class": "a threshold per label, the best on the rows that it is fitted to",
+    "prevalence": "a threshold per label that gives it as often as it occurs",
+    "optuna": "a threshold per label, searched by Optuna from the exact ones",
 }
-OF_ONE = {  # where each image has exactly one label
+SINGLE_LABEL_RULES = {  # where each image has exactly one label
     "most-probable": "the most probable label",
-    "drawn": "the same after an offset a label, drawn towards none as far as held-out folds like it",
-    "per-class": "the same after an offset a label, the best on the rows that it is fitted on",
+    "shrunk": "an offset per label before that, shrunk towards 0 by a cross-fitted share",
+    "per-class": "an offset per label before that, the best on the rows that it is fitted to",
 }
-AUTO = ("0.5", "0.2", "global", "drawn", "expected", "per-class", "prevalence")
+AUTO = ("0.5", "0.2", "global", "shrunk", "expected", "per-class", "prevalence")
 AUTO_LARGE = ("0.5", "0.2", "global", "per-class")
-LARGE = 20_000_000  # numbers in a matrix, beyond which the costly rules are left out of auto
+LARGE = 20_000_000  # numbers in a matrix; above it, auto leaves out the costly rules
 EXTRAS = {
     "exclusive": "exactly one label of each group",
-    "limits": "no fewer and no more labels an image than held-out folds like",
-    "temperature": "of expected: probabilities as bold or timid as held-out folds like them",
+    "limits": "cross-fitted minimum and maximum of labels per image",
+    "temperature": "for expected: a cross-fitted temperature of the calibrated logits",
 }
-STEADY = "drawn"  # on real matrices of every size the best or near it; kept unless another is surely better
-STEADY_OF_ONE = "most-probable"
+REFERENCE_RULE = "shrunk"  # near the best on real matrices of every size; kept unless another rule beats it
+REFERENCE_SINGLE = "most-probable"
 
-Groups = Sequence[Sequence[int]]
+ColumnGroups = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A rule with its parameters. `thresholds` rule, or, with `expected`, the best expected F-beta of
-    calibrated probabilities; the other fields are laid over that."""
+class FittedRule:
+    """A rule with its parameters: thresholds per label or, with `expected`, the best expected F-beta of
+    calibrated probabilities. Groups and limits change these decisions afterwards."""
 
     thresholds: np.ndarray  # (C,)
     expected: bool = False
     slopes: np.ndarray | None = None  # (C,) calibration: logits times slope plus offset
     offsets: np.ndarray | None = None  # (C,)
-    temperature: float = 1.0  # by which calibrated logits are divided
-    groups: tuple[tuple[int, ...], ...] = ()  # in each exactly one label holds
-    least: int = 0  # labels an image
-    most: int | None = None
+    temperature: float = 1.0  # divides calibrated logits
+    groups: tuple[tuple[int, ...], ...] = ()  # exactly one label of each holds
+    min_labels: int = 0  # per image
+    max_labels: int | None = None
 
-    def decide(self, probs: np.ndarray, *, beta: float, empty: float = 0.0) -> np.ndarray:
-        """(N, C) 0/1 for probabilities (N, C)."""
+    def decide(self, probs: np.ndarray, metric: FBeta) -> np.ndarray:
+        """Return decisions (N, C) 0/1 for probabilities (N, C)."""
         if self.expected:
             calibrated = self.calibrated(probs)
-            decisions, margins = expected_decisions(calibrated, beta=beta, empty=empty), calibrated.copy()
+            decisions, margins = expected_decisions(calibrated, metric), calibrated.copy()
         else:
             decisions, margins = (probs > self.thresholds).astype(np.uint8), None
-        if self.groups or self.least or self.most is not None:
+        if self.groups or self.min_labels or self.max_labels is not None:
             if margins is None:
                 margins = logit(probs, TINY) - logit(self.thresholds, TINY)
             for group in self.groups:
@@ -71,28 +72,30 @@ class Fitted:
             grouped = [c for group in self.groups for c in group]
             kept = decisions[:, grouped]
             margins[:, grouped] = np.where(kept, np.inf, -np.inf)  # limits leave groups as they are
-            decisions = _limited(decisions, margins, self.least, self.most)
+            decisions = _limited(decisions, margins, self.min_labels, self.max_labels)
             decisions[:, grouped] = kept
         return decisions
 
     def threshold_of(self, c: int) -> float | None:
-        """Above which label c is given; None where it is compared with other labels."""
+        """Return the threshold of label c; None where the rule compares it with other labels."""
         compared = self.expected or any(c in group for group in self.groups)
         return None if compared else float(self.thresholds[c])
 
     def is_nearest(self, probs: np.ndarray, given: np.ndarray) -> bool:
-        """Whether the labels that an image (C,) is given are the nearest ones, as none is above its
-        threshold."""
+        """Return whether an image (C,) was given labels although none passed its threshold."""
         at = [self.threshold_of(c) for c in np.flatnonzero(given).tolist()]
         above = [value is None or p > value for value, p in zip(at, probs[given == 1])]
         return bool(above) and not any(above)
 
     def calibrated(self, probs: np.ndarray) -> np.ndarray:
+        """Return calibrated probabilities (N, C), or the given ones without a calibration."""
         if self.slopes is None or self.offsets is None:
             return probs
         return sigmoid((logit(probs) * self.slopes + self.offsets) / self.temperature)
 
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the rule with labels by name. In a file it is comp.artifacts.schemas.Rule."""
+
         def named(values: np.ndarray | None) -> dict[str, float] | None:
             return None if values is None else dict(zip(classes, map(float, values)))
 
@@ -103,72 +106,73 @@ class Fitted:
             "offsets": named(self.offsets),
             "temperature": self.temperature,
             "groups": [[classes[i] for i in group] for group in self.groups],
-            "least": self.least,
-            "most": self.most,
+            "min_labels": self.min_labels,
+            "max_labels": self.max_labels,
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], classes: Sequence[str]) -> "Fitted":
-        """From what `as_json` gave, of exactly these classes; in a file: comp.artifacts.schemas.Rule."""
+    def from_json(cls, content: dict[str, Any], classes: Sequence[str]) -> "FittedRule":
+        """Return the rule that `as_json` gave. Raise CompError unless it is of exactly these classes."""
 
         def values(name: str) -> np.ndarray | None:
             found = content.get(name)
             return None if found is None else np.array([found[c] for c in classes], float)
 
         if set(content["thresholds"]) != set(classes):
-            found = some(content["thresholds"])
-            raise CompError(f"decision.json is of the labels {found}, not of {some(classes)}; decide again")
+            found = summarize(content["thresholds"])
+            raise CompError(
+                f"decision.json has the labels {found}, not {summarize(classes)}; run `comp decide` again"
+            )
         thresholds = values("thresholds")
         assert thresholds is not None
         position = {name: i for i, name in enumerate(classes)}
         groups = tuple(tuple(position[name] for name in group) for group in content.get("groups", ()))
         return cls(
             thresholds, content.get("expected", False), values("slopes"), values("offsets"),
-            content.get("temperature", 1.0), groups, content.get("least", 0), content.get("most"),
+            content.get("temperature", 1.0), groups,
+            content.get("min_labels", content.get("least", 0)),  # least, most: as the first runs have them
+            content.get("max_labels", content.get("most")),
         )  # fmt: skip
 
-    def over(self, **changes: Any) -> "Fitted":
-        return replace(self, **changes)
 
-
-def _limited(decisions: np.ndarray, margins: np.ndarray, least: int, most: int | None) -> np.ndarray:
-    """At least and at most so many labels a row: the nearest are added, the furthest removed."""
+def _limited(
+    decisions: np.ndarray, margins: np.ndarray, min_labels: int, max_labels: int | None
+) -> np.ndarray:
+    """Add the labels of highest margin to rows with too few, and remove those of lowest margin from rows with
+    too many."""
     numbers = decisions.sum(1)
-    short = np.flatnonzero(numbers < least)
+    short = np.flatnonzero(numbers < min_labels)
     if len(short):
         order = np.argsort(-(margins[short] + 1e9 * decisions[short]), axis=1)
         rows = decisions[short]
-        np.put_along_axis(rows, order[:, :least], 1, 1)
+        np.put_along_axis(rows, order[:, :min_labels], 1, 1)
         decisions[short] = rows
-    if most is not None and len(long := np.flatnonzero(numbers > most)):
+    if max_labels is not None and len(long := np.flatnonzero(numbers > max_labels)):
         order = np.argsort(-(margins[long] + 1e9 * decisions[long]), axis=1)
         rows = decisions[long]
-        np.put_along_axis(rows, order[:, most:], 0, 1)
+        np.put_along_axis(rows, order[:, max_labels:], 0, 1)
         decisions[long] = rows
     return decisions
 
 
 def decide_by_fold(
-    rules: Mapping[str, Fitted], probs: np.ndarray, folds: np.ndarray, *, beta: float, empty: float = 0.0
+    rules: Mapping[str, FittedRule], probs: np.ndarray, folds: np.ndarray, metric: FBeta
 ) -> np.ndarray:
-    """(N, C) 0/1 for probabilities (N, C) of these folds (N,), each by its own rule."""
+    """Return decisions (N, C) 0/1 for probabilities (N, C) of these folds (N,), each fold by its own rule."""
     decisions = np.zeros(probs.shape, np.uint8)
     for fold, rule in rules.items():
         part = folds.astype(str) == fold
-        decisions[part] = rule.decide(probs[part], beta=beta, empty=empty)
+        decisions[part] = rule.decide(probs[part], metric)
     return decisions
 
 
-# --- fitting ------------------------------------------------------------------------------------------------
-
-
 def check_rule(rule: str, *, single: bool, grouped: bool) -> None:
-    """Raise CompError unless the rule is known, and suits images of exactly one label (`single`) or labels of
-    which some exclude each other (`grouped`)."""
+    """Raise CompError unless the rule exists and suits the labels: exactly one per image (`single`), or some
+    that exclude each other (`grouped`)."""
     base, *extras = rule.split("+")
-    if single and rule not in OF_ONE:
+    if single and rule not in SINGLE_LABEL_RULES:
         raise CompError(
-            f"no rule {rule!r} where each image has exactly one label; there are {', '.join(OF_ONE)}"
+            f"no rule {rule!r} for images with exactly one label; there are {', '.join(SINGLE_LABEL_RULES)}"
         )
     if not single and (base not in RULES or not set(extras) <= set(EXTRAS)):
         raise CompError(
@@ -177,25 +181,26 @@ def check_rule(rule: str, *, single: bool, grouped: bool) -> None:
     if "exclusive" in extras and not grouped:
         raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
     if "temperature" in extras and base != "expected":
-        raise CompError(f"the rule {rule!r} has thresholds; a temperature suits 'expected'")
+        raise CompError(f"the rule {rule!r} has thresholds; +temperature goes with 'expected'")
 
 
-def is_single(targets: np.ndarray, groups: Groups) -> bool:
-    """Whether each image has exactly one label: one group holds all classes, and the targets (N, C) agree."""
+def is_single_label(targets: np.ndarray, groups: ColumnGroups) -> bool:
+    """Return whether each image has exactly one label: one group holds all classes, and the targets (N, C)
+    agree."""
     return [len(group) for group in groups] == [targets.shape[1]] and bool((targets.sum(1) == 1).all())
 
 
 def candidates(
     rule: str, shape: tuple[int, int], average: str, with_groups: bool, single: bool = False
 ) -> list[str]:
-    """The rules to weigh for `rule`, by simplicity."""
+    """Return the names of the rules to score for `rule`, simple ones first."""
     if rule != "auto":
         return [rule]
     if single:
-        return [STEADY_OF_ONE] if shape[0] * shape[1] > LARGE else list(OF_ONE)
+        return [REFERENCE_SINGLE] if shape[0] * shape[1] > LARGE else list(SINGLE_LABEL_RULES)
     names = [
         name
         for name in (AUTO_LARGE if shape[0] * shape[1] > LARGE else AUTO)
         if (name != "expected" or average == "samples") and (name != "prevalence" or average != "samples")
     ]
-    return [*names, *(f"{name}+exclusive" for name in ("global", "drawn") if with_groups and name in names)]
+    return [*names, *(f"{name}+exclusive" for name in ("global", "shrunk") if with_groups and name in names)]

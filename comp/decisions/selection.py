@@ -1,84 +1,81 @@
-"""Which rule to take, and what the choice is worth."""
+"""The choice among rules, and its cross-fitted score."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from comp.decisions.bootstrap import SURE, sureness
-from comp.decisions.cross_fitting import Weighed
-from comp.decisions.metrics import fbeta
-from comp.decisions.rules import STEADY, STEADY_OF_ONE, Fitted
+from comp.decisions.bootstrap import MIN_WIN_PROBABILITY, win_probability
+from comp.decisions.cross_fitting import ScoredRule
+from comp.decisions.metrics import FBeta
+from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE, FittedRule
 
 
 @dataclass(frozen=True)
-class Honest:
-    """A choice among rules, cross-fitted like the rules: each fold has the one that the others choose,
-    by their own cross-fitted decisions. Those were fitted with this fold's labels among others."""
+class CrossFittedChoice:
+    """A choice among rules, cross-fitted like the rules: each fold is decided by the other folds' choice.
+
+    These choose by their own cross-fitted decisions, whose rules were fitted to this fold among others."""
 
     score: float
     decisions: np.ndarray = field(repr=False)  # (N, C)
     rules: tuple[str, ...]  # by fold
-    by_fold: tuple[Fitted, ...] = field(repr=False)
+    by_fold: tuple[FittedRule, ...] = field(repr=False)
 
 
-def steady_of(weighed: Sequence[Weighed]) -> Weighed | None:
-    """The steady one among rules, if it is among them."""
-    return next((w for name in (STEADY_OF_ONE, STEADY) for w in weighed if w.rule == name), None)
+def reference_of(scored: Sequence[ScoredRule]) -> ScoredRule | None:
+    """Return the reference rule; None if it is not among the scored rules."""
+    return next((s for name in (REFERENCE_SINGLE, REFERENCE_RULE) for s in scored if s.rule == name), None)
 
 
-def choose(
-    weighed: Sequence[Weighed],
-    targets: np.ndarray,
-    *,
-    beta: float,
-    average: str,
-    empty: float = 0.0,
-    seed: int = 0,
-) -> tuple[Weighed, dict[str, float]]:
-    """(the rule to take, how sure it is that each rule beats the steady one). Without the steady one, the
-    first rule that the best doesn't surely beat."""
-    best = max(weighed, key=lambda w: w.cross_fitted)
-    settings: dict[str, Any] = {"beta": beta, "average": average, "empty": empty, "seed": seed}
-    steady = steady_of(weighed)
-    if steady is None:
-        sure = {w.rule: sureness(best.decisions, w.decisions, targets, **settings) for w in weighed}
-        return next(w for w in weighed if w is best or sure[w.rule] < SURE), sure
-    sure = {w.rule: sureness(w.decisions, steady.decisions, targets, **settings) for w in weighed}
-    return (best if sure[best.rule] > SURE else steady), sure
+def choose_rule(
+    scored: Sequence[ScoredRule], targets: np.ndarray, metric: FBeta, *, seed: int = 0
+) -> tuple[ScoredRule, dict[str, float]]:
+    """Return the chosen rule, and for each rule the probability that it beats the reference rule.
+
+    The best rule is chosen if that probability is above MIN_WIN_PROBABILITY, else the reference rule. Without
+    a reference rule, the first rule is chosen that the best one beats with a lower probability."""
+    best = max(scored, key=lambda s: s.cross_fitted)
+
+    def wins(better: ScoredRule, worse: ScoredRule) -> float:
+        return win_probability(better.decisions, worse.decisions, targets, metric, seed=seed)
+
+    reference = reference_of(scored)
+    if reference is None:
+        probabilities = {s.rule: wins(best, s) for s in scored}
+        first = next(s for s in scored if s is best or probabilities[s.rule] < MIN_WIN_PROBABILITY)
+        return first, probabilities
+    probabilities = {s.rule: wins(s, reference) for s in scored}
+    return (best if probabilities[best.rule] > MIN_WIN_PROBABILITY else reference), probabilities
 
 
-def honest_choice(
-    weighed: Sequence[Weighed],
+def cross_fit_choice(
+    scored: Sequence[ScoredRule],
     targets: np.ndarray,
     folds: np.ndarray,
-    take: Callable[[Sequence[Weighed], np.ndarray], Weighed],
-    *,
-    beta: float,
-    average: str,
-    empty: float = 0.0,
-) -> Honest:
-    """What choosing among candidates by `take(candidates, targets)` is worth."""
-    if len(weighed) == 1:
-        (only,) = weighed
+    take: Callable[[Sequence[ScoredRule], np.ndarray], ScoredRule],
+    metric: FBeta,
+) -> CrossFittedChoice:
+    """Return the cross-fitted choice among the scored rules by `take(scored, targets)`."""
+    if len(scored) == 1:
+        (only,) = scored
         names = (only.rule,) * len(only.by_fold)
-        return Honest(only.cross_fitted, only.decisions, names, only.by_fold)
-    metric: dict[str, Any] = {"beta": beta, "average": average, "empty": empty}
-    decisions, rules, by_fold = np.zeros_like(weighed[0].decisions), [], []
+        return CrossFittedChoice(only.cross_fitted, only.decisions, names, only.by_fold)
+    decisions, rules, by_fold = np.zeros_like(scored[0].decisions), [], []
     for k, fold in enumerate(np.unique(folds)):
         others = folds != fold
         seen = [
             replace(
-                w,
-                decisions=w.decisions[others],
-                cross_fitted=fbeta(targets[others], w.decisions[others], **metric),
+                s,
+                decisions=s.decisions[others],
+                cross_fitted=metric.score(targets[others], s.decisions[others]),
             )
-            for w in weighed
+            for s in scored
         ]
         chosen = take(seen, targets[others])
-        at = next(i for i, w in enumerate(seen) if w is chosen)
-        decisions[~others] = weighed[at].decisions[~others]
-        by_fold.append(weighed[at].by_fold[k])
+        at = next(i for i, s in enumerate(seen) if s is chosen)
+        decisions[~others] = scored[at].decisions[~others]
+        by_fold.append(scored[at].by_fold[k])
         rules.append(chosen.rule)
-    return Honest(fbeta(targets, decisions, **metric), decisions, tuple(rules), tuple(by_fold))
+    score = metric.score(targets, decisions)
+    return CrossFittedChoice(score, decisions, tuple(rules), tuple(by_fold))

@@ -1,55 +1,52 @@
-"""Thresholds that maximise F-beta, found exactly: one for all classes, or one a class."""
+"""Thresholds that maximise F-beta, found exactly: one for all classes, or one per class."""
 
 from typing import Any
 
 import numpy as np
 
 from comp.decisions.calibration import TINY, logit, sigmoid
-from comp.decisions.metrics import score
+from comp.decisions.metrics import FBeta
 
-GRID = np.arange(1, 200) / 200  # for matrices too large to sort as a whole
-SORTABLE = 20_000_000  # numbers in a matrix that is sorted as a whole
+MAX_SORTED = 20_000_000  # numbers in a matrix; of larger ones, thresholds of GRID are compared
+GRID = np.arange(1, 200) / 200
 
 
-def global_threshold(
-    probs: np.ndarray, targets: np.ndarray, *, beta: float, average: str, empty: float = 0.0
-) -> float:
-    """The best one threshold for all classes of `probs` (N, C); in the middle of its gap between two
-    probabilities. Of matrices with more than 20 million numbers, the best of 0.005, 0.010, … 0.995.
+def global_threshold(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> float:
+    """Return the best single threshold for all classes of `probs` (N, C), midway between two probabilities.
+    For matrices of more than 20 million numbers, return the best of 0.005, 0.010, … 0.995.
 
-    Lowering the threshold adds labels one by one, in the order of their probabilities; each changes the
-    metric of its image, its class, or of all, by an amount that does not depend on the others."""
+    Lowering the threshold adds labels one by one, in the order of their probabilities. Each changes the score
+    of its image, its class or the pooled counts by an amount that does not depend on other images or
+    classes."""
     n, n_classes = probs.shape
-    if probs.size > SORTABLE:
-        return _on_grid(probs, targets, beta, average, empty)
-    if average == "samples":
-        gains, falling = _gains(probs, targets, beta, empty)
-    elif average == "macro":
-        gains, falling = _gains(probs.T, targets.T, beta)
+    if probs.size > MAX_SORTED:
+        return _on_grid(probs, targets, metric)
+    if metric.average == "samples":
+        gains, falling = _gains(probs, targets, metric)
+    elif metric.average == "macro":
+        gains, falling = _gains(probs.T, targets.T, metric)
     else:
-        gains, falling = _gains(probs.reshape(1, -1), targets.reshape(1, -1), beta)
+        gains, falling = _gains(probs.reshape(1, -1), targets.reshape(1, -1), metric)
     flat = falling.ravel()
     order = np.argsort(-flat)
-    return _cut(flat[order], np.cumsum(gains.ravel()[order]))
+    return _threshold_of(flat[order], np.cumsum(gains.ravel()[order]))
 
 
-def _gains(
-    probs: np.ndarray, targets: np.ndarray, beta: float, empty: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """For groups of probabilities (G, M): what each adds to its group's F-beta when the group's labels are
-    taken from the most probable on, and the probabilities in that order. Groups without labels begin with
-    `empty`, which the first one takes away."""
+def _gains(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> tuple[np.ndarray, np.ndarray]:
+    """Return (G, M) how much each probability adds to its row's F-beta if labels are taken from the most
+    probable on, and (G, M) the probabilities in that order. A row without true labels begins with the score
+    `zero_division`, which the first taken label removes."""
     order = np.argsort(-probs, axis=1)
     hits = np.cumsum(np.take_along_axis(targets, order, 1), axis=1, dtype=np.int64)
-    scores = score(hits, np.arange(1, probs.shape[1] + 1), hits[:, -1:], beta)
+    scores = metric.of_counts(hits, np.arange(1, probs.shape[1] + 1), hits[:, -1:])
     gains = np.diff(scores, axis=1, prepend=0.0)
-    if empty:
-        gains[hits[:, -1] == 0, 0] -= empty
+    if metric.zero_division:
+        gains[hits[:, -1] == 0, 0] -= metric.zero_division
     return gains, np.take_along_axis(probs, order, 1)
 
 
-def _on_grid(probs: np.ndarray, targets: np.ndarray, beta: float, average: str, empty: float) -> float:
-    axis = {"samples": 1, "macro": 0, "micro": None}[average]
+def _on_grid(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> float:
+    axis = {"samples": 1, "macro": 0, "micro": None}[metric.average]
     true = targets.astype(bool)
     n_true = true.sum(axis)
     scores = []
@@ -57,57 +54,56 @@ def _on_grid(probs: np.ndarray, targets: np.ndarray, beta: float, average: str, 
         chosen = probs > threshold
         n_chosen = chosen.sum(axis)
         chosen &= true
-        scores.append(np.mean(score(chosen.sum(axis), n_chosen, n_true, beta, empty)))
+        scores.append(np.mean(metric.of_counts(chosen.sum(axis), n_chosen, n_true)))
     return float(GRID[int(np.argmax(scores))])
 
 
 def class_thresholds(
     probs: np.ndarray,
     targets: np.ndarray,
+    metric: FBeta,
     *,
-    beta: float,
-    average: str,
-    empty: float = 0.0,
     start: np.ndarray | float | None = None,
     sweeps: int = 10,
 ) -> np.ndarray:
-    """(C,) thresholds for `probs` (N, C) by exact coordinate ascent from `start` (by default the best of a
-    few thresholds for all).
+    """Return (C,) thresholds for `probs` (N, C) by exact coordinate ascent from `start` (default: the best of
+    a few thresholds for all classes).
 
     With the other classes fixed, moving the cut through a class's sorted probabilities changes the metric by
-    a prefix sum, so the best cut is found exactly, whatever the probabilities; sweeps over the classes end
-    when none improves. Classes do not meet in the macro average: there, one sweep is the optimum."""
+    a prefix sum, so the best cut is found exactly. Sweeps over the classes end when none improves. In the
+    macro average classes are independent, so one sweep finds the optimum."""
     n, n_classes = probs.shape
     columns = np.ascontiguousarray(probs.T)
     true = np.ascontiguousarray(targets.T.astype(bool))
     thresholds = np.empty(n_classes)
-    thresholds[:] = _coarse(columns, true, beta, average, empty) if start is None else start
+    thresholds[:] = _best_of_few(columns, true, metric) if start is None else start
     orders = np.empty((n_classes, n), np.int32)
     for c in range(n_classes):
         orders[c] = _falling_order(columns[c])
-    kinds: dict[str, Any] = {"samples": _BySample, "macro": _ByClass, "micro": _Pooled}
-    state = kinds[average](columns, true, thresholds, beta, *([empty] if average == "samples" else []))
-    n_still = 0  # classes in a row that could not be bettered
-    for step in range(n_classes * (1 if average == "macro" else sweeps)):
+    kinds: dict[str, Any] = {"samples": _Samples, "macro": _Macro, "micro": _Micro}
+    state = kinds[metric.average](columns, true, thresholds, metric)
+    n_unchanged = 0  # classes in a row that could not be improved
+    for step in range(n_classes * (1 if metric.average == "macro" else sweeps)):
         c = step % n_classes
-        order = orders[c].astype(np.intp)  # numpy gathers by these ten times as fast as by int32
+        order = orders[c].astype(np.intp)  # numpy indexes with these ten times as fast as with int32
         falling = columns[c].take(order)
         gains = state.gains(c, order)
         now = int(np.count_nonzero(columns[c] > thresholds[c]))
         best, value = _best(falling, gains)
-        n_still += 1
+        n_unchanged += 1
         if value > (gains[now - 1] if now else 0.0) + 1e-10:
             thresholds[c] = between(falling, best)
             state.move(c, columns[c] > thresholds[c])
-            n_still = 1
-        if n_still >= n_classes:
+            n_unchanged = 1
+        if n_unchanged >= n_classes:
             break
     return thresholds
 
 
 def _falling_order(column: np.ndarray) -> np.ndarray:
-    """Indices (N,) of falling probabilities. Of 32-bit floats that are not negative the bits sort as the
-    numbers do: two stable passes over 16 bits each, for which numpy has a radix sort."""
+    """Return indices (N,) of falling probabilities. The bits of non-negative 32-bit floats sort like the
+    numbers, so two stable passes over 16 bits each sort them, by numpy's fast radix sort: 0.5 is 0x3F000000,
+    0.25 is 0x3E800000."""
     if column.dtype != np.float32 or (len(column) and column.min() < 0):
         return np.argsort(column)[::-1]
     bits = (column + np.float32(0)).view(np.uint32)  # the sum makes -0 a 0
@@ -115,11 +111,11 @@ def _falling_order(column: np.ndarray) -> np.ndarray:
     return order.take(np.argsort((bits >> 16).astype(np.uint16).take(order), kind="stable"))[::-1]
 
 
-def _coarse(columns: np.ndarray, true: np.ndarray, beta: float, average: str, empty: float) -> float:
-    """The best of a few thresholds for all classes, as a place to start from."""
+def _best_of_few(columns: np.ndarray, true: np.ndarray, metric: FBeta) -> float:
+    """Return the best of a few thresholds for all classes, to start from."""
     axis, rows = (0, slice(None, None, max(1, columns.shape[1] // 10_000)))
-    if average != "samples":
-        return 0.5 if beta <= 1 else 0.3
+    if metric.average != "samples":
+        return 0.5 if metric.beta <= 1 else 0.3
     columns, true = columns[:, rows], true[:, rows]
     n_true = true.sum(axis, dtype=np.int32)
     scores = {}
@@ -127,13 +123,13 @@ def _coarse(columns: np.ndarray, true: np.ndarray, beta: float, average: str, em
         chosen = columns > threshold
         n_chosen = chosen.sum(axis, dtype=np.int32)
         hits = (chosen & true).sum(axis, dtype=np.int32)
-        scores[threshold] = score(hits, n_chosen, n_true, beta, empty).mean()
+        scores[threshold] = metric.of_counts(hits, n_chosen, n_true).mean()
     return max(scores, key=lambda threshold: scores[threshold])
 
 
 def _best(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
-    """(how many of the `falling` probabilities to take, what that gains): equal ones can't be parted, and 0
-    is above no threshold."""
+    """Return how many of the `falling` probabilities to take, and the gain. Equal ones are taken together,
+    and 0 is above no threshold."""
     allowed = gains.copy()
     allowed[:-1][falling[1:] == falling[:-1]] = -np.inf
     allowed[np.count_nonzero(falling > 0) :] = -np.inf
@@ -142,8 +138,8 @@ def _best(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
 
 
 def between(falling: np.ndarray, k: int) -> float:
-    """A threshold that the first k of the falling probabilities are above, and no other: in their own
-    precision, in which they will be compared with it."""
+    """Return a threshold below the first k falling probabilities and not below the others, in the precision
+    in which they are compared with it."""
     kind = falling.dtype.type if falling.dtype.kind == "f" else np.float64
     above = kind(falling[k - 1]) if k else kind(1.0)
     below = kind(falling[k]) if k < len(falling) else kind(0.0)
@@ -151,7 +147,7 @@ def between(falling: np.ndarray, k: int) -> float:
     return float(middle if middle < above or not k else below)
 
 
-def _cut(falling: np.ndarray, gains: np.ndarray) -> float:
+def _threshold_of(falling: np.ndarray, gains: np.ndarray) -> float:
     return between(falling, _best(falling, gains)[0])
 
 
@@ -159,28 +155,27 @@ def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return np.stack([column > threshold for column, threshold in zip(columns, thresholds)])
 
 
-class _BySample:
-    """Counts an image, from which the gains of a class's cuts follow."""
+class _Samples:
+    """Counts per image, from which the gains of a class's cuts are computed."""
 
-    def __init__(
-        self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, beta: float, empty: float
-    ):
-        self.true, self.beta = true, beta
-        self.loss = empty / (1 + beta**2)  # of the first label of an image that has none
-        self.bare = ~true.any(0) if empty else None
+    def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: FBeta):
+        beta = metric.beta
+        self.true = true
+        self.loss = metric.zero_division / (1 + beta**2)  # by the first label of an image without true labels
+        self.unlabelled = ~true.any(0) if metric.zero_division else None
         self.chosen = _chosen(columns, thresholds)
         self.hits = (self.chosen & true).sum(0, dtype=np.int32).astype(float)
         self.below = self.chosen.sum(0, dtype=np.int32) + beta**2 * true.sum(0, dtype=np.int32)
 
     def gains(self, c: int, order: np.ndarray) -> np.ndarray:
-        """(N,): by how much the metric grows, times N / (1 + b²), if the first 1, 2, … rows of `order` have
-        class c, against none."""
+        """Return (N,) by how much the metric grows, times N / (1 + b²), if the first 1, 2, … rows of `order`
+        have class c, compared with no row."""
         hits = self.hits - (self.chosen[c] & self.true[c])
         below = self.below - self.chosen[c]
         gain = (hits + self.true[c]) / (below + 1.0)
         gain -= hits / np.maximum(below, 1e-12)
-        if self.bare is not None:
-            gain[self.bare & (below == 0)] -= self.loss
+        if self.unlabelled is not None:
+            gain[self.unlabelled & (below == 0)] -= self.loss
         return np.cumsum(gain.take(order))
 
     def move(self, c: int, chosen: np.ndarray) -> None:
@@ -190,25 +185,25 @@ class _BySample:
         self.chosen[c] = chosen
 
 
-class _ByClass:
-    """Classes that do not meet."""
+class _Macro:
+    """Independent classes, for the macro average."""
 
-    def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, beta: float):
-        self.true, self.beta = true, beta
+    def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: FBeta):
+        self.true, self.metric = true, metric
 
     def gains(self, c: int, order: np.ndarray) -> np.ndarray:
         hits = np.cumsum(self.true[c][order])
-        return score(hits, np.arange(1, len(order) + 1), hits[-1:], self.beta)
+        return self.metric.of_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
 
     def move(self, c: int, chosen: np.ndarray) -> None:
         pass
 
 
-class _Pooled:
-    """Counts over all classes."""
+class _Micro:
+    """Counts pooled over all classes."""
 
-    def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, beta: float):
-        self.true, self.beta = true, beta
+    def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: FBeta):
+        self.true, self.metric = true, metric
         self.chosen = _chosen(columns, thresholds)
         self.hits, self.n_chosen = int((self.chosen & true).sum()), int(self.chosen.sum())
         self.n_true = int(true.sum())
@@ -216,12 +211,10 @@ class _Pooled:
     def gains(self, c: int, order: np.ndarray) -> np.ndarray:
         hits = self.hits - np.count_nonzero(self.chosen[c] & self.true[c])
         n_chosen = self.n_chosen - np.count_nonzero(self.chosen[c])
-        without = score(np.array(hits), np.array(n_chosen), np.array(self.n_true), self.beta)
+        n_true = np.array(self.n_true)
+        without = self.metric.of_counts(np.array(hits), np.array(n_chosen), n_true)
         k = np.arange(1, len(order) + 1)
-        return (
-            score(hits + np.cumsum(self.true[c][order]), n_chosen + k, np.array(self.n_true), self.beta)
-            - without
-        )
+        return self.metric.of_counts(hits + np.cumsum(self.true[c][order]), n_chosen + k, n_true) - without
 
     def move(self, c: int, chosen: np.ndarray) -> None:
         before = self.chosen[c]
@@ -230,14 +223,14 @@ class _Pooled:
         self.chosen[c] = chosen
 
 
-def drawn_thresholds(exact: np.ndarray, common: float, share: np.ndarray | float) -> np.ndarray:
-    """Thresholds (C,) drawn from their own best `exact` (C,) towards the `common` one, in logits: `share` 1
-    keeps them, 0 leaves the common one."""
+def shrunk_thresholds(exact: np.ndarray, common: float, share: np.ndarray | float) -> np.ndarray:
+    """Return (C,) the `exact` thresholds (C,) shrunk towards the `common` one, in logits. A `share` of 1
+    keeps the exact ones, 0 takes the common one."""
     return sigmoid(share * logit(exact, TINY) + (1 - share) * logit(np.array(common), TINY))
 
 
 def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(C,) thresholds above which lie as many probabilities as there are labels of the class, or as near to
+    """Return (C,) thresholds with as many probabilities above them as the class has labels, or as near to
     that as equal probabilities allow."""
     thresholds = np.empty(probs.shape[1])
     for c, n_labels in enumerate(targets.sum(0).astype(int)):

@@ -1,23 +1,23 @@
-"""Labels that may be wrong, each label against its absence: noise rates as confident learning counts them
-(Northcutt, Jiang and Chuang 2021), and by Bayes' rule what they say of each label."""
+"""Labels that may be wrong, given or missing: noise rates by confident learning (Northcutt, Jiang and Chuang
+2021), and from these by Bayes' rule the doubt about each label."""
 
 import numpy as np
 
-SURE = 0.9
-SELDOM = 0.001  # a noise rate that is believed of any class
-CAUTION = 5  # labels that are added to what noise rates are shares of: a few contradictions prove no noise
+CONFIDENT = 0.9  # probability from which the network may be confident
+MIN_RATE = 0.001  # the lowest noise rate of a class
+PRIOR_LABELS = 5  # added to the denominator of noise rates: a few contradictions prove no noise
 
 
 def suspects(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, classes, doubts) of the labels given and not given that are rather wrong than right, the most
-    doubtful first.
+    """Return (rows, classes, doubts) of the labels, given or not, that are more likely wrong than right; the
+    most doubtful first.
 
-    probs (N, C) have to be out-of-fold, targets (N, C) 0/1. The network is sure of a label, or of its
-    absence, where its probability is at least 0.9, and the mean over those that are given (not given) it.
-    Of what it is sure of, the share that is labelled the other way is the class's noise rate; but no more
-    than the network itself leaves open there (the median), which for a network that has learned of noise is
-    at least the rate, and for one that finds a label hard to see is less. A doubt, from 0.5 to 1, is the
-    probability that the label is wrong, by these rates and the network's probability."""
+    probs (N, C) are out-of-fold, targets (N, C) 0/1. The network is confident of a label where its
+    probability is at least 0.9, and at least its mean over the images with that label; the same holds for a
+    label's absence. A class's noise rate is the share of confident cases that are labelled the other way. It
+    is capped at the median of 1 - probability over these cases: a network that has learned the noise leaves
+    at least the noise rate open, and one that finds a label hard to see leaves less. A doubt, from 0.5 to 1,
+    is the probability that the label is wrong, by these rates and the network's probability."""
     given, p = targets.astype(bool), probs.astype(np.float64)
     invented, missed = noise_rates(1 - p, ~given), noise_rates(p, given)
     likely_wrong = np.where(given, invented * (1 - p), missed * p)
@@ -29,9 +29,9 @@ def suspects(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def noise_rates(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """(C,): how often what the network is sure of, by probs (N, C), isn't what is given (N, C)."""
+    """Return (C,) how often labels `given` (N, C) contradict a confident network with probs (N, C)."""
     typical = (probs * given).sum(0) / np.maximum(given.sum(0), 1)
-    sure = probs >= np.maximum(SURE, typical)
-    counted = (sure & ~given).sum(0) / (sure.sum(0) + CAUTION)
-    left_open = [np.median(1 - p[s]) if s.any() else 0.0 for p, s in zip(probs.T, sure.T)]
-    return np.minimum(counted, np.maximum(left_open, SELDOM))
+    confident = probs >= np.maximum(CONFIDENT, typical)
+    counted = (confident & ~given).sum(0) / (confident.sum(0) + PRIOR_LABELS)
+    left_open = [np.median(1 - p[rows]) if rows.any() else 0.0 for p, rows in zip(probs.T, confident.T)]
+    return np.minimum(counted, np.maximum(left_open, MIN_RATE))

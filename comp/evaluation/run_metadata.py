@@ -1,5 +1,5 @@
-"""What a run's predictions were made with, by the run's own files: a TOML may have changed since, and a fold
-may have been trained again."""
+"""The recipe, views and folds of a run's predictions, by the run's own files: its TOML may have changed, and
+folds may have been trained again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from comp.errors import CompError
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunMetadata:
     name: str
-    recipe: Recipe | None  # that was trained; None where no fold's files say so
+    recipe: Recipe | None  # that was trained; None where no fold's files hold it
     views: tuple[str, ...]
-    folds: tuple[int, ...]  # whose log and model are those of the predictions
-    changed: tuple[int, ...]  # and those that were trained or predicted again
+    folds: tuple[int, ...]  # whose log and model made the predictions
+    changed: tuple[int, ...]  # folds that were trained or predicted again since
 
 
 def members_of(name: str, made: Mapping[str, Any]) -> list[str]:
-    """The runs whose networks a run is made of, by the stamp of its oof.npz."""
+    """Return the names of the runs whose networks predicted, by the stamp of oof.npz."""
     return list(made["members"]) if "how" in made else [name]
 
 
-def origin_of(name: str, made: Mapping[str, Any]) -> Origin:
-    """Of a run of networks; `made` is the stamp of its oof.npz."""
+def metadata_of(name: str, made: Mapping[str, Any]) -> RunMetadata:
+    """Return the metadata of a run that is no blend; `made` is the stamp of its oof.npz."""
     recipe, views, folds, changed = None, (), [], []
     for fold in made["folds"]:
         path = started_path(name, fold)
@@ -47,6 +47,6 @@ def origin_of(name: str, made: Mapping[str, Any]) -> Origin:
             try:
                 recipe = Recipe.model_validate(started["recipe"])
             except ValidationError as error:
-                raise CompError(f"{path} is of another version ({problem(error)})") from error
+                raise CompError(f"{path}: its recipe can't be read ({problem(error)})") from error
             views = tuple(stamps[0].get("views", ()))
-    return Origin(name, recipe, views, tuple(folds), tuple(changed))
+    return RunMetadata(name, recipe, views, tuple(folds), tuple(changed))

@@ -1,5 +1,5 @@
-"""A file over HTTP, whole and right or not at all: cut transfers go on where they were, and what arrives is
-checked against every length and checksum that the server gives."""
+"""Download a file over HTTP, complete and verified or not at all. Interrupted transfers resume, and every
+length and checksum that the server sends is checked."""
 
 import base64
 import contextlib
@@ -20,104 +20,112 @@ import urllib3
 from comp.artifacts.files import free_bytes, read_json, write_json
 from comp.artifacts.safe_paths import inside, is_own, refuse_link
 from comp.artifacts.schemas import Note
-from comp.console import Bars, size_text
+from comp.console import ProgressBars, size_text
 from comp.data.archives import stem_of
 from comp.errors import CompError
 
-# Seconds before each further try; a try that brought bytes starts them anew.
+# Seconds before each retry; an attempt that received bytes restarts the list.
 PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
-LONGEST_PAUSE = 300.0  # seconds; where a server asks for more, people decide
-TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two bytes
-CHUNK = 1 << 16  # a cut loses what it has of one
-NOTE = ".fetched.json"
-PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+MAX_PAUSE = 300.0  # seconds; if a server asks for more, the command ends
+TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two reads
+CHUNK_BYTES = 1 << 16  # an interrupted transfer loses less than one chunk
+NOTE_SUFFIX = ".fetched.json"
+TRANSIENT_ERRORS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that arrived whole."""
+    """A file that was downloaded completely."""
 
-    file: str  # its name here
-    name: str  # and at its source
+    file: str  # path relative to the folder
+    name: str  # its name at the source
     source: str
     bytes: int
     sha256: str
     mtime_ns: int
 
 
-class Unfit(Exception):
-    """An answer that is not the file: it is asked for again."""
+class BadResponse(Exception):
+    """A response that is not the file; the request is repeated."""
 
 
 Open = Callable[[], tuple[requests.Session, requests.Response]]
+RETRIED_ERRORS = (*TRANSIENT_ERRORS, BadResponse, requests.HTTPError, urllib3.exceptions.HTTPError)
 
 
-def fetch(
+def fetch_file(
     open_answer: Open, folder: Path, name: str, source: str, listed: int | None, *, note: bool = True
 ) -> Fetched:
-    """Bring a file to `folder`/`name`, where `name` may hold folders of its own. `open_answer` asks for it
-    anew and gives the streamed answer to the whole file; `listed` is its size in bytes in the source's
-    listing.
+    """Download a file to `folder`/`name`, where `name` may contain folders. `open_answer` sends the request
+    and returns the streamed response for the whole file; `listed` is the size in bytes that the source lists.
 
-    Where the answer carries an ETag or a date, bytes that an earlier call left in `.<name>.partial` are kept.
-    With `note`, what came is written down beside it for `read_notes`; names that are kept for that are
+    If the response has an ETag or a date, the bytes that an earlier call left in `.<name>.partial` are
+    reused. With `note`, a note for `read_notes` is written beside the file, and names reserved for notes are
     refused.
-    Raises CompError for a name that leads out of the folder, and once the tries without progress are used up;
-    requests' own errors for answers that trying again can't mend."""
+    Raise CompError for a name outside of the folder and after the last retry without progress. Raise
+    requests' own errors for responses that a retry can't fix."""
     refuse_link(folder)
     path = inside(folder, name, source)
     if path == folder or path.is_dir():
-        raise CompError(f"{source}: {path} is a folder, and can't be the file {name!r} too")
+        raise CompError(f"{source}: {path} is a folder here, so the file {name!r} can't be saved")
     if note and is_own(name):
-        raise CompError(f"{source} holds {name!r}, a name that comp keeps for its own files; not fetched")
-    partial, marker = partial_of(path), path.with_name(f".{path.name}.partial.json")
+        raise CompError(
+            f"{source} contains {name!r}, a name that comp keeps for its own files; not downloaded"
+        )
+    partial, marker = partial_path(path), path.with_name(f".{path.name}.partial.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     for link in filter(Path.is_symlink, (partial, marker)):
         link.unlink()
     n_failed = 0
-    with Bars() as bars:
+    with ProgressBars() as bars:
         while True:
-            before = size_of(partial)
+            before = file_size(partial)
             try:
-                sha256, size, target = _once(open_answer, partial, marker, path, bars, name, listed)
+                sha256, size, target = _download_once(open_answer, partial, marker, path, bars, name, listed)
                 break
-            except (*PASSING, Unfit, requests.HTTPError, urllib3.exceptions.HTTPError) as error:
+            except RETRIED_ERRORS as error:
                 pause = retry_after(error)
                 if isinstance(error, requests.HTTPError) and pause is None:
                     raise
-                n_failed = 1 if size_of(partial) > before else n_failed + 1
+                n_failed = 1 if file_size(partial) > before else n_failed + 1
                 if n_failed > len(PAUSES):
                     raise CompError(
-                        f"{name} of {source} did not arrive: {words(error)}, {n_failed} times; "
-                        "what came is kept, run again to go on"
+                        f"{name} of {source} could not be downloaded: {describe(error)} ({n_failed} "
+                        "attempts); the received part is kept, run again to resume"
                     ) from error
-                rest(max(pause or 0.0, PAUSES[n_failed - 1]))
+                wait(max(pause or 0.0, PAUSES[n_failed - 1]))
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise CompError(
-                        f"the disk is full at {path.parent}; free some space and run again to go on"
+                        f"the disk is full at {path.parent}; free some space and run again to resume"
                     ) from error
                 raise
     fetched = Fetched(str(target.relative_to(folder)), name, source, size, sha256, partial.stat().st_mtime_ns)
     if note:
-        write_json(note_of(target), asdict(fetched))
+        write_json(note_path(target), asdict(fetched))
     partial.replace(target)
     marker.unlink(missing_ok=True)
     return fetched
 
 
-def _once(
-    open_answer: Open, partial: Path, marker: Path, path: Path, bars: Bars, name: str, listed: int | None
+def _download_once(
+    open_answer: Open,
+    partial: Path,
+    marker: Path,
+    path: Path,
+    bars: ProgressBars,
+    name: str,
+    listed: int | None,
 ) -> tuple[str, int, Path]:
-    """One try: (SHA-256, bytes, where the file belongs). Raises what `fetch` tries again."""
+    """Make one attempt; return (SHA-256, bytes, final path). Raise one of RETRIED_ERRORS to be retried."""
     session, answer = open_answer()
     with answer:
         total, identity = length_of(answer), identity_of(answer)
         if "text/html" in answer.headers.get("Content-Type", "") and not path.name.endswith(
             (".html", ".htm")
         ):
-            raise Unfit("a web page came instead of the file")
+            raise BadResponse("the server sent a web page instead of the file")
         target = path
         sent_as = answer.url.split("?")[0].rstrip("/").rpartition("/")[2]
         if sent_as == f"{path.name}.zip":  # Kaggle wraps some files
@@ -125,46 +133,46 @@ def _once(
         if total is None:
             total = listed
         if total is None:
-            raise Unfit("the server does not say how long the file is")
+            raise BadResponse("the server does not send the file's length")
         if listed is not None and total != listed:
-            raise Unfit(f"{total:,} bytes are offered, and {listed:,} are listed")
+            raise BadResponse(f"the server offers {total:,} bytes, but {listed:,} are listed")
         wanted = {"identity": identity, "bytes": total}
-        start = size_of(partial)
+        start = file_size(partial)
         if start and (identity is None or read_marker(marker) != wanted or start > total):
             start = 0
-        room = 2 * total if stem_of(target) else total  # archives are unpacked
-        if (free := free_bytes(partial) + start) < room:
-            unpacked = ", and as much again when it is unpacked" if stem_of(target) else ""
+        needed = 2 * total if stem_of(target) else total  # archives are unpacked
+        if (free := free_bytes(partial) + start) < needed:
+            unpacked = ", and as much again unpacked" if stem_of(target) else ""
             raise CompError(
-                f"{name} takes {size_text(total)}{unpacked}; {path.parent} has {size_text(free)} free: make "
-                "room, or move data/ with COMP_DATA"
+                f"{name} takes {size_text(total)}{unpacked}; {path.parent} has {size_text(free)} free: free "
+                "some space, or move data/ with COMP_DATA"
             )
         write_json(marker, wanted)
         sha, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         with partial.open("r+b" if start else "wb") as file:
-            while piece := file.read(min(CHUNK, start - file.tell())) if start else b"":
+            while piece := file.read(min(CHUNK_BYTES, start - file.tell())) if start else b"":
                 sha.update(piece)
                 md5.update(piece)
             with contextlib.ExitStack() as stack:
                 if 0 < start < total:
-                    part = stack.enter_context(_from(session, answer, start, identity))
+                    part = stack.enter_context(_request_rest(session, answer, start, identity))
                     if part.status_code == 206:
                         begins = re.match(r"bytes (\d+)-\d+/(\d+|\*)", part.headers.get("Content-Range", ""))
                         if not begins or int(begins[1]) != start or begins[2] not in ("*", str(total)):
-                            raise Unfit("another part of the file came than was asked for")
+                            raise BadResponse("the server sent another range than requested")
                         if identity_of(part) not in (identity, None):
-                            raise Unfit("the file changed on the way")
-                    elif part.status_code in (200, 416):  # another version, or no middle to go on from
+                            raise BadResponse("the file changed during the download")
+                    elif part.status_code in (200, 416):  # another version, or ranges are not supported
                         partial.unlink(missing_ok=True)
-                        raise Unfit("the server does not go on in the middle")
+                        raise BadResponse("the server does not resume the file")
                     else:
                         part.raise_for_status()
-                        raise Unfit(f"the server answered {part.status_code}")
+                        raise BadResponse(f"the server answered {part.status_code}")
                     answer = part
                 done = start
                 bars.at(name, done, total, in_bytes=True)
                 if done < total:
-                    for chunk in answer.iter_content(CHUNK):
+                    for chunk in answer.iter_content(CHUNK_BYTES):
                         file.write(chunk)
                         sha.update(chunk)
                         md5.update(chunk)
@@ -173,18 +181,18 @@ def _once(
                         if done > total:
                             break
         if done < total:
-            raise requests.ConnectionError("the connection was cut")
+            raise requests.ConnectionError("the connection was interrupted")
         promised = md5_of(answer)
         if done > total or (promised and promised != md5.digest()):
             partial.unlink()
-            raise Unfit("what came has another checksum than the server promised")
+            raise BadResponse("the checksum differs from the server's")
     return sha.hexdigest(), total, target
 
 
-def _from(
+def _request_rest(
     session: requests.Session, answer: requests.Response, start: int, identity: str | None
 ) -> requests.Response:
-    """The same request as the one that was answered, from byte `start` on."""
+    """Repeat the answered request from byte `start` on."""
     request = answer.request.copy()
     answer.close()
     request.headers["Range"] = f"bytes={start}-"
@@ -197,7 +205,7 @@ def _from(
 
 
 def length_of(answer: requests.Response) -> int | None:
-    """The file's bytes; None where the server does not say, or packs them on the way."""
+    """Return the file's size in bytes, or None if it is not sent or the transfer is compressed."""
     length = answer.headers.get("Content-Length", "")
     if answer.headers.get("Content-Encoding", "identity") != "identity" or not length.isdigit():
         return None
@@ -205,12 +213,12 @@ def length_of(answer: requests.Response) -> int | None:
 
 
 def identity_of(answer: requests.Response) -> str | None:
-    """What stands for this version of the file."""
+    """Return the ETag or date that identifies this version of the file."""
     return answer.headers.get("ETag") or answer.headers.get("Last-Modified")
 
 
 def md5_of(answer: requests.Response) -> bytes | None:
-    """The MD5 of the whole file that Google's storage, where Kaggle keeps files, sends along."""
+    """Return the MD5 of the whole file, which Google's storage (used by Kaggle) sends in x-goog-hash."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         return None
     found = re.search(r"md5=([A-Za-z0-9+/]{22}==)", answer.headers.get("x-goog-hash", ""))
@@ -218,47 +226,47 @@ def md5_of(answer: requests.Response) -> bytes | None:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds to wait before another try; None where another try is no use, or would be too long."""
+    """Return the seconds to wait before a retry, or None if a retry is useless or the wait too long."""
     answer = getattr(error, "response", None)
     if answer is None:
         return 0.0
-    if answer.status_code not in PASSING_STATUS:
+    if answer.status_code not in TRANSIENT_STATUS:
         return None
     text, seconds = answer.headers.get("Retry-After", "0"), 0.0
     with contextlib.suppress(ValueError, TypeError):
         seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
-    return seconds if seconds <= LONGEST_PAUSE else None
+    return seconds if seconds <= MAX_PAUSE else None
 
 
-def rest(seconds: float) -> None:
-    """Wait before another try, and say so where that is long."""
+def wait(seconds: float) -> None:
+    """Wait before a retry; print a line if the wait is long."""
     if seconds >= 5:
-        print(f"Kaggle is busy; trying again in {seconds:.0f} s", file=sys.__stdout__, flush=True)
+        print(f"Kaggle is busy; retrying in {seconds:.0f} s", file=sys.__stdout__, flush=True)
     time.sleep(seconds)
 
 
-def words(error: BaseException) -> str:
-    """What went wrong, without addresses: those of storage carry signatures."""
+def describe(error: BaseException) -> str:
+    """Describe an error without its URL: storage URLs contain signatures."""
     answer = getattr(error, "response", None)
     if answer is not None:
         return f"the server answered {answer.status_code}"
-    if isinstance(error, Unfit):
+    if isinstance(error, BadResponse):
         return str(error)
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "the server did not answer in time"
-    return "the connection was cut or could not be made"
+    return "the connection failed or was interrupted"
 
 
-def partial_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def note_of(path: Path) -> Path:
-    """Where it is written down what a fetched file was when it came."""
-    return path.with_name(f".{path.name}{NOTE}")
+def note_path(path: Path) -> Path:
+    """Return the path of a downloaded file's note: its source, size, checksum and date."""
+    return path.with_name(f".{path.name}{NOTE_SUFFIX}")
 
 
-def size_of(path: Path) -> int:
+def file_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
@@ -273,26 +281,27 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_as_noted(path: Path, note: dict) -> bool:
-    """Whether a file is what came. It is read only where its size is right and its date is another."""
-    facts = path.stat()
-    if facts.st_size != note["bytes"]:
+def matches_note(path: Path, note: dict) -> bool:
+    """Return whether a file is unchanged since its download. The checksum is computed only if the size is
+    equal and the date differs."""
+    stat = path.stat()
+    if stat.st_size != note["bytes"]:
         return False
-    return facts.st_mtime_ns == note["mtime_ns"] or sha256_of(path) == note["sha256"]
+    return stat.st_mtime_ns == note["mtime_ns"] or sha256_of(path) == note["sha256"]
 
 
 def read_notes(folder: Path) -> list[dict]:
-    """What `fetch` wrote down of each file in `folder`. Raises CompError for a note that is not about the
-    file beside it."""
+    """Return the notes that `fetch_file` wrote in `folder`. Raise CompError for a note that names another
+    file than the one beside it."""
     notes = []
-    for path in sorted(folder.rglob(f".*{NOTE}")):
+    for path in sorted(folder.rglob(f".*{NOTE_SUFFIX}")):
         note = read_marker(path)
         named = note.get("file") if isinstance(note, dict) else None
-        about = path.parent / path.name[1:].removesuffix(NOTE)
+        about = path.parent / path.name[1:].removesuffix(NOTE_SUFFIX)
         if named != about.relative_to(folder).as_posix() or about.is_dir():
             raise CompError(
                 f"{path} names {named!r} and not the file beside it, so comp did not write it; "
-                "nothing was removed: remove this note"
+                "comp removes no file because of it: remove this note"
             )
         notes.append(read_json(path, Note))
     return notes

@@ -1,4 +1,4 @@
-"""Kaggle's errors in words."""
+"""Kaggle's errors as one-line messages."""
 
 import contextlib
 
@@ -7,43 +7,43 @@ import requests
 from comp.errors import CompError
 from comp.kaggle import download as transfer
 
-# What the client raises: on a bad answer, and on answers that it does not understand.
-UNFIT = (requests.RequestException, ValueError, KeyError, TypeError, AttributeError)
+# Raised by the official client for error responses and for responses that it can't parse.
+BAD_RESPONSES = (requests.RequestException, ValueError, KeyError, TypeError, AttributeError)
 HOW_TO_LOG_IN = (
-    "no Kaggle credentials were found; on kaggle.com/settings choose 'Generate New Token' and put it into "
+    "no Kaggle credentials found; on kaggle.com/settings choose 'Generate New Token' and put the token into "
     "KAGGLE_API_TOKEN or ~/.kaggle/access_token (or a legacy kaggle.json into ~/.kaggle)"
 )
 
 
 class NoCredentials(CompError):
-    """There are none on this machine."""
+    """This machine has no Kaggle credentials."""
 
 
-class Absent(CompError):
-    """There is nothing of this name, or not for this user."""
+class NotFound(CompError):
+    """The name does not exist on Kaggle, or not for this user."""
 
 
 class NotSent(CompError):
-    """The submission did not reach Kaggle."""
+    """The submission certainly did not reach Kaggle."""
 
 
-class Uncertain(CompError):
-    """Whether the submission reached Kaggle is not known."""
+class MaybeSent(CompError):
+    """The submission may have reached Kaggle; only the list of submissions can tell."""
 
 
-def _in_words(error: Exception, about: str) -> CompError:
-    """What an error of the client means, and what to do."""
+def explain_error(error: Exception, about: str) -> CompError:
+    """Return a CompError that says what the client's error means and what to do."""
     answer = getattr(error, "response", None)
     kind, _, rest = about.partition("/")
     page = f"https://www.kaggle.com/{about}" if rest else "https://www.kaggle.com"
     if answer is None:
         if isinstance(error, requests.RequestException):
             return CompError(
-                f"Kaggle can't be reached for {about} ({transfer.words(error)}); is there a network?"
+                f"Kaggle can't be reached for {about} ({transfer.describe(error)}); check the network"
             )
-        hint = ", or is HTTPS_PROXY no http://HOST:PORT?" if requests.utils.getproxies() else ""
-        return CompError(f"Kaggle's answer about {about} was not understood; try again later{hint}")
-    status, said = answer.status_code, _said(answer)
+        hint = ", or set HTTPS_PROXY to http://HOST:PORT" if requests.utils.getproxies() else ""
+        return CompError(f"Kaggle's response about {about} could not be parsed; try again later{hint}")
+    status, said = answer.status_code, _server_message(answer)
     if status == 401:
         return CompError(f"Kaggle refuses the credentials; {HOW_TO_LOG_IN.partition('; ')[2]}")
     if status == 403 and kind == "competitions":
@@ -51,16 +51,16 @@ def _in_words(error: Exception, about: str) -> CompError:
             f"Kaggle refuses {about}{said}; join it and accept its rules at {page}/rules, then run again"
         )
     if status in (403, 404) and kind == "datasets":
-        return Absent(f"there is no {about} for you{said}; see {page}")
+        return NotFound(f"{about} does not exist or is private{said}; see {page}")
     if status == 404:
-        return Absent(f"Kaggle has no {about}{said}; is the slug right? see {page}")
+        return NotFound(f"Kaggle has no {about}{said}; check the slug: {page}")
     if status == 429:
-        return CompError(f"Kaggle asks to wait before {about} is asked for again; try again in some minutes")
-    return CompError(f"Kaggle answered {status} about {about}{said}; try again later")
+        return CompError(f"Kaggle's rate limit is reached for {about}; try again in a few minutes")
+    return CompError(f"Kaggle answered {status} for {about}{said}; try again later")
 
 
-def _said(answer: requests.Response) -> str:
-    """' (its message)' of an error answer, if it has one."""
+def _server_message(answer: requests.Response) -> str:
+    """Return ' (message)' of an error response, or '' if it has no message."""
     with contextlib.suppress(ValueError, AttributeError, requests.RequestException):
         message = answer.json().get("message")
         if isinstance(message, str) and message:

@@ -1,5 +1,5 @@
-"""submissions/ledger.csv: a row for every submission written or sent, kept whole when several processes write
-at once."""
+"""submissions/ledger.csv: one row per submission written or sent, safe when several processes write at
+once."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from comp.artifacts.csv_tables import read_table
-from comp.artifacts.files import waiting_lock, write_text
+from comp.artifacts.files import lock, write_text
 from comp.artifacts.paths import ledger_path
 from comp.errors import CompError
 from comp.safe_text import as_cell, of_cell
@@ -19,8 +19,8 @@ COLUMNS = [
     *("time", "name", "recipe", "competition", "cross_fitted", "public", "private"),
     *("status", "slug", "ref", "sent", "message"),
 ]
-# status: "" written and not sent, sending, pending, complete, error; ref: the submission's number on Kaggle;
-# sent: when sending began, which with the name stands for the row.
+# status: "" (written but not sent), sending, pending, complete or error. ref: the submission's number on
+# Kaggle. sent: the time at which sending began. Name and sent together identify a row.
 
 Row = dict[str, str]
 
@@ -33,7 +33,7 @@ def _is_time(text: str) -> bool:
     return datetime.fromisoformat(text).tzinfo is not None
 
 
-FITS: dict[str, Callable[[str], bool]] = {  # a cell that isn't empty; a ValueError says no as well
+CELL_CHECKS: dict[str, Callable[[str], bool]] = {  # of cells that aren't empty; ValueError means False
     **dict.fromkeys(("cross_fitted", "public", "private"), _is_number),
     "ref": lambda text: text.isascii() and text.isdigit(),
     "sent": _is_time,
@@ -46,29 +46,29 @@ EXPECTED = {
 
 
 def read() -> list[Row]:
-    """The rows, oldest first; empty where there is no ledger yet."""
+    """Return the rows, oldest first; [] if there is no ledger yet. Raise CompError for a malformed cell."""
     if not ledger_path().exists():
         return []
     frame = read_table(ledger_path(), ["time", "name"])
-    columns = list(dict.fromkeys([*COLUMNS, *frame.columns]))  # people add columns of their own
+    columns = list(dict.fromkeys([*COLUMNS, *frame.columns]))  # users may add columns
     cells = frame.reindex(columns=columns, fill_value="").astype(str).map(of_cell)
     rows: list[Row] = cells.to_dict("records")  # type: ignore[assignment]
     for number, row in enumerate(rows, 2):
-        for column, fits in FITS.items():
-            good = False
+        for column, is_valid in CELL_CHECKS.items():
+            valid = False
             with contextlib.suppress(ValueError):
-                due = column == "sent" and row["status"] == "sending"
-                good = fits(row[column]) if row[column] or due else True
-            if not good:
+                required = column == "sent" and row["status"] == "sending"
+                valid = is_valid(row[column]) if row[column] or required else True
+            if not valid:
                 raise CompError(
-                    f"{ledger_path()}, line {number}: {column} is {row[column]!r}, and {EXPECTED[column]} is "
-                    "expected; mend it by hand"
+                    f"{ledger_path()}, line {number}: {column} is {row[column]!r}, expected "
+                    f"{EXPECTED[column]}; correct it by hand"
                 )
     return rows
 
 
 def add(row: Mapping[str, Any]) -> None:
-    """One more row, unless there is one of its name."""
+    """Add a row unless one has the same name."""
 
     def change(rows: list[Row]) -> None:
         if row["name"] not in {other["name"] for other in rows}:
@@ -78,7 +78,7 @@ def add(row: Mapping[str, Any]) -> None:
 
 
 def update(row: Mapping[str, Any], **cells: Any) -> Row:
-    """Change cells of a row, found by its name and time of sending; give it as it is then."""
+    """Change cells of the row with this name and time of sending; return the changed row."""
     changed: Row = {}
 
     def change(rows: list[Row]) -> None:
@@ -100,7 +100,7 @@ def now() -> str:
 
 def _write(change: Any) -> None:
     path = ledger_path()
-    with waiting_lock(path.with_name(".ledger.lock")):
+    with lock(path.with_name(".ledger.lock"), wait=True):
         rows = read()
         before = [dict(row) for row in rows]
         change(rows)

@@ -1,4 +1,4 @@
-"""Heat maps: where in an image the evidence for a label lies, of any timm network (Grad-CAM: Selvaraju et al.
+"""Heat maps of any timm network: where in an image the evidence for a label is (Grad-CAM, Selvaraju et al.
 2017, arXiv 1610.02391)."""
 
 import math
@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from comp.batches.preprocessing import Input
+from comp.batches.preprocessing import Preprocess
 from comp.errors import CompError
 from comp.models.network import ModelSpec
 
-LEAST_SIDE = 4  # cells: of small images the last stage has fewer, which tell no place
-AT_ONCE = 32  # images
+MIN_GRID_SIDE = 4  # cells; for small images the last stage has fewer, too coarse to locate anything
+BATCH_SIZE = 32  # images
 
 
 @torch.inference_mode(False)
@@ -25,20 +25,20 @@ def heat_maps(
     classes: Sequence[Sequence[int]],
     device: torch.device,
 ) -> list[np.ndarray]:
-    """Of each of the images (B, H, W, channels) uint8, for the classes listed for it, maps (len(classes[i]),
-    h, w) float32 over the grid of `telling_layer`: 1 where most speaks for the class's logit, 0 where nothing
-    does. One of zeros: nothing in the image speaks for the class.
+    """Return for each image i of (B, H, W, channels) uint8 its maps (len(classes[i]), h, w) float32, one per
+    class in classes[i], over the grid of `target_layer`. A map is 1 where the evidence for the class's logit
+    is strongest, and 0 where there is none. It is all 0 if the image holds no evidence.
 
-    The network is brought to the device and left in evaluation mode; its parameters get no gradients. Raises
+    The network is moved to the device and left in evaluation mode. Its parameters get no gradients. Raise
     CompError for a network without any grid."""
     model.to(device).eval()
-    prepare = Input(spec.mean, spec.std, spec.size).to(device)
+    prepare = Preprocess(spec.mean, spec.std, spec.size).to(device)
     layer: nn.Module | None = None
     maps: list[np.ndarray] = []
-    for start in range(0, len(images), AT_ONCE):
-        x = prepare(torch.from_numpy(np.array(images[start : start + AT_ONCE])).to(device))
-        layer = layer or telling_layer(model, x[:1], spec.backbone)
-        maps += _of_batch(model, layer, x, classes[start : start + AT_ONCE])
+    for start in range(0, len(images), BATCH_SIZE):
+        x = prepare(torch.from_numpy(np.array(images[start : start + BATCH_SIZE])).to(device))
+        layer = layer or target_layer(model, x[:1], spec.backbone)
+        maps += _of_batch(model, layer, x, classes[start : start + BATCH_SIZE])
     return maps
 
 
@@ -49,10 +49,10 @@ def _of_batch(
     start: list[torch.Tensor] = []
 
     def record(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        """Steps are recorded from here on, for the way back, and those before are not."""
+        """Record operations for the backward pass from this layer on, not before it."""
         torch.set_grad_enabled(True)
         start[:] = [output.detach().requires_grad_()]
-        return start[0].clone()  # what follows may work in place
+        return start[0].clone()  # later layers may work in place
 
     hook = layer.register_forward_hook(record)
     try:
@@ -61,7 +61,7 @@ def _of_batch(
         hook.remove()
     features = _grid(model, start[0].detach())
     maps = torch.zeros(len(x), max(map(len, classes)), *features.shape[1:3])
-    for k in range(maps.shape[1]):  # one way back for the k-th class of all images
+    for k in range(maps.shape[1]):  # one backward pass for the k-th class of all images
         rows = [i for i, listed in enumerate(classes) if len(listed) > k]
         chosen = logits[rows, [classes[i][k] for i in rows]].sum()
         (gradient,) = torch.autograd.grad(chosen, start, retain_graph=True)
@@ -71,13 +71,14 @@ def _of_batch(
     return [of_image[: len(listed)].numpy() for of_image, listed in zip(maps, classes)]
 
 
-def telling_layer(model: nn.Module, x: torch.Tensor, backbone: str) -> nn.Module:
-    """The last layer with a grid of LEAST_SIDE cells a side or more that the logits of images x depend on;
-    where all are coarser, the last of the finest. Raises CompError where no layer has a grid.
+def target_layer(model: nn.Module, x: torch.Tensor, backbone: str) -> nn.Module:
+    """Return the last layer with a grid of at least MIN_GRID_SIDE cells a side that the logits of images x
+    depend on. If all grids are coarser, return the last of the finest. Raise CompError where no layer has a
+    grid.
 
-    Looked at are the stages that timm names, its features before the head, and norms of tokens: with a class
-    token, logits depend on the other tokens of the last block through its attention alone, which sees them
-    normalised."""
+    Candidates are the stages that timm names, the features before the head, and norms of tokens. With a class
+    token, logits depend on the last block's other tokens only through its attention, which reads them after
+    the norm."""
     stages = {stage.get("module") for stage in getattr(model, "feature_info", ())}
     named = {module for name, module in model.named_modules() if name in stages}
     seen: list[tuple[nn.Module, torch.Tensor]] = []
@@ -104,17 +105,17 @@ def telling_layer(model: nn.Module, x: torch.Tensor, backbone: str) -> nn.Module
     for (module, _), gradient in zip(seen, gradients):
         if gradient is not None:
             grid = _grid(model, gradient)
-            value = (bool(grid.any()), min(grid.shape[1], LEAST_SIDE))
+            value = (bool(grid.any()), min(grid.shape[1], MIN_GRID_SIDE))
             if value >= best:
                 best, found = value, module
     if found is None:
-        raise CompError(f"no layer of {backbone} has a grid over the image, so there are no heat maps of it")
+        raise CompError(f"no layer of {backbone} has a grid over the image, so it has no heat maps")
     return found
 
 
 def as_grid(model: nn.Module, output: torch.Tensor) -> torch.Tensor | None:
-    """(B, h, w, channels) of what a layer gives for square images: channels first or last, or tokens, of
-    which those of no place come first. None where it is neither."""
+    """Return a layer's output for square images as (B, h, w, channels). It may have channels first or last,
+    or be tokens, with prefix tokens first. Return None for any other output."""
     if output.ndim == 4:
         _, a, b, c = output.shape
         if a == b and (b != c or getattr(model, "output_fmt", "NCHW") == "NHWC"):
@@ -122,9 +123,9 @@ def as_grid(model: nn.Module, output: torch.Tensor) -> torch.Tensor | None:
         return output.permute(0, 2, 3, 1) if b == c else None
     if output.ndim == 3:
         n = output.shape[1]
-        n_placeless = getattr(model, "num_prefix_tokens", n - math.isqrt(n) ** 2)
-        side = math.isqrt(max(n - n_placeless, 0))
-        return output[:, n_placeless:].unflatten(1, (side, side)) if 0 < side**2 == n - n_placeless else None
+        n_prefix = getattr(model, "num_prefix_tokens", n - math.isqrt(n) ** 2)
+        side = math.isqrt(max(n - n_prefix, 0))
+        return output[:, n_prefix:].unflatten(1, (side, side)) if 0 < side**2 == n - n_prefix else None
     return None
 
 

@@ -1,7 +1,8 @@
-"""Probabilities of a set of images or of one, averaged over test-time views."""
+"""Probabilities of one image or a set of images, averaged over test-time views (TTA)."""
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +12,76 @@ from torch import nn
 
 from comp.artifacts.predictions import Predictions, save
 from comp.artifacts.resumable import GrowingArray, prediction_files
-from comp.artifacts.stamps import plain, read_stamp
-from comp.batches.loader import CacheBatches, Loader
-from comp.batches.preprocessing import Input
-from comp.batches.sampling import in_order
+from comp.artifacts.stamps import read_stamp, to_json
+from comp.batches.loader import CachedDataset, DeviceLoader
+from comp.batches.preprocessing import Preprocess
+from comp.batches.sampling import ordered_steps
 from comp.batches.tta import VIEWS, View, view_names
-from comp.compute.devices import Device, Parts
+from comp.compute.devices import Device, MicroBatches
 from comp.compute.jobs import Report
 from comp.config.recipe import Recipe
 from comp.deadline import check_time
 from comp.errors import CompError
 from comp.models import network as models
-from comp.models.precision import autocast, precision_of
+from comp.models.precision import autocast, choose_precision
 
 
 def predict_image(
     recipe: Recipe, model: nn.Module, spec: models.ModelSpec, image: np.ndarray, place: torch.device
 ) -> np.ndarray:
-    """(C,) probabilities of one image (side, side, channels) uint8, averaged over the recipe's views."""
+    """Return the probabilities (C,) of an image (side, side, channels) uint8, averaged over the recipe's
+    views."""
     model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    prepare = Input(spec.mean, spec.std, spec.size).to(place)
-    dtype = precision_of(recipe.precision, place, model)
+    prepare = Preprocess(spec.mean, spec.std, spec.size).to(place)
+    dtype = choose_precision(recipe.precision, place, model)
     views = [VIEWS[view] for view in view_names(recipe.views)]
     with torch.inference_mode(), autocast(place, dtype):
         x = prepare(torch.from_numpy(np.array(image[None])).to(place))
-        return of_views(model, x, views, spec.groups)[0].cpu().numpy()
+        return predict_views(model, x, views, spec.groups)[0].cpu().numpy()
 
 
-def predict_set(
-    recipe: Recipe,
-    model_file: Path,
-    path: Path,
-    ids: np.ndarray,
-    rows: np.ndarray,
-    cache: Path,
-    stamp: dict[str, Any],
-    *,
-    device: Device,
-    report: Report,
-    deadline: float,
-) -> None:
-    """Predict these rows of a cache with a finished model and save them at `path`; stopped
-    anywhere, it goes on from there. Raises TimeIsUp at the deadline."""
+@dataclass(frozen=True)
+class PredictionInputs:
+    """The images that a finished model predicts, and the file to write."""
+
+    recipe: Recipe
+    model_file: Path
+    path: Path  # the file of the predictions
+    ids: np.ndarray  # (N,) str
+    rows: np.ndarray  # (N,) the ids' rows of the cache
+    cache: Path
+    stamp: dict[str, Any]
+
+
+def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, deadline: float) -> None:
+    """Predict images with a finished model and save the probabilities. Resume from where an earlier run
+    stopped. Raise TimeIsUp at the deadline."""
+    recipe, model_file, path = inputs.recipe, inputs.model_file, inputs.path
+    ids, rows, stamp = inputs.ids, inputs.rows, inputs.stamp
     with prediction_files(path).locked():
-        if read_stamp(path) == plain(stamp):
-            report(line="was predicted by another process")
+        if read_stamp(path) == to_json(stamp):
+            report(line="predicted by another process")
             return
         place = device.activate()
         model, spec = models.load(model_file)
         model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        prepare = Input(spec.mean, spec.std, spec.size).to(place)
-        dtype = precision_of(recipe.precision, place, model)
+        prepare = Preprocess(spec.mean, spec.std, spec.size).to(place)
+        dtype = choose_precision(recipe.precision, place, model)
         views = [VIEWS[view] for view in view_names(recipe.views)]
         probs = GrowingArray(path.with_suffix(".npy"), (len(rows), len(spec.classes)), "float32", stamp)
         todo = probs.missing()
-        n_at_once = max(1, recipe.predict_batch_size // len(views))  # all views of so many images at once
-        fitting = Parts()
-        loader = Loader(CacheBatches([cache], None), place, device.n_loaders)
-        steps = in_order(rows[todo], n_at_once)
+        n_at_once = max(
+            1, recipe.predict_batch_size // len(views)
+        )  # images; all of their views run in one batch
+        micro_batches = MicroBatches()
+        loader = DeviceLoader(CachedDataset([inputs.cache], None), place, device.n_loaders)
+        steps = ordered_steps(rows[todo], n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
         earlier: tuple[np.ndarray, torch.Tensor, torch.cuda.Event | None] | None = None
 
         def put() -> None:
-            """Keep what was on its way from a GPU while the batch after it was started."""
+            """Store the previous batch's probabilities. Their copy from the GPU ran while this batch
+            started."""
             if earlier:
                 if earlier[2]:
                     earlier[2].synchronize()
@@ -82,7 +90,9 @@ def predict_set(
         with torch.inference_mode(), autocast(place, dtype):
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
-                mean = fitting(lambda part: of_views(model, prepare(part), views, spec.groups), images)
+                mean = micro_batches.over(
+                    images, lambda part: predict_views(model, prepare(part), views, spec.groups)
+                )
                 put()
                 arrived = torch.cuda.Event() if place.type == "cuda" else None
                 answer = mean.to("cpu", non_blocking=True)
@@ -95,7 +105,7 @@ def predict_set(
         n_each_second = len(todo) * len(views) / max(time.monotonic() - started, 1e-9)
         if not np.isfinite(probs.rows).all():
             probs.remove()
-            raise CompError(f'{model_file} gives numbers that are not finite; set precision = "fp32"')
+            raise CompError(f'{model_file}: its outputs are not finite; set precision = "fp32"')
         save(path, Predictions(ids, spec.classes, np.array(probs.rows)), stamp)
         probs.remove()
         what = "held-out" if path.name == "oof.npz" else "test"
@@ -103,7 +113,7 @@ def predict_set(
 
 
 def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(B, C) in float32: a sigmoid each, and one softmax for each of the groups."""
+    """Return probabilities (B, C) in float32: a sigmoid per class, and a softmax per exclusive group."""
     logits = logits.float()
     probs = logits.sigmoid()
     for group in groups:
@@ -111,9 +121,10 @@ def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torc
     return probs
 
 
-def of_views(
+def predict_views(
     model: nn.Module, x: torch.Tensor, views: Sequence[View], groups: Sequence[Sequence[int]] = ()
 ) -> torch.Tensor:
-    """(B, C) probabilities of images (B, channels, H, W), the mean over their views, all in one batch."""
+    """Return the probabilities (B, C) of images (B, channels, H, W): the mean over views, all in one
+    batch."""
     seen = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
     return probabilities(model(seen), groups).view(len(views), len(x), -1).mean(0)

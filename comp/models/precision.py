@@ -1,4 +1,4 @@
-"""Which number format a device computes in: bf16, fp16 or fp32."""
+"""The number format for computing: bf16, fp16 or fp32."""
 
 import contextlib
 from pathlib import Path
@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 
-def precision_of(name: str, device: torch.device, model: nn.Module, size: int | None = None) -> torch.dtype:
-    """The type that layers compute in; `size` (pixels) is given for training. auto: bf16 where the hardware
-    multiplies it, else fp16 on a GPU and fp32 on a CPU.
+def choose_precision(
+    name: str, device: torch.device, model: nn.Module, size: int | None = None
+) -> torch.dtype:
+    """Return the type that layers compute in. `size` (pixels) is given for training only. auto: bf16 where
+    the hardware supports it, else fp16 on a GPU and fp32 on a CPU.
 
-    Two exceptions for training on a CPU, where oneDNN's bf16 gradients of depthwise convolutions are slower
-    than fp32 (by a fifth for tf_efficientnet_lite0), and those over 1x1 maps, as below 32 px, aren't always
-    finite.
+    Training on a CPU has two exceptions, both fp32. oneDNN's bf16 gradients of depthwise convolutions are
+    slower than fp32 (by a fifth for tf_efficientnet_lite0). Its gradients over 1x1 maps, as below 32 px,
+    aren't always finite.
     """
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
@@ -34,4 +36,5 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Return a context in which layers compute in `dtype`."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

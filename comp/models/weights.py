@@ -1,4 +1,4 @@
-"""Where the ImageNet weights of a backbone lie, and what stands for a file of them in stamps."""
+"""Where the pretrained weights of a backbone are, and their digest in stamps."""
 
 import hashlib
 import os
@@ -8,8 +8,9 @@ from comp.errors import CompError
 
 
 def weights_file(backbone: str, weights: str | None) -> Path | None:
-    """The safetensors file of a backbone in `weights` (a file or a folder) or in $COMP_WEIGHTS; None: timm's
-    own. On a machine of a cluster it is $COMP_WEIGHTS_COPY, of the file that the machine that asked found."""
+    """Return the safetensors file of a backbone in `weights` (a file or folder) or in $COMP_WEIGHTS; None if
+    timm is to download it. On a machine of a cluster return $COMP_WEIGHTS_COPY, the head's copy. Raise
+    CompError where `weights` has no file for the backbone."""
     if copy := os.environ.get("COMP_WEIGHTS_COPY"):
         return Path(copy)
     for place in (weights, os.environ.get("COMP_WEIGHTS")):
@@ -19,21 +20,19 @@ def weights_file(backbone: str, weights: str | None) -> Path | None:
         if path.is_file():
             if path.suffix != ".safetensors":
                 raise CompError(
-                    f"{path}: weights are taken from .safetensors files alone, since others can run code"
+                    f"{path}: weights are read from .safetensors files only, since others can run code"
                 )
             return path
         candidates = [path / f"{backbone}.safetensors", path / backbone / "model.safetensors"]
         if found := next((c for c in candidates if c.is_file()), None):
             return found
         if place == weights:
-            raise CompError(
-                f"no weights for {backbone}: neither {candidates[0]} nor {candidates[1]} is there"
-            )
+            raise CompError(f"no weights for {backbone}: neither {candidates[0]} nor {candidates[1]} exists")
     return None
 
 
 def weights_digest(backbone: str, weights: str | None) -> str | None:
-    """16 hexadecimal digits of what a recipe's own weights hold, wherever they lie; None: it has none."""
+    """Return 16 hexadecimal digits of the content of a recipe's own weights; None if it has none."""
     path = weights_file(backbone, weights) if weights else None
     if path is None:
         return None

@@ -13,21 +13,20 @@ def draw(
     path: Path,
     names: Sequence[str],
     values: Sequence[float],
-    drawn: np.ndarray,
+    resamples: np.ndarray,
     correlation: np.ndarray,
     title: str,
     metric: str,
 ) -> None:
-    """A picture: scores and their differences to the first run with 95 % intervals, and how alike they
-    err."""
-
+    """Draw the runs' scores (M,) and their differences to the first run, both with 95 % intervals of
+    `resamples` (B, M), and the correlation (M, M) of their errors."""
     n, names = len(names), [written(name, 36) for name in names]
     figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     places = np.arange(n)[::-1]
-    gains = drawn - drawn[:, :1]
+    gains = resamples - resamples[:, :1]
     for panel, samples, at in (
-        (panels[0], drawn, np.array(values)),
+        (panels[0], resamples, np.array(values)),
         (panels[1], gains[:, 1:], np.array(values[1:]) - values[0]),
     ):
         low, high = np.array([interval(column) for column in samples.T]).T
@@ -66,6 +65,6 @@ def draw(
         )
     panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
     panels[2].set_yticks(range(n), names, fontsize=8)
-    panels[2].set_title("correlation of errors\n(the lower, the better they blend)", fontsize=9)
+    panels[2].set_title("correlation of errors\n(low: they blend well)", fontsize=9)
     figure.suptitle(written(title, 200), fontsize=10)
     save(figure, path)

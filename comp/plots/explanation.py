@@ -8,21 +8,21 @@ import numpy as np
 from rich.cells import cell_len
 
 from comp.data.decoding import decode
-from comp.data.thumbnails import as_colours
-from comp.evaluation.explanation import N_MAPS, Answer, Asked
+from comp.data.thumbnails import to_rgb
+from comp.evaluation.explanation import N_MAPS, Explanation, Query
 from comp.plots.style import new_figure, save, written
 
-PICTURE = 512  # pixels: finer images are reduced
+MAX_SIDE = 512  # pixels; larger images are reduced
 GIVEN, OTHER = "tab:blue", "silver"
-TOLD = {(1, 1): " (right)", (1, 0): " (missed)", (0, 1): " (false alarm)", (0, 0): ""}
+VERDICTS = {(1, 1): " (right)", (1, 0): " (missed)", (0, 1): " (false alarm)", (0, 0): ""}
 
 
-def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: Path) -> None:
-    """A row an image: it, the probabilities of its labels, and the heat maps of the first of them."""
+def draw(answers: Sequence[Explanation], classes: tuple[str, ...], title: str, path: Path) -> None:
+    """Draw a row per image: the image, the probabilities of its labels, and heat maps of the first labels."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    side, gap, head, bars_at, maps_at = 2.3, 0.12, 0.8, 4.8, 7.3  # inches, as all places here
+    side, gap, head, bars_at, maps_at = 2.3, 0.12, 0.8, 4.8, 7.3  # inches, as all positions here
     width = maps_at + N_MAPS * (side + gap) + gap
     heights = [max(side, 0.38 * len(answer.shown)) for answer in answers]
     height = 1.1 + sum(heights) + len(answers) * (head + 0.45)
@@ -36,19 +36,19 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
 
     text(0.2, height - 0.3, written(title, 200), fontsize=15)
     handles: list[Any] = [Patch(color=GIVEN, label="predicted"), Patch(color=OTHER, label="not predicted")]
-    if any(answer.asked.rule.threshold_of(c) is not None for answer in answers for c in answer.shown):
+    if any(answer.query.rule.threshold_of(c) is not None for answer in answers for c in answer.shown):
         handles.append(Line2D([], [], color="black", linewidth=2.5, label="threshold"))
     legend = panel(0.2, height - 0.5, maps_at, 0.5)
     legend.legend(handles=handles, loc="center left", ncols=3, fontsize=13, frameon=False, borderaxespad=0)
-    text(maps_at, height - 0.75, "heat maps: evidence for the label, none")
+    text(maps_at, height - 0.75, "heat maps: evidence for the label, from none")
     scale = panel(maps_at + 3.7, height - 0.65, 2.2, 0.2)
     scale.imshow(heat(np.linspace(0, 1, 256)[None], np.full((8, 256, 3), 150, np.uint8)), aspect="auto")
-    text(maps_at + 6, height - 0.75, "most in this image")
+    text(maps_at + 6, height - 0.75, "to the most in this image")
     bare, top = [legend, scale], height - 1.1
     for answer, high in zip(answers, heights):
-        text(0.2, top - 0.2, f"{written(answer.asked.name)}: {answer.about}", fontsize=14)
+        text(0.2, top - 0.2, f"{written(answer.query.name)}: {answer.about}", fontsize=14)
         top -= head
-        image = picture(answer.asked)
+        image = image_of(answer.query)
         panels = [panel(0.2, top, side, side)]
         panels[0].imshow(image)
         draw_bars(panel(bars_at, top, 1.9, high), answer, classes)
@@ -65,18 +65,19 @@ def draw(answers: Sequence[Answer], classes: tuple[str, ...], title: str, path: 
     save(figure, path, dpi=100)
 
 
-def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
-    true = answer.asked.true
+def draw_bars(panel: Any, answer: Explanation, classes: tuple[str, ...]) -> None:
+    """Draw the probability and the threshold of each shown label."""
+    true = answer.query.true
     for y, c in enumerate(answer.shown):
-        p, at = float(answer.probs[c]), answer.asked.rule.threshold_of(c)
+        p, at = float(answer.probs[c]), answer.query.rule.threshold_of(c)
         panel.barh(y, p, height=0.6, color=GIVEN if answer.given[c] else OTHER)
         beyond = p
         if at is not None:
             panel.plot([at, at], [y - 0.4, y + 0.4], color="black", linewidth=2.5)
             beyond = at if p < at < p + 0.3 else p
         panel.text(beyond + 0.03, y, f"{p:.2f}", va="center", fontsize=12)
-    told = ["" if true is None else TOLD[true[c], answer.given[c]] for c in answer.shown]
-    names = [written(classes[c], 36) + text for c, text in zip(answer.shown, told)]
+    verdicts = ["" if true is None else VERDICTS[true[c], answer.given[c]] for c in answer.shown]
+    names = [written(classes[c], 36) + text for c, text in zip(answer.shown, verdicts)]
     size = min(13, 300 / max(map(cell_len, names)))
     panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.set_ylim(len(names) - 0.4, -0.6)
@@ -86,19 +87,19 @@ def draw_bars(panel: Any, answer: Answer, classes: tuple[str, ...]) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def picture(asked: Asked) -> np.ndarray:
-    """(h, w, 3) uint8 to look at."""
+def image_of(query: Query) -> np.ndarray:
+    """Return the image as (h, w, 3) uint8, its larger side at most MAX_SIDE."""
     import cv2
 
-    joined = len(asked.paths) > 1
-    image = as_colours(decode(asked.paths, joined=joined, finest=PICTURE, limits=asked.limits))
-    scale = min(1.0, PICTURE / max(image.shape[:2]))
+    joined = len(query.paths) > 1
+    image = to_rgb(decode(query.paths, joined=joined, max_size=MAX_SIDE, limits=query.limits))
+    scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def heat(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """(h, w, 3) 0 … 1: a heat map 0 … 1 of some cells over an image (h, w, 3) uint8 in grey."""
+    """Return (h, w, 3) 0 … 1: the heat map `cells` 0 … 1 over an image (h, w, 3) uint8 in grey."""
     import cv2
     from matplotlib import colormaps
 

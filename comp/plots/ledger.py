@@ -6,9 +6,8 @@ from comp.plots.style import new_figure, save, written
 
 
 def draw(rows: list[Row]) -> None:
-    """ledger.png: a panel a competition, public and private score over the cross-fitted one. What climbs to
-    the right can be trusted; what does not was fitted to one of the two."""
-
+    """Draw ledger.png: a panel per competition, public and private scores over cross-fitted ones. Points that
+    rise to the right can be trusted; others were fitted to the folds or to the leaderboard."""
     names = sorted({row["competition"] for row in rows})
     figure = new_figure(figsize=(6.4, 5.2 * len(names)), layout="constrained")
     for panel, title in zip(figure.subplots(len(names), squeeze=False)[:, 0], names):
@@ -20,7 +19,7 @@ def draw(rows: list[Row]) -> None:
                 panel.scatter(*zip(*points), marker=marker, color=color, label=part, alpha=0.8)
                 values += [y for _, y in points]
         low, high = min(values), max(values)
-        taken: list[tuple[float, float]] = []  # by names, which go up as far as others are in their way
+        taken: list[tuple[float, float]] = []  # by names, each moved up until it overlaps no other
         for x, y, name in sorted((float(r["cross_fitted"]), float(r["public"]), r["name"]) for r in mine):
             right, at = x > (low + high) / 2, y
             while any(abs(at - v) < 0.025 * (high - low) and abs(x - u) < (high - low) / 2 for u, v in taken):

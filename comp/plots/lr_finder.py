@@ -10,7 +10,7 @@ from comp.plots.style import new_figure, save, written
 
 
 def places(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
-    """Rates that are worth a look, by what they are."""
+    """Return the marked rates by name."""
     return {
         "steepest fall": content["suggested"],
         "lowest / 10": content["lowest"] / 10,
@@ -19,8 +19,7 @@ def places(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
 
 
 def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
-    """A picture: the loss of each step and its smoothed curve against the rate, and the places on it."""
-
+    """Draw the loss of each step and the smoothed curve against the rate, with the marked rates."""
     rates, losses, smooth = (np.array(content[key]) for key in ("rates", "losses", "smooth"))
     phase = recipe.phases[content["phase"]]
     figure = new_figure(figsize=(7.0, 4.2), layout="constrained")

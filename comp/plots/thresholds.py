@@ -1,4 +1,4 @@
-"""The picture of a decision: score against threshold, and confusion."""
+"""The picture of `comp decide`: score against threshold, or confusion."""
 
 from pathlib import Path
 from typing import Any
@@ -6,31 +6,30 @@ from typing import Any
 import numpy as np
 from rich.cells import cell_len
 
-from comp.decisions.cross_fitting import Weighed
 from comp.decisions.decide import Decision
-from comp.decisions.metrics import score
-from comp.decisions.rules import is_single
+from comp.decisions.metrics import FBeta
+from comp.decisions.rules import is_single_label
 from comp.plots.style import new_figure, save, written
 
-MOST_SHOWN = 60  # classes in the picture: of more, the commonest
+MAX_CLASSES = 60  # of more classes, the commonest are shown
 
 
 def draw(
     decision: Decision,
-    chosen: Weighed,
     probs: np.ndarray,
     targets: np.ndarray,
     classes: tuple[str, ...],
     path: Path,
 ) -> None:
-    """A picture: F-beta of each class against its threshold, with the one chosen and those of the folds. A
-    flat top forgives a threshold that is off, a narrow one does not. Where each image has one label: which
-    are taken for which."""
-
-    shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MOST_SHOWN])
-    if is_single(targets, decision.fitted.groups):
+    """Draw each class's F-beta against its threshold, with the chosen threshold and those of the folds. The
+    flatter the curve's top, the less the exact threshold matters. Where each image has exactly one label,
+    draw the confusion of labels instead."""
+    chosen = decision.chosen
+    shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MAX_CLASSES])
+    if is_single_label(targets, decision.fitted.groups):
         draw_confusion(chosen.decisions, targets, classes, shown, path)
         return
+    alone = FBeta(decision.metric.beta, "macro")
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = new_figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
@@ -40,7 +39,7 @@ def draw(
     for c, panel in zip(shown, panels):
         order = np.argsort(-probs[:, c])
         hits = np.cumsum(targets[order, c])
-        values = score(hits, np.arange(1, len(order) + 1), hits[-1:], decision.beta)
+        values = alone.of_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
         keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
         panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
         settings: dict[str, Any] = {"color": "tab:orange"}
@@ -52,11 +51,11 @@ def draw(
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
-    lines = "thick: the threshold chosen, thin: those fitted without a fold"
+    lines = "thick: the chosen threshold, thin: fitted without one fold"
     if chosen.fitted.expected:
-        lines = f"the rule {decision.rule!r} has none"
+        lines = f"the rule {decision.rule!r} has no thresholds"
     figure.suptitle(
-        f"F{decision.beta:g} of each label (number of images) alone against its threshold; {lines}",
+        f"F{decision.metric.beta:g} of each label (number of images) against its threshold; {lines}",
         fontsize=9,
     )
     save(figure, path)
@@ -65,9 +64,8 @@ def draw(
 def draw_confusion(
     decisions: np.ndarray, targets: np.ndarray, classes: tuple[str, ...], shown: np.ndarray, path: Path
 ) -> None:
-    """How many images of each of the labels `shown` (its row) were given each of them, cross-fitted; dark
-    where that is a large share of the label's images."""
-
+    """Draw how many images of each true label (a row) were given each label (a column), among the labels
+    `shown`. A cell is dark where it holds a large share of its row. Decisions (N, C) are cross-fitted."""
     n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
     names = [written(classes[c]) for c in shown]
@@ -81,6 +79,6 @@ def draw_confusion(
             panel.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7, color=colour)
     panel.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
     panel.set_yticks(range(len(shown)), names, fontsize=8)
-    panel.set_xlabel("decided, by the other folds' rule")
+    panel.set_xlabel("decided (cross-fitted)")
     panel.set_ylabel("true")
     save(figure, path)

@@ -1,4 +1,4 @@
-"""The picture of `comp tune`: each key against the score."""
+"""The picture of `comp tune`: the score against each key."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from comp.plots.style import new_figure, save, written
-from comp.tuning.study import Shared
+from comp.tuning.study import SharedStudy
 
 
-def _draw(path: Path, study: Shared, before: float | None) -> None:
-    """tune.png: the trials and the best so far, then each key's values against the score; crosses are trials
-    that were pruned, at the score that they had then."""
+def draw(path: Path, study: SharedStudy, before: float | None) -> None:
+    """Draw tune.png: the score of each trial and the best so far, then the score against each key's values.
+    Crosses are pruned trials, at their last score. `before` is the score of the recipe as it is."""
     from matplotlib.ticker import MaxNLocator, NullFormatter
     from optuna.distributions import IntDistribution
 

@@ -1,4 +1,4 @@
-"""TensorBoard, W&B, MLflow and trackio behind one interface."""
+"""TensorBoard, W&B, MLflow and trackio with one interface."""
 
 import importlib
 import os
@@ -11,20 +11,22 @@ from comp.artifacts.safe_paths import remove
 from comp.safe_text import without_secrets
 from comp.tracking.run import Run
 
-INIT_TIMEOUT = 15  # seconds that a server has for its first answer
+INIT_TIMEOUT = 15  # seconds for a server's first response
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, without secrets, at most 200 characters."""
     return without_secrets(str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class Tracker(Protocol):
-    """A client with one of its runs open, which goes on where it was."""
+    """A client with one run open. A new one resumes the same run."""
 
-    n_known: int  # rows that it is sure to have
-    lost: str  # what it may lack when it is killed
+    n_known: int  # rows that are surely stored
+    may_lack: str  # rows that may be missing after it is killed
 
-    def __init__(self, run: Run, n_told: int, lines: Connection): ...
+    def __init__(self, run: Run, n_sent: int, lines: Connection):
+        """Open a run, of which `n_sent` rows were sent before. Messages to print are sent to `lines`."""
 
     def log(self, epoch: int, row: dict[str, float]) -> None: ...
 
@@ -34,18 +36,18 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in runs/<recipe>/tensorboard/fold<k>."""
 
-    lost = "the last row"
+    may_lack = "the last row"
 
-    def __init__(self, run: Run, n_told: int, lines: Connection):
-        importlib.import_module("tensorboard")  # says if it isn't there; torch's module is without it as well
+    def __init__(self, run: Run, n_sent: int, lines: Connection):
+        importlib.import_module("tensorboard")  # raises if missing; torch's module fails later
         from torch.utils.tensorboard import SummaryWriter
 
         folder = tensorboard_dir(run.recipe.name, run.fold)
-        if n_told == 0:
+        if n_sent == 0:
             remove(folder, inside=folder.parent)
-        self.n_known = n_told
-        self.writer = SummaryWriter(str(folder), purge_step=n_told + 1)
-        if n_told == 0:
+        self.n_known = n_sent
+        self.writer = SummaryWriter(str(folder), purge_step=n_sent + 1)
+        if n_sent == 0:
             table = "".join(f"|{key}|{value}|\n" for key, value in run.config.items())
             self.writer.add_text("recipe", f"|key|value|\n|-|-|\n{table}")
 
@@ -59,13 +61,13 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in the group of the recipe, in the project of the competition or $WANDB_PROJECT. Without an API
-    key or an answer it is written to runs/<recipe>/wandb, from where `wandb sync` sends it."""
+    """A run in the recipe's group, in the project of the competition or $WANDB_PROJECT. Without an API key or
+    a response it is written to runs/<recipe>/wandb, and `wandb sync` sends it later."""
 
     offline = False
-    lost = "what `wandb sync` of its folder in runs/<recipe>/wandb sends"
+    may_lack = "what `wandb sync` of its folder in runs/<recipe>/wandb sends"
 
-    def __init__(self, run: Run, n_told: int, lines: Connection):
+    def __init__(self, run: Run, n_sent: int, lines: Connection):
         import wandb
 
         folder = run_dir(run.recipe.name)
@@ -79,12 +81,12 @@ class WeightsAndBiases:
         try:
             self.run = wandb.init(**settings, mode="offline" if self.offline else None)
         except wandb.errors.Error as error:
-            type(self).offline = True  # further runs needn't wait as long
+            type(self).offline = True  # further runs need not wait for the server
             later = f"offline now, and `wandb sync {folder}/wandb/offline-*` sends it later"
-            lines.send(f"{_first_line(error)}; {later}")
-            wandb.teardown()  # its service holds the run's id
+            lines.send(f"{first_line(error)}; {later}")
+            wandb.teardown()  # its service still holds the run's id
             self.run = wandb.init(**settings, mode="offline")
-        self.n_known = max(n_told, self.run.step - 1)
+        self.n_known = max(n_sent, self.run.step - 1)
 
     def log(self, epoch: int, row: dict[str, float]) -> None:
         self.run.log(row, step=epoch)
@@ -94,12 +96,12 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run in the experiment of the competition or $MLFLOW_EXPERIMENT_NAME, at $MLFLOW_TRACKING_URI or in
-    runs/mlflow.db."""
+    """A run in the experiment of the competition or $MLFLOW_EXPERIMENT_NAME, on the server
+    $MLFLOW_TRACKING_URI or in runs/mlflow.db."""
 
-    lost = "the last row"
+    may_lack = "the last row"
 
-    def __init__(self, run: Run, n_told: int, lines: Connection):
+    def __init__(self, run: Run, n_sent: int, lines: Connection):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(INIT_TIMEOUT))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         from mlflow.entities import Param
@@ -118,10 +120,10 @@ class MLflow:
         self.id = found[0].info.run_id
         self.client.update_run(self.id, status="RUNNING")
         params = [Param(key, str(value)[:500]) for key, value in run.config.items()]
-        for first in range(0, len(params), 100):  # the most that it takes at once
+        for first in range(0, len(params), 100):  # MLflow's limit per request
             self.client.log_batch(self.id, params=params[first : first + 100])
         metrics = self.client.get_run(self.id).data.metrics
-        self.n_known = max(n_told, int(metrics.get("epoch", bool(metrics))))
+        self.n_known = max(n_sent, int(metrics.get("epoch", bool(metrics))))
 
     def log(self, epoch: int, row: dict[str, float]) -> None:
         from mlflow.entities import Metric
@@ -134,18 +136,18 @@ class MLflow:
 
 
 class Trackio:
-    """A run in the project of the competition, where trackio keeps its own ($TRACKIO_DIR)."""
+    """A run in the competition's project, in trackio's own folder ($TRACKIO_DIR)."""
 
-    lost = "its last rows"
+    may_lack = "its last rows"
 
-    def __init__(self, run: Run, n_told: int, lines: Connection):
+    def __init__(self, run: Run, n_sent: int, lines: Connection):
         import trackio
 
         self.run = trackio.init(
             run.recipe.competition.name, f"{run.name} {run.id[:6]}",
             group=run.recipe.name, config=run.config, resume="allow",
         )  # fmt: skip
-        self.n_known = n_told
+        self.n_known = n_sent
 
     def log(self, epoch: int, row: dict[str, float]) -> None:
         self.run.log(row, step=epoch)

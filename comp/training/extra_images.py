@@ -1,76 +1,124 @@
-"""Images that training alone sees: labelled ones from elsewhere, and test images with the labels that a
-finished run gives them. They are rows behind the competition's own, in no fold."""
+"""Images that only training sees: labelled external images, and test images with pseudo-labels of a finished
+run. Their rows follow the competition's own and are in no fold."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from comp.artifacts.files import read_json
-from comp.artifacts.paths import data_dir, decision_path, manifest_path, mounted, test_path
+from comp.artifacts.paths import (
+    data_dir,
+    decision_path,
+    manifest_path,
+    model_path,
+    mounted,
+    test_path,
+)
 from comp.artifacts.predictions import aligned, load
 from comp.artifacts.schemas import Decision, Source
-from comp.artifacts.stamps import digest, read_stamp
+from comp.artifacts.stamps import digest, read_safetensors_header, read_stamp
 from comp.config.competition import Competition
-from comp.config.recipe import External, Pseudo, Recipe
-from comp.data.discovery import contents, split_template
-from comp.data.duplicates import Groups, copies_of, groups_about
+from comp.config.recipe import External, Recipe
+from comp.data.discovery import folder_contents, split_template
+from comp.data.duplicates import Groups, find_copies, read_groups_for
 from comp.data.folds import EXTRA, UNUSED
 from comp.data.image_files import ImageSet, find_images
 from comp.data.labels import Labels, read_labels
-from comp.data.manifest import Data
+from comp.data.manifest import CompetitionFiles
 from comp.decisions.calibration import EPS
-from comp.decisions.rules import Fitted
+from comp.decisions.metrics import FBeta
+from comp.decisions.rules import FittedRule
 from comp.errors import CompError
+
+PSEUDO = "test"  # the name of the pseudo-labelled images: those of the test set
 
 
 @dataclass(frozen=True)
-class Extra:
-    images: ImageSet  # of M images
+class ExtraImages:
+    images: ImageSet  # M images
     targets: np.ndarray  # (M, C) uint8
     used: np.ndarray  # (M,) bool
-    stamp: str
+    fingerprint: str
+    source: str = ""  # of pseudo-labels: the digest of all that they are computed from
 
 
-def extras_of(
-    recipe: Recipe, folds: Sequence[int], data: Data, labels: Labels, fold_of: np.ndarray
-) -> dict[int, list[Extra]]:
-    """By fold, what its network learns besides the training images of other folds: external images but for
-    duplicates of those held out, and pseudo-labelled ones. `fold_of` (N,) are the folds of the labels. Raises
-    CompError where it isn't there."""
-    external, pseudo = externals_of(recipe, labels.classes, recipe.channels, data), recipe.pseudo
-    groups = groups_about(recipe.competition.name, {extra.images.name: extra.stamp for extra in external})
-    return {
-        fold: [
-            *(_without_copies(extra, labels.ids[fold_of == fold], groups) for extra in external),
-            *([_pseudo(pseudo, recipe, fold, data, labels, fold_of)] if pseudo else []),
-        ]
-        for fold in folds
-    }
+def read_extras(
+    recipe: Recipe, folds: Sequence[int], data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
+) -> dict[int, list[ExtraImages]]:
+    """Return by fold the extra images that its network learns: external images without duplicates of
+    held-out ones, and pseudo-labelled test images. `fold_of` (N,) holds the labels' folds. Raise CompError
+    where a file is missing."""
+    extras = _externals_by_fold(recipe, folds, data, labels, fold_of)
+    if recipe.pseudo:
+        for fold in folds:
+            extras[fold].append(_pseudo(_teacher(recipe, fold, data, labels, fold_of), recipe, data, labels))
+    return extras
 
 
-def externals_of(
-    recipe: Recipe, classes: tuple[str, ...], channels: Sequence[str], data: Data
-) -> list[Extra]:
-    """All labelled images from elsewhere, in these channels, with the limits of the competition's."""
+def extra_stamps(
+    recipe: Recipe, folds: Sequence[int], data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
+) -> dict[int, dict[str, str]]:
+    """Return by fold the stamps of `read_extras` by name.
+
+    A finished model keeps the digest of what its pseudo-labels were computed from. Pseudo-labels are only
+    computed again where that digest is missing or differs."""
+    externals = _externals_by_fold(recipe, folds, data, labels, fold_of)
+    stamps = {fold: stamps_by_name(extras) for fold, extras in externals.items()}
+    for fold in folds if recipe.pseudo else ():
+        teacher = _teacher(recipe, fold, data, labels, fold_of)
+        stamps[fold][PSEUDO] = (
+            _kept_stamp(model_path(recipe.name, fold), teacher.source)
+            or _pseudo(teacher, recipe, data, labels).fingerprint
+        )
+    return stamps
+
+
+def stamps_by_name(extras: Sequence[ExtraImages]) -> dict[str, str]:
+    return {extra.images.name: extra.fingerprint for extra in extras}
+
+
+def read_externals(
+    recipe: Recipe, classes: tuple[str, ...], channels: Sequence[str], data: CompetitionFiles
+) -> list[ExtraImages]:
+    """Return all external images, in these channels, with the competition's limits of values."""
     return [
         _external(external, number, recipe.competition, classes, channels, data)
         for number, external in enumerate(recipe.external)
     ]
 
 
-def joined(labels: Labels, fold_of: np.ndarray, extras: list[Extra]) -> tuple[Labels, np.ndarray]:
-    """Labels and folds with the rows of the extras behind them."""
+def append_extras(
+    labels: Labels, fold_of: np.ndarray, extras: Sequence[ExtraImages]
+) -> tuple[Labels, np.ndarray]:
+    """Return labels and folds with the rows of the extra images appended."""
     ids = np.concatenate([labels.ids, *(extra.images.ids for extra in extras)])
     targets = np.concatenate([labels.targets, *(extra.targets for extra in extras)])
     folds = np.concatenate([fold_of, *(np.where(extra.used, EXTRA, UNUSED) for extra in extras)])
-    return replace(labels, ids=ids, targets=targets, groups=None), folds
+    return replace(labels, ids=ids, targets=targets, fold_groups=None), folds
 
 
-def _without_copies(extra: Extra, held_out: np.ndarray, groups: Groups) -> Extra:
-    copies = copies_of(held_out.tolist(), extra.images.name, extra.images.ids.tolist(), groups)
-    return replace(extra, used=~copies, stamp=digest(extra.stamp, copies)) if copies.any() else extra
+# --- external images ----------------------------------------------------------------------------------------
+
+
+def _externals_by_fold(
+    recipe: Recipe, folds: Sequence[int], data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
+) -> dict[int, list[ExtraImages]]:
+    externals = read_externals(recipe, labels.classes, recipe.channels, data)
+    groups = read_groups_for(recipe.competition.name, stamps_by_name(externals))
+    return {
+        fold: [_without_copies(extra, labels.ids[fold_of == fold], groups) for extra in externals]
+        for fold in folds
+    }
+
+
+def _without_copies(extra: ExtraImages, held_out: np.ndarray, groups: Groups) -> ExtraImages:
+    copies = find_copies(held_out.tolist(), extra.images.name, extra.images.ids.tolist(), groups)
+    return (
+        replace(extra, used=~copies, fingerprint=digest(extra.fingerprint, copies)) if copies.any() else extra
+    )
 
 
 def _external(
@@ -79,8 +127,8 @@ def _external(
     competition: Competition,
     classes: tuple[str, ...],
     channels: Sequence[str],
-    data: Data,
-) -> Extra:
+    data: CompetitionFiles,
+) -> ExtraImages:
     places = [Path(), data_dir(competition.name)]
     if source := (read_stamp(manifest_path(competition.name), Source) or {}).get("from"):
         places.append(Path(source))
@@ -102,41 +150,71 @@ def _external(
         raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
     name = f"external{number}" if number else "external"
     images = replace(find_images(name, labels.ids, folders, channels), limits=data.limits)
-    found = [(pattern, contents(folder, pattern)["digest"]) for folder, pattern in folders]
-    stamp = digest(found, labels.ids, labels.targets)
-    return Extra(images, labels.targets, np.ones(len(labels.ids), bool), stamp)
+    found = [(pattern, folder_contents(folder, pattern)["digest"]) for folder, pattern in folders]
+    fingerprint = digest(found, labels.ids, labels.targets)
+    return ExtraImages(images, labels.targets, np.ones(len(labels.ids), bool), fingerprint)
 
 
-def _pseudo(
-    pseudo: Pseudo, recipe: Recipe, fold: int, data: Data, labels: Labels, fold_of: np.ndarray
-) -> Extra:
-    """The test images as the teacher's network of this fold sees them: for one that holds nothing out, as all
-    of them do."""
-    teacher, competition = pseudo.run, recipe.competition
+# --- pseudo-labels ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """What the pseudo-labels of a fold are computed from."""
+
+    predictions: Path  # of the test images
+    rule: FittedRule
+    ids: np.ndarray  # (N,) str, the test ids
+    source: str  # a digest of all of it, and of the recipe's settings
+
+
+def _teacher(
+    recipe: Recipe, fold: int, data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
+) -> _Teacher:
+    """Return the test predictions of the teacher's network that held out the same fold. For a network that
+    holds nothing out, return the mean of all of the teacher's networks."""
+    assert recipe.pseudo
+    teacher, metric = recipe.pseudo.run, FBeta.of(recipe.competition.metric)
     held_out = fold < recipe.n_folds
     path, decided = test_path(teacher, fold if held_out else None), decision_path(teacher)
     for needed in (path, decided):
         if not needed.exists():
-            raise CompError(
-                f"pseudo: {needed} is not there; run all stages up to `comp decide` for {teacher}"
-            )
+            raise CompError(f"pseudo: {needed} is missing; run all stages up to `comp decide` for {teacher}")
     decision = read_json(decided, Decision)
-    if decision["stamp"]["folds"] != digest(labels.ids, fold_of):
+    if decision["stamp"]["folds"] != labels.fingerprint_of(fold_of):
         raise CompError(
-            f"pseudo: {teacher} was decided with other folds than {recipe.name} has; its n_folds and seed "
-            "have to be the same"
+            f"pseudo: {teacher} and {recipe.name} have different folds; give both the same n_folds and seed"
         )
     rule = decision.get("by_fold", {}).get(str(fold)) if held_out else decision
     if rule is None:
-        raise CompError(f"pseudo: {decided} knows nothing of fold {fold}; run all folds of {teacher}")
-    ids = data.sample_ids(competition)
-    probs = aligned(load(path, labels.classes), ids, path)
-    targets = Fitted.from_json(rule, labels.classes).decide(
-        probs, beta=competition.metric.beta, empty=competition.metric.empty
-    )
+        raise CompError(f"pseudo: {decided} has no rule for fold {fold}; run all folds of {teacher}")
+    ids = data.sample_ids(recipe.competition)
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    fitted = FittedRule.from_json(rule, labels.classes)
+    settings = asdict(metric), recipe.pseudo.share, labels.classes
+    source = digest(content, *asdict(fitted).values(), settings, ids)
+    return _Teacher(path, fitted, ids, source)
+
+
+def _pseudo(teacher: _Teacher, recipe: Recipe, data: CompetitionFiles, labels: Labels) -> ExtraImages:
+    """Return the test images with the teacher's labels. The share of the recipe with the lowest entropy is
+    used."""
+    assert recipe.pseudo
+    ids = teacher.ids
+    probs = aligned(load(teacher.predictions, labels.classes), ids, teacher.predictions)
+    targets = teacher.rule.decide(probs, FBeta.of(recipe.competition.metric))
     p = np.clip(probs.astype(float), EPS, 1 - EPS)
-    doubt = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)  # entropy
+    entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)
     used = np.zeros(len(ids), bool)
-    used[np.argsort(doubt, kind="stable")[: max(1, round(pseudo.share * len(ids)))]] = True
-    images = data.images("test", ids, recipe.channels)
-    return Extra(images, targets, used, digest(ids, targets, used))
+    used[np.argsort(entropy, kind="stable")[: max(1, round(recipe.pseudo.share * len(ids)))]] = True
+    images = data.images(PSEUDO, ids, recipe.channels)
+    return ExtraImages(images, targets, used, digest(ids, targets, used), teacher.source)
+
+
+def _kept_stamp(model: Path, source: str) -> str | None:
+    """Return the pseudo-labels' stamp of a finished model whose labels were computed from `source`; None for
+    any other model."""
+    if not model.exists() or read_safetensors_header(model)[0].get("pseudo") != source:
+        return None
+    return ((read_stamp(model) or {}).get("extras") or {}).get(PSEUDO)

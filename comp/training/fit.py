@@ -2,10 +2,6 @@
 
 import time
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from comp.artifacts.files import read_json, write_json
 from comp.artifacts.paths import checkpoint_path, model_path, started_path
@@ -13,53 +9,42 @@ from comp.artifacts.resumable import training_files
 from comp.artifacts.schemas import Started
 from comp.artifacts.stamps import is_done
 from comp.compute.devices import Device
-from comp.compute.distributed import Ranks
+from comp.compute.distributed import ProcessGroup
 from comp.compute.jobs import Report
-from comp.config.recipe import Recipe
-from comp.data.labels import Labels
 from comp.deadline import NEVER
 from comp.errors import TimeIsUp
 from comp.models import network as models
+from comp.training.epoch_lines import header
+from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
 
 
-def train_fold(
-    recipe: Recipe,
-    fold: int,
-    labels: Labels,
-    fold_of: np.ndarray,
-    caches: dict[int, tuple[Path, ...]],
-    stamp: dict[str, Any],
-    force: bool,
-    *,
-    device: Device,
-    report: Report,
-    deadline: float,
-) -> None:
-    """Train one fold to its model file, from its last checkpoint if there is one with the same stamp. Raises
-    TimeIsUp where the next epoch would not end before the deadline."""
-    ranks = Ranks.of_torchrun()
+def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Report, deadline: float) -> None:
+    """Train one fold and write its model file. Resume from last.pt where its stamp is the same. Raise
+    TimeIsUp where the next epoch would end after the deadline."""
+    recipe, fold, stamp = inputs.recipe, inputs.fold, inputs.stamp
+    ranks = ProcessGroup.from_torchrun()
     with training_files(recipe.name, fold).locked() if ranks.is_first else nullcontext():
-        if ranks.agreed(is_done(model_path(recipe.name, fold), stamp, force=force)):
-            report(line="was finished by another process")
+        if ranks.broadcast(is_done(model_path(recipe.name, fold), stamp, force=force)):
+            report(line="finished by another process")
             return
         place = device.activate()
-        trainer = Trainer(recipe, fold, labels, fold_of, caches, stamp, place, device.n_loaders, ranks)
+        trainer = Trainer(inputs, place, device.n_loaders, ranks)
         resumed = trainer.resume()
-        ranks.wait()  # all have read what is replaced now
+        ranks.wait()  # all ranks have read the files that are replaced now
         if ranks.is_first:
             model_path(recipe.name, fold).unlink(missing_ok=True)
-            trainer.write_log()  # before what says whose log it is
+            trainer.write_log()  # before started.json, which says whose log it is
             path = started_path(recipe.name, fold)
             kept = read_json(path, Started) if resumed and path.exists() else {"begun": time.time_ns()}
             about = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": kept.get("begun")}
             write_json(path, about)
         if resumed:
-            report(line=f"goes on after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
+            report(line=f"resuming after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
         else:
-            report(line=trainer.header())
+            report(line=header(trainer.single))
         while trainer.n_epochs_done < trainer.n_epochs:
-            if ranks.agreed(time.time() + trainer.expected_seconds() > deadline):
+            if ranks.broadcast(time.time() + trainer.expected_seconds() > deadline):
                 raise TimeIsUp(trainer.progress())
             report(line=trainer.epoch(report, deadline if ranks.size == 1 else NEVER))
             if ranks.is_first:
@@ -67,5 +52,7 @@ def train_fold(
                 report(saved=True)
         if ranks.is_first:
             trainer.write_log()
-            models.save(model_path(recipe.name, fold), trainer.averaged, trainer.spec, stamp)
+            state = trainer.state
+            extra = {"pseudo": inputs.pseudo_source} if inputs.pseudo_source else {}
+            models.save(model_path(recipe.name, fold), state.averages.averaged, state.spec, stamp, extra)
             checkpoint_path(recipe.name, fold).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""Losses of logits (B, C) against targets (B, C) in 0 … 1, worked out in float32 whatever the network
-computes in, so that they stay finite. A name is one of them or a sum, such as "focal+lovasz"."""
+"""Losses of logits (B, C) and targets (B, C) in 0 … 1. They are computed in float32, whatever the network's
+precision is, to stay finite. A name is one of `LOSSES` or a sum, such as "focal+lovasz"."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,41 +9,41 @@ from torch.nn import functional
 from comp.errors import CompError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Groups = Sequence[Sequence[int]]
+ColumnGroups = Sequence[Sequence[int]]
 
 LOSSES = {
     "bce": "binary cross-entropy",
     "focal": "focal loss (Lin et al. 2017), gamma 2",
     "asymmetric": "asymmetric loss (Ridnik et al. 2021), gammas 4 and 1, clip 0.05",
-    "fbeta": "1 - soft F-beta of each image",
-    "lovasz": "Lovász hinge (Berman et al. 2018) of each class",
-    "groups": "softmax cross-entropy over labels that exclude each other, binary over the others: where each "
-    "image has exactly one label, the softmax cross-entropy of all",
+    "fbeta": "1 - soft F-beta per image",
+    "lovasz": "Lovász hinge (Berman et al. 2018) per class",
+    "groups": "softmax cross-entropy over each exclusive group, binary cross-entropy over other labels",
 }
 
 
 def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross-entropy over images and classes."""
+    """Return the mean binary cross-entropy over images and classes."""
     return functional.binary_cross_entropy_with_logits(_wide(logits), _wide(targets))
 
 
-def loss_of(
+def make_loss(
     name: str,
     *,
     beta: float = 2.0,
-    groups: Groups = (),
+    groups: ColumnGroups = (),
     weights: torch.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Loss:
-    """The loss of a name. `weights` (C,) weigh the classes, where a loss is a sum over them; `smoothing`
-    draws targets from 0 and 1 towards 1/2, and those of K labels that exclude each other towards 1/K;
-    `groups` are the columns that exclude each other. Raises CompError
-    for a name that isn't known."""
+    """Return the loss of a name. Raise CompError for an unknown name.
+
+    `weights` (C,) weigh the classes, in losses that are sums over classes. `smoothing` moves targets towards
+    1/2, and those of an exclusive group of K labels towards 1/K. `groups` are the columns of the exclusive
+    groups."""
     parts = name.split("+")
     if unknown := [part for part in parts if part not in LOSSES]:
-        raise CompError(f"no loss {unknown[0]!r}; there are {', '.join(LOSSES)}, and sums such as bce+fbeta")
+        raise CompError(f"no loss {unknown[0]!r}; there are {', '.join(LOSSES)}, and sums like bce+fbeta")
     if "groups" in parts and not groups:
-        raise CompError(f'the loss "{name}" needs labels.exclusive or labels.single in the competition')
+        raise CompError(f'loss "{name}" needs labels.exclusive or labels.single in the competition')
 
     def element(part: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if part == "fbeta":
@@ -75,7 +75,7 @@ def _bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
-    """(B, C): cross-entropy times (1 - p of the truth)^gamma."""
+    """Return (B, C) binary cross-entropy times (1 - probability of the true value)^gamma."""
     wrong = torch.sigmoid(logits * (1 - 2 * targets))
     return wrong**gamma * _bce(logits, targets)
 
@@ -83,8 +83,8 @@ def focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float = 2.0) -> to
 def asymmetric(
     logits: torch.Tensor, targets: torch.Tensor, down: float = 4.0, up: float = 1.0, clip: float = 0.05
 ) -> torch.Tensor:
-    """(B, C): focal, with another gamma for labels that are absent (`down`) than for those that are there
-    (`up`), and none for absent ones whose probability is below `clip`."""
+    """Return (B, C) focal losses with gamma `up` for present labels and `down` for absent ones. Absent labels
+    with a probability below `clip` cost nothing."""
     p = torch.sigmoid(logits)
     shifted = (p - clip).clamp(min=0)
     present = -targets * functional.logsigmoid(logits) * (1 - p) ** up
@@ -93,7 +93,7 @@ def asymmetric(
 
 
 def soft_fbeta(logits: torch.Tensor, targets: torch.Tensor, beta: float) -> torch.Tensor:
-    """1 - the mean over images of F-beta with probabilities in the place of decisions."""
+    """Return 1 - the mean F-beta per image, with probabilities in place of decisions."""
     p = torch.sigmoid(logits)
     hits = (p * targets).sum(1)
     below = p.sum(1) + beta**2 * targets.sum(1)
@@ -101,8 +101,8 @@ def soft_fbeta(logits: torch.Tensor, targets: torch.Tensor, beta: float) -> torc
 
 
 def lovasz(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """The mean over classes of the Lovász hinge: a convex stand-in for 1 - the Jaccard index of a class over
-    the batch."""
+    """Return the mean Lovász hinge over classes. It is a convex surrogate of 1 - Jaccard index of a class
+    over the batch."""
     errors = 1 - logits * (2 * targets - 1)
     errors, order = errors.sort(0, descending=True)
     true = targets.gather(0, order)
@@ -116,12 +116,13 @@ def lovasz(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | 
 def _grouped(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    groups: Groups,
+    groups: ColumnGroups,
     weights: torch.Tensor | None,
     smoothing: float,
 ) -> torch.Tensor:
-    """Each group counts as one column: the cross-entropy of its softmax against its labels as shares, where
-    one holds. Weights and smoothing are those of torch's `cross_entropy` for targets that are shares."""
+    """Return the mean over images and columns, where each group is one column: the cross-entropy between its
+    softmax and its labels as shares, 0 for images without any of its labels. Weights and smoothing work as in
+    torch's `cross_entropy` with probabilities as targets."""
     weights = None if weights is None else weights.to(logits)
     members = {c for group in groups for c in group}
     columns = []
@@ -144,10 +145,10 @@ def _grouped(
 
 
 def class_weights(kind: str, n_images: torch.Tensor) -> torch.Tensor | None:
-    """(C,) weights of mean 1, from how many training images have each class; none for "none".
+    """Return (C,) weights of mean 1 from the number n of training images per class; None for "none".
 
-    inverse: 1 / sqrt of the number. effective: 1 / the effective number (1 - 0.999^n) / (1 - 0.999) (Cui et
-    al. 2019)."""
+    inverse: 1 / sqrt(n). effective: 1 / ((1 - 0.999^n) / (1 - 0.999)), the effective number (Cui et al.
+    2019)."""
     n = n_images.double().clamp(min=1)
     if kind == "none":
         return None

@@ -1,46 +1,70 @@
 """The learning-rate range test."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from comp.compute.jobs import Report
 from comp.config.recipe import Recipe
 from comp.errors import CompError
+from comp.training.optimizer import set_rates
+from comp.training.trainer import Trainer
 
-MEMORY = 0.95  # of the running mean by which the test is stopped
-LOST = 4.0  # times the lowest loss so far
-WIDTH = 0.25  # decades: the deviation of the window in which the curve is taken for straight
+SMOOTHING = 0.95  # decay of the running mean that decides when the test stops
+MAX_RISE = 4.0  # the test stops at this multiple of the lowest running mean
+WINDOW_DEVIATION = 0.25  # decades, of the Gaussian window in which a line is fitted
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The smoothed curve, and two places on it."""
+    """The smoothed curve, and the indices of two rates."""
 
-    smooth: np.ndarray  # (N,) the loss at each rate
-    steepest: int  # the rate at which it falls fastest
-    lowest: int
+    smooth: np.ndarray  # (N,) smoothed loss per rate
+    steepest: int  # where the loss falls fastest
+    lowest: int  # where the loss is lowest
 
 
-def lost(losses: Sequence[float]) -> bool:
-    """Whether the loss is not finite, or its running mean (corrected for its start, as in Adam) has risen to
-    4 times the lowest it had."""
+def range_test(trainer: Trainer, rates: Sequence[float], report: Report) -> Iterator[float]:
+    """Train one step at each of the head's rates, and yield its loss (Smith 2017). Batches are those of the
+    next phase. The body's rate keeps its ratio to the head's. Weights change in memory only."""
+    _, phase, _ = trainer.phase()
+    head_only = phase.head_epochs == phase.epochs
+    train_step = trainer.train_step(phase, trainer.state.running(head_only))
+    n_done = 0
+    for epoch in itertools.count():
+        steps = trainer.batches.steps(phase, epoch)[: len(rates) - n_done]
+        if not steps:
+            return
+        for batch, step, lr in zip(trainer.batches.training(phase, steps), steps, rates[n_done:]):
+            set_rates(trainer.state.optimizer, phase, lr / phase.lr, head_only)
+            yield float(trainer.backward(train_step, step, *batch, report))
+            trainer.state.update()
+        n_done += len(steps)
+
+
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Return whether the last loss is not finite, or its bias-corrected running mean (as in Adam) has risen
+    above 4 times its lowest value."""
     mean, lowest = 0.0, np.inf
     for i, loss in enumerate(losses):
-        mean = MEMORY * mean + (1 - MEMORY) * loss
-        corrected = mean / (1 - MEMORY ** (i + 1))
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        corrected = mean / (1 - SMOOTHING ** (i + 1))
         lowest = min(lowest, corrected)
-    return bool(losses) and not (np.isfinite(losses[-1]) and corrected <= LOST * lowest)
+    return bool(losses) and not (np.isfinite(losses[-1]) and corrected <= MAX_RISE * lowest)
 
 
 def read(rates: np.ndarray, losses: np.ndarray) -> Reading:
-    """Of losses (N,) at rates (N,), where the loss falls fastest against the logarithm of the rate, up to its
-    lowest. Lines are fitted around each rate (Cleveland 1979, with Gaussian weights): a running mean would
-    lag behind and find rates that are too high. Raises CompError where the loss never falls."""
+    """Return the smoothed curve of losses (N,) at rates (N,), and where it falls fastest per decade of the
+    rate, before its lowest value. Raise CompError where the loss never falls.
+
+    A line is fitted around each rate (Cleveland 1979, with Gaussian weights). A running mean would lag, and
+    suggest rates that are too high."""
     x = np.log10(rates)
-    away = x[None, :] - x[:, None]  # (N, N): of each rate from the one at which the line is fitted
-    weights = np.exp(-0.5 * (away / WIDTH) ** 2)
+    away = x[None, :] - x[:, None]  # (N, N): from the rate at which the line is fitted
+    weights = np.exp(-0.5 * (away / WINDOW_DEVIATION) ** 2)
     weights /= weights.sum(1, keepdims=True)
     centre, level = (weights * away).sum(1), weights @ losses
     spread = (weights * away**2).sum(1) - centre**2
@@ -53,19 +77,20 @@ def read(rates: np.ndarray, losses: np.ndarray) -> Reading:
     return Reading(smooth, steepest, lowest)
 
 
-def rates_between(text: str, steps: int) -> np.ndarray:
-    """(steps,) rates of '1e-6,1', each the same factor above the one before."""
+def parse_rates(text: str, steps: int) -> np.ndarray:
+    """Return (steps,) rates with a constant ratio, from the lowest to the highest in a text like '1e-6,1'."""
     try:
         lowest, highest = map(float, text.split(","))
     except ValueError:
         lowest = highest = 0.0
     if not 0 < lowest < highest < np.inf:
-        raise CompError(f"--rates {text}: the lowest and the highest are expected, such as 1e-6,1")
+        raise CompError(f"--rates {text}: expected are the lowest and the highest rate, such as 1e-6,1")
     return np.geomspace(lowest, highest, steps)
 
 
-def alone(recipe: Recipe, number: int) -> Recipe:
-    """The recipe with this phase alone, whose rates say just how the body's is to the head's."""
+def single_phase(recipe: Recipe, number: int) -> Recipe:
+    """Return the recipe with only this phase, for one epoch at constant rates: 1 for the head, and the body's
+    ratio to it."""
     phase = recipe.phases[number]
     constant: dict[str, Any] = {
         "lr": 1.0,

@@ -1,5 +1,5 @@
-"""The stamp of a fold's model: `train` writes it, and `predict` compares it before it uses the model. Where
-there is no training data, models and a decision are compared with the recipe and with each other."""
+"""The stamp of a fold's model. `comp train` writes it; `comp predict` checks it before it uses the model.
+Without training data, models and decision.json are checked against the recipe and each other."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,27 +10,34 @@ import numpy as np
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import decision_path, model_path
 from comp.artifacts.schemas import Decision
-from comp.artifacts.stamps import difference, digest, plain, read_spec, read_stamp
+from comp.artifacts.stamps import difference, read_spec, read_stamp, to_json
 from comp.config.recipe import Recipe
 from comp.data.decoding import Limits
 from comp.data.labels import Labels
-from comp.errors import CompError, some
+from comp.decisions.decision_stamp import decision_settings
+from comp.errors import CompError, summarize
 from comp.models.weights import weights_digest
-from comp.training.extra_images import Extra
 
-READ_BY_TRAINING = {
-    *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "phases", "augment", "augment_on"),
-    *("channels", "normalize"),
-    *("mixup", "cutmix", "loss", "class_weights", "oversample", "label_smoothing"),
-    *("layer_decay", "weight_decay", "clip_norm", "ema_decay", "swa_epochs", "precision"),
-    "filter",
-}
-LATER = {
-    "filter",
-    "layer_decay",
-    "normalize",
-    "swa_epochs",
-}  # keys that older runs lack: in stamps only where they are not at their default
+# Keys of Recipe that don't change a fold's weights. All other keys are in the model's stamp, so a new key
+# can't be forgotten.
+NOT_IN_STAMP = frozenset(
+    {
+        *("name", "competition", "members", "tune", "track"),  # their effects are in stamps under other keys
+        *("weights", "external", "pseudo", "full"),  # the content of what they name is in stamps
+        *("compile", "gradient_checkpointing"),  # the same weights except for rounding
+        *("views", "predict_batch_size", "rule", "n_trials"),  # read after training
+    }
+)
+# Keys that are in every stamp. Other keys are in a stamp only if they are not at their default, so a new key
+# leaves the stamps of existing models unchanged.
+ALWAYS_IN_STAMP = frozenset(
+    {
+        *("seed", "n_folds", "backbone", "pretrained", "drop_rate", "channels", "phases"),
+        *("augment", "augment_on", "mixup", "cutmix", "loss", "class_weights", "oversample"),
+        *("label_smoothing", "weight_decay", "clip_norm", "ema_decay", "precision"),
+    }
+)
+IN_STAMP = frozenset(Recipe.model_fields) - NOT_IN_STAMP
 
 
 def train_stamp(
@@ -39,28 +46,30 @@ def train_stamp(
     fold_of: np.ndarray,
     images: str,
     fold: int,
-    extras: Sequence[Extra] = (),
+    extras: Mapping[str, str] | None = None,
     limits: Limits | None = None,
 ) -> dict[str, Any]:
-    """What the model of `fold` is made from; `fold_of` (N,) are the folds of the labels' ids, `images` the
-    data's stamp, `extras` what this fold learns besides, `limits` those of the data."""
-    more = {extra.images.name: extra.stamp for extra in extras}
+    """Return what the model of `fold` is made from.
+
+    `fold_of` (N,) holds the folds of the labels' ids, `images` is the data's stamp, `extras` holds the stamps
+    of the fold's extra images by name, `limits` are the data's."""
     return {
-        **read_by_training(recipe),
+        **stamped_settings(recipe),
         "weights": weights_digest(recipe.backbone, recipe.weights) if recipe.pretrained else None,
         "fold": fold,
-        "labels": digest(labels.ids, labels.classes, labels.targets),
-        "folds": digest(labels.ids, fold_of),
+        "labels": labels.fingerprint,
+        "folds": labels.fingerprint_of(fold_of),
         "images": images,
         **({"range": limits[:2]} if limits else {}),
-        **({"extras": more} if more else {}),
+        **({"extras": extras} if extras else {}),
     }
 
 
-def read_by_training(recipe: Recipe) -> dict[str, Any]:
+def stamped_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe that its models depend on."""
     fields = type(recipe).model_fields
-    usual = {key for key in LATER if getattr(recipe, key) == fields[key].default}
-    content = recipe.model_dump(mode="json", include=READ_BY_TRAINING - usual)
+    usual = {key for key in IN_STAMP - ALWAYS_IN_STAMP if getattr(recipe, key) == fields[key].get_default()}
+    content = recipe.model_dump(mode="json", include=set(IN_STAMP - usual))
     for phase in content["phases"]:
         if phase["warm_up"] is None:
             del phase["warm_up"]
@@ -68,19 +77,20 @@ def read_by_training(recipe: Recipe) -> dict[str, Any]:
 
 
 def limits_of_model(path: Path) -> Limits | None:
-    """The values that were black and white to a model, of files with more than 8 bits a channel."""
+    """Return the values that were black and white in a model's training, for files with more than 8 bits per
+    channel."""
     found = (read_stamp(path) or {}).get("range")
     return Limits(*found) if found else None
 
 
 def read_decision(recipe: Recipe, folds: Sequence[int]) -> dict[str, Any]:
-    """decision.json, once it and the folds' models were found to be of this recipe and of each other."""
+    """Return decision.json. Raise CompError unless it and the folds' models belong to this recipe."""
     path = decision_path(recipe.name)
     models = {fold: model_path(recipe.name, fold) for fold in folds}
     if absent := [place for place in (path, *models.values()) if not place.exists()]:
         raise CompError(
-            f"not there: {some(absent)}; run `comp train`, `predict`, `blend` and `decide` first, "
-            "or name the folds that are there with --folds"
+            f"missing: {summarize(absent)}; run `comp train`, `predict`, `blend` and `decide` first, "
+            "or name the finished folds with --folds"
         )
     decision = read_json(path, Decision)
     check_models(recipe, models, decision, path)
@@ -92,26 +102,19 @@ def check_models(
 ) -> None:
     """Raise CompError unless the models (by fold) and the decision are this recipe's and were made from the
     same labels and folds."""
-    competition, made, classes = recipe.competition, decision["stamp"], tuple(decision["thresholds"])
-    settings = {
-        "metric": competition.metric.settings,
-        "empty": competition.labels.empty,
-        "rule": recipe.rule,
-        "exclusive": competition.labels.groups(classes),
-        "n_trials": recipe.n_trials,
-        "seed": recipe.seed,
-    }
-    if (wanted := plain(settings)) != (found := {key: made.get(key) for key in settings}):
+    made, classes = decision["stamp"], tuple(decision["thresholds"])
+    settings = decision_settings(recipe, classes)
+    if (wanted := to_json(settings)) != (found := {key: made.get(key) for key in settings}):
         raise CompError(f"{decision_file} was made with {difference(found, wanted)}; run `comp decide`")
     shared: dict[str, Any] = {}
     for fold, path in models.items():
         stamp = read_stamp(path)
         if stamp is None:
-            raise CompError(f"{path} is not a model of this toolkit; run `comp train`")
-        wanted = plain(
+            raise CompError(f"{path} is no model of comp; run `comp train`")
+        wanted = to_json(
             {
-                **dict.fromkeys(READ_BY_TRAINING),
-                **read_by_training(recipe),
+                **dict.fromkeys(IN_STAMP),
+                **stamped_settings(recipe),
                 "fold": fold,
                 "labels": made.get("labels"),
                 "folds": made.get("folds"),
@@ -121,10 +124,10 @@ def check_models(
         found = {key: stamp.get(key) for key in wanted}
         if found != wanted:
             raise CompError(
-                f"{path} was trained with {difference(found, wanted)}, as {recipe.name} and "
-                f"{decision_file.name} have it; give the same --set as then, or run the stages from "
+                f"{path} was trained with {difference(found, wanted)}, as in {recipe.name} and "
+                f"{decision_file.name}; give the same --set as in training, or run all stages from "
                 "`comp train` on"
             )
         if read_spec(path)["classes"] != list(classes):
-            raise CompError(f"{path} knows other classes than {decision_file}; run `comp decide`")
+            raise CompError(f"{path} has other classes than {decision_file}; run `comp decide`")
         shared = {key: stamp.get(key) for key in ("images", "range", "weights")}

@@ -1,77 +1,147 @@
-"""What has to hold before hours are spent on training, and the images that a fold's network sees."""
+"""The inputs of training a fold, and checks that fail before hours are spent."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from comp.artifacts.paths import cache_dir
 from comp.batches.tta import view_names
 from comp.config.recipe import Recipe
-from comp.console import say
+from comp.console import info
 from comp.data.folds import UNUSED
-from comp.data.image_cache import cached
-from comp.data.labels import Labels, groups_of
-from comp.data.manifest import Data
-from comp.decisions.rules import check_rule, is_single
+from comp.data.image_cache import build_caches
+from comp.data.labels import Labels, exclusive_groups
+from comp.data.manifest import CompetitionFiles, read_training
+from comp.decisions.rules import check_rule, is_single_label
 from comp.errors import CompError
 from comp.models import network as models
-from comp.training.extra_images import Extra
-from comp.training.losses import loss_of
+from comp.training.extra_images import ExtraImages, append_extras, extra_stamps, read_extras, stamps_by_name
+from comp.training.losses import make_loss
+from comp.training.model_stamp import train_stamp
+
+# By size, the files of resized images: the competition's own, then the extra ones.
+Caches = Mapping[int, tuple[Path, ...]]
 
 
-def prepared(
-    recipe: Recipe,
-    data: Data,
-    labels: Labels,
-    fold_of: np.ndarray,
-    extras: Mapping[int, Sequence[Extra]],
-    deadline: float,
-    n_ranks: int = 1,
-    test: bool = True,
-) -> dict[int, tuple[Path, ...]]:
-    """What `resized` gives, once it is known that the recipe can be trained on the folds that `extras` are
-    for."""
-    check_steps(recipe, labels, n_trained(fold_of, extras), n_ranks)
-    check_later(recipe, labels)
-    check_network(recipe)
-    return resized(recipe, data, labels, next(iter(extras.values())), deadline, test=test)
+@dataclass(frozen=True)
+class FoldInputs:
+    """The inputs of training one network."""
+
+    recipe: Recipe
+    fold: int
+    labels: Labels  # the competition's own, then the extra images'
+    fold_of: np.ndarray  # (N,) the fold of each row
+    caches: Caches
+    stamp: dict[str, Any]
+    pseudo_source: str = ""  # the digest of what the pseudo-labels were computed from
+
+    @property
+    def train_rows(self) -> np.ndarray:
+        return np.flatnonzero((self.fold_of != self.fold) & (self.fold_of != UNUSED))
+
+    @property
+    def valid_rows(self) -> np.ndarray:
+        return np.flatnonzero(self.fold_of == self.fold)
 
 
-def n_trained(fold_of: np.ndarray, extras: Mapping[int, Sequence[Extra]]) -> dict[int, int]:
-    """By fold, how many images its network learns."""
-    own = {fold: int(((fold_of != fold) & (fold_of != UNUSED)).sum()) for fold in extras}
-    return {fold: own[fold] + sum(int(e.used.sum()) for e in more) for fold, more in extras.items()}
+@dataclass(frozen=True)
+class TrainingData:
+    """The inputs of training several folds, before the images are resized."""
+
+    recipe: Recipe
+    data: CompetitionFiles
+    labels: Labels
+    fold_of: np.ndarray  # (N,) the fold of each of the labels' ids
+    extras: dict[int, list[ExtraImages]]  # by fold
+
+    @classmethod
+    def read(cls, recipe: Recipe, folds: Sequence[int]) -> "TrainingData":
+        data, labels, fold_of = read_training(recipe)
+        return cls(recipe, data, labels, fold_of, read_extras(recipe, folds, data, labels, fold_of))
+
+    def stamp(self, fold: int, recipe: Recipe | None = None) -> dict[str, Any]:
+        """Return what the model of a fold is made from; for `recipe` on the same data where it is given."""
+        return train_stamp(
+            recipe or self.recipe,
+            self.labels,
+            self.fold_of,
+            self.data.fingerprint,
+            fold,
+            stamps_by_name(self.extras[fold]),
+            self.data.limits,
+        )
+
+    def n_trained(self, folds: Sequence[int]) -> dict[int, int]:
+        """Return by fold the number of images that its network learns."""
+        used = {fold: sum(int(extra.used.sum()) for extra in self.extras[fold]) for fold in folds}
+        usable = self.fold_of != UNUSED
+        return {fold: int(((self.fold_of != fold) & usable).sum()) + used[fold] for fold in folds}
+
+    def build_caches(
+        self, folds: Sequence[int], deadline: float, *, n_ranks: int = 1, test: bool = True
+    ) -> Caches:
+        """Check that the recipe can be trained on these folds, and resize the images."""
+        check_steps(self.recipe, self.labels, self.n_trained(folds), n_ranks)
+        check_view_and_rule(self.recipe, self.labels)
+        check_network(self.recipe)
+        return resized(self.recipe, self.data, self.labels, self.extras[folds[0]], deadline, test=test)
+
+    def fold_inputs(
+        self, fold: int, caches: Caches, stamp: dict[str, Any], recipe: Recipe | None = None
+    ) -> FoldInputs:
+        extras = self.extras[fold]
+        labels, fold_of = append_extras(self.labels, self.fold_of, extras)
+        source = next((extra.source for extra in extras if extra.source), "")
+        return FoldInputs(recipe or self.recipe, fold, labels, fold_of, caches, stamp, source)
+
+
+def model_stamps(
+    recipe: Recipe, folds: Sequence[int], data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
+) -> dict[int, dict[str, Any]]:
+    """Return by fold `TrainingData.stamp`. Pseudo-labels are not computed again for models that were trained
+    with them."""
+    extras = extra_stamps(recipe, folds, data, labels, fold_of)
+    return {
+        fold: train_stamp(recipe, labels, fold_of, data.fingerprint, fold, extras[fold], data.limits)
+        for fold in folds
+    }
 
 
 def check_steps(recipe: Recipe, labels: Labels, n_train: Mapping[int, int], n_ranks: int = 1) -> None:
-    """Raise CompError where a phase's batches or losses don't suit the images, of which a fold's network
-    learns `n_train`."""
+    """Raise CompError where a phase's batches or loss don't suit the images. `n_train` is the number of
+    training images by fold."""
     fold, n = min(n_train.items(), key=lambda item: item[1])
     for phase in recipe.phases:
-        least = 2 * n_ranks * phase.accumulate
-        why = f" ({n_ranks} GPUs with {phase.accumulate} parts of 2 each)" if least > 2 else ""
-        if n < least:
+        required = 2 * n_ranks * phase.accumulate
+        why = f" ({n_ranks} GPUs × accumulate {phase.accumulate} × 2)" if required > 2 else ""
+        if n < required:
             raise CompError(
-                f"fold {fold} leaves {n} image{'s' * (n != 1)} to train on; {least} or more are needed{why}"
+                f"fold {fold} leaves {n} training image{'s' * (n != 1)}; at least {required} are needed{why}"
             )
-        if phase.batch_size < least:
-            raise CompError(f"batch_size = {phase.batch_size} is too small; {least} or more are needed{why}")
-        loss_of(phase.loss or recipe.loss, groups=groups_of(recipe.competition.labels, labels.classes))
+        if phase.batch_size < required:
+            raise CompError(
+                f"batch_size = {phase.batch_size} is too small; at least {required} are needed{why}"
+            )
+        make_loss(
+            phase.loss or recipe.loss, groups=exclusive_groups(recipe.competition.labels, labels.classes)
+        )
 
 
-def check_later(recipe: Recipe, labels: Labels) -> None:
-    """Raise CompError where what `predict` and `decide` read, hours from now, is not known."""
+def check_view_and_rule(recipe: Recipe, labels: Labels) -> None:
+    """Raise CompError for a view or rule that `predict` or `decide` would only reject hours later."""
     view_names(recipe.views)
-    groups = groups_of(recipe.competition.labels, labels.classes)
+    groups = exclusive_groups(recipe.competition.labels, labels.classes)
     if recipe.rule != "auto":
-        check_rule(recipe.rule, single=is_single(labels.targets, groups), grouped=bool(groups))
+        check_rule(recipe.rule, single=is_single_label(labels.targets, groups), grouped=bool(groups))
 
 
 def check_network(recipe: Recipe) -> None:
-    """Raise CompError where the network can't be had or doesn't take images of the phases' sizes."""
+    """Raise CompError where the network can't be created or rejects images of the phases' sizes."""
     if recipe.pretrained:
-        say(f"looking for the weights of {recipe.backbone}")
+        info(f"loading the pretrained weights of {recipe.backbone}")
     sizes = sorted({phase.size for phase in recipe.phases})
     models.check(
         recipe.backbone,
@@ -85,15 +155,15 @@ def check_network(recipe: Recipe) -> None:
 
 def resized(
     recipe: Recipe,
-    data: Data,
+    data: CompetitionFiles,
     labels: Labels,
-    extras: Sequence[Extra],
+    extras: Sequence[ExtraImages],
     deadline: float,
     *,
     test: bool = True,
-) -> dict[int, tuple[Path, ...]]:
-    """By size, the resized images that `train_fold` takes, those of training first, built where they aren't
-    there; with `test` the test images are resized as well, for predict. `extras` are those of any fold."""
+) -> Caches:
+    """Return the caches for training. Missing ones are built. With `test` the test images are resized too,
+    for `comp predict`."""
     competition, channels = recipe.competition, recipe.channels
     sizes = sorted({phase.size for phase in recipe.phases})
     needed = {"train": (data.images("train", labels.ids, channels), sizes)}
@@ -102,6 +172,6 @@ def resized(
         needed["test"] = (test_images, [recipe.phases[-1].size])
     needed |= {extra.images.name: (extra.images, sizes) for extra in extras}
     where = cache_dir(competition.name)
-    caches = cached(needed, where, data.stamp, deadline, recipe.finest, recipe.filter)
+    caches = build_caches(needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter)
     names = ["train", *(extra.images.name for extra in extras)]
     return {size: tuple(caches[name][size] for name in names) for size in sizes}

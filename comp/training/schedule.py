@@ -1,34 +1,47 @@
-"""Learning rates as pure functions of the step: nothing to save, nothing to restore."""
+"""Learning rates as pure functions of the step, so a checkpoint holds no state of a schedule."""
 
 import math
+from collections.abc import Sequence
 
-WARM_UP = 0.25  # of a one-cycle, as in fastai's fit_one_cycle
-START, END = 1 / 25, 1e-4  # of the highest rate
+from comp.config.recipe import Phase
+
+WARM_UP = 0.25  # default share of a one-cycle, as in fastai's fit_one_cycle
+FIRST_SHARE, LAST_SHARE = 1 / 25, 1e-4  # of the highest rate, at the first and the last step
 
 
 def rate(schedule: str, step: int, n_steps: int, cycles: int = 1, warm_up: float | None = None) -> float:
-    """The learning rate of `step` (0 … n_steps - 1) as a share of the highest, in (0, 1].
+    """Return the learning rate of `step` (0 … n_steps - 1) as a share of the highest, in (0, 1].
 
-    one-cycle: cosine from 1/25 up over the first quarter and down to 1/10,000 (Smith 2018). cosine-restarts:
-    `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter 2017). `warm_up` is
-    the share of steps over which any of them rises as a one-cycle does (Goyal et al. 2017)."""
+    one-cycle: a cosine rises from 1/25 over the first quarter, then falls to 1/10,000 (Smith 2018).
+    cosine-restarts: `cycles` falling cosines, each twice as long as the one before (Loshchilov and Hutter
+    2017). `warm_up` is the share of steps over which any schedule rises as a one-cycle does (Goyal et al.
+    2017)."""
     if warm_up is None:
         warm_up = WARM_UP if schedule == "one-cycle" else 0.0
     warm = warm_up * n_steps
     if step < warm:
-        return _cosine(START, 1.0, step / warm)
+        return _cosine(FIRST_SHARE, 1.0, step / warm)
     if schedule == "constant":
         return 1.0
     if schedule == "one-cycle":
-        return _cosine(1.0, END, (step - warm) / max(1.0, n_steps - 1 - warm))
+        return _cosine(1.0, LAST_SHARE, (step - warm) / max(1.0, n_steps - 1 - warm))
     if schedule == "cosine-restarts":
         step, n_steps = step - math.ceil(warm), n_steps - math.ceil(warm)
         shortest = n_steps / (2**cycles - 1)
         cycle = min(cycles - 1, int(math.log2(step / shortest + 1)))
         begin, length = shortest * (2**cycle - 1), shortest * 2**cycle
-        return _cosine(1.0, END, (step - begin) / length)
+        return _cosine(1.0, LAST_SHARE, (step - begin) / length)
     raise ValueError(f"no schedule {schedule!r}")
 
 
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+def phase_at(phases: Sequence[Phase], epoch: int) -> tuple[int, Phase, int]:
+    """Return the number and the phase of an epoch of the run, and the epoch within the phase, all from 0."""
+    for number, phase in enumerate(phases):
+        if epoch < phase.epochs:
+            return number, phase, epoch
+        epoch -= phase.epochs
+    raise IndexError("all epochs are done")

@@ -1,61 +1,91 @@
-"""Forward and backward pass of a batch."""
+"""Forward and backward pass of one batch."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from comp.batches.augmentation import Draws
-from comp.batches.mixup import Mixed
-from comp.batches.preprocessing import Input
+from comp.batches.augmentation import AugmentParams
+from comp.batches.mixup import MixupCutmix
+from comp.batches.preprocessing import Preprocess
+from comp.batches.sampling import Step
+from comp.compute.distributed import ProcessGroup
 from comp.models.precision import autocast
 from comp.training.losses import Loss
 
 
-def cut(n: int, n_parts: int) -> list[slice]:
-    """n images in parts, in sizes that differ by one at most."""
-    ends = [n * k // n_parts for k in range(n_parts + 1)]
-    return list(map(slice, ends[:-1], ends[1:]))
-
-
 @dataclass(frozen=True)
-class Way:
-    """From images to gradients, the same for all steps of an epoch."""
+class TrainStep:
+    """Forward and backward pass; constant within an epoch."""
 
     net: nn.Module
-    prepare: Input
-    mixed: Mixed
+    prepare: Preprocess
+    mixed: MixupCutmix
     criterion: Loss
     scaler: torch.amp.GradScaler
     dtype: torch.dtype
+    ranks: ProcessGroup
 
-    def forward(
-        self, images: torch.Tensor, targets: torch.Tensor, draws: Draws | None, seed: int
+    def draw(self, step: Step) -> tuple[AugmentParams | None, int]:
+        """Return the augmentation parameters of this rank's part of a batch, and its seed for mixup and
+        cutmix."""
+        seed, rows = step
+        draws = self.prepare.augment.draw(len(rows), seed) if self.prepare.augment else None
+        return draws[self.ranks.share(len(rows))] if draws else None, seed + self.ranks.rank
+
+    def forward_parts(
+        self, step: Step, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
+    ) -> None:
+        """Run the network on a batch, part by part, to update its batch norms' statistics."""
+        draws, seed = self.draw(step)
+        for k, part in enumerate(parts):
+            self._forward(images[part], targets[part], draws[part] if draws else None, seed + k)
+
+    def backward_parts(
+        self, step: Step, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
+    ) -> torch.Tensor:
+        """Add up the gradients of the mean loss over a batch, part by part. `images` are this rank's. Return
+        this rank's loss; the mean over ranks is the batch's."""
+        draws, seed = self.draw(step)
+        total = torch.zeros((), device=images.device)
+        for k, part in enumerate(parts):
+            quiet = self.ranks.size > 1 and k + 1 < len(parts)
+            share = (part.stop - part.start) * self.ranks.size / len(step[1])
+            with self.net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
+                total += self._backward(
+                    images[part], targets[part], draws[part] if draws else None, share, seed + k
+                )
+        return total
+
+    def _forward(
+        self, images: torch.Tensor, targets: torch.Tensor, draws: AugmentParams | None, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and the targets as mixing leaves them."""
+        """Return logits, and the targets after mixup and cutmix."""
         x, targets = self.mixed(self.prepare(images, draws), targets, seed)
         with autocast(x.device, self.dtype):
             return self.net(x), targets
 
-    def backward(
+    def _backward(
         self,
         images: torch.Tensor,
         targets: torch.Tensor,
-        draws: Draws | None,
+        draws: AugmentParams | None,
         share: float,
         seed: int,
     ) -> torch.Tensor:
-        """The loss times `share`, whose gradients are added. A function, so that nothing of it is left in
-        memory when memory runs out."""
-        logits, targets = self.forward(images, targets, draws, seed)
+        """Add the gradients of the loss times `share`. As a function of its own it frees all tensors when it
+        runs out of memory."""
+        logits, targets = self._forward(images, targets, draws, seed)
         loss = self.criterion(logits, targets) * share
         self.scaler.scale(loss).backward()
         return loss.detach()
 
 
-class LossWatch:
-    """The sum of losses on the device. What a GPU has summed up is looked at one look later, so that nobody
-    waits for it."""
+class LossMonitor:
+    """The sum of losses, on the device. `look` on a GPU returns the sum of the previous look, so the CPU
+    never waits for the GPU."""
 
     def __init__(self, device: torch.device):
         self.total = torch.zeros((), device=device)
@@ -67,7 +97,7 @@ class LossWatch:
         self.total += loss
 
     def look(self) -> float:
-        """The sum, or that of the look before; 0 where it is still on its way."""
+        """Return the sum; on a GPU that of the previous look, or 0 if it has not arrived."""
         if self.event is None:
             return float(self.total)
         found = float(self.copy) if self.copied and self.event.query() else 0.0

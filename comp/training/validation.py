@@ -1,10 +1,62 @@
 """Held-out scores during training."""
 
-from typing import Any
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from comp.batches.loader import Batch
+from comp.batches.preprocessing import Preprocess
+from comp.compute.devices import MicroBatches
+from comp.decisions.metrics import FBeta, average_precisions, mean_average_precision, most_probable
+from comp.decisions.thresholds import global_threshold
+from comp.errors import Diverged
+from comp.models.inference import probabilities
+from comp.models.network import ModelSpec
+from comp.models.precision import autocast
+from comp.training.losses import bce, make_loss
 
 
-def scores_text(row: dict[str, Any]) -> str:
-    """Held-out scores in the columns of the header."""
-    keys = ("valid_loss", "mAP", "accuracy" if "accuracy" in row else "fbeta")
-    valid, mean_ap, score = ("-" if row[key] is None else f"{row[key]:.4f}" for key in keys)
-    return f"{valid:>6} {mean_ap:>6}  {score:>8}"
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, prepare: Preprocess, dtype: torch.dtype, batches: Iterable[Batch], micro: MicroBatches
+) -> np.ndarray:
+    """Return the logits (N, C) of all batches, without TTA."""
+    device = prepare.scale.device
+    parts = []
+    with autocast(device, dtype):
+        for images, _ in batches:
+            parts.append(micro.over(images, lambda part: model(prepare(part)).float()))
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 0), np.float32)
+
+
+def held_out_scores(
+    logits: np.ndarray, targets: np.ndarray, spec: ModelSpec, metric: FBeta, single: bool
+) -> dict[str, float | None]:
+    """Return the scores of held-out logits (N, C).
+
+    F-beta uses one threshold that is fitted on these rows, so it is optimistic: never select by it. Where
+    each image has exactly one label (`single`), it uses the most probable label, and nothing is fitted."""
+    given, true = torch.from_numpy(logits), torch.from_numpy(targets)
+    likely = probabilities(given, spec.groups)
+    odds = torch.logit(likely, eps=1e-6) if spec.groups else given
+    if single and spec.groups:
+        valid_loss = float(make_loss("groups", groups=spec.groups)(given, true))
+    else:
+        valid_loss = float(bce(odds, true))
+    probs = likely.numpy()
+    if not np.isfinite(probs).all():
+        raise Diverged('the network\'s outputs are not finite; lower lr, or set precision = "fp32"')
+    chosen = most_probable(probs) if single else probs > global_threshold(probs, targets, metric)
+    return {
+        "valid_loss": valid_loss,
+        "mAP": mean_average_precision(average_precisions(probs, targets)),
+        "fbeta": metric.score(targets, chosen),
+        **({"accuracy": float((chosen == targets).all(1).mean())} if single else {}),
+    }
+
+
+def no_scores(single: bool) -> dict[str, float | None]:
+    """Return the scores of a fold that holds nothing out: all None."""
+    return dict.fromkeys(("valid_loss", "mAP", "fbeta", *(["accuracy"] if single else [])))

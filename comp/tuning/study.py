@@ -1,4 +1,4 @@
-"""An Optuna study that several processes share."""
+"""An Optuna study that several processes or machines share."""
 
 import contextlib
 import json
@@ -11,49 +11,51 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from comp.artifacts.files import is_held, locked, parse_json
-from comp.artifacts.optuna_journal import _journal
+from comp.artifacts.files import is_held, lock, parse_json
+from comp.artifacts.optuna_journal import open_journal
 from comp.artifacts.safe_paths import inside
 from comp.artifacts.schemas import KeptTrial
-from comp.console import say
+from comp.console import info
 from comp.deadline import check_time
 from comp.errors import CompError
 from comp.safe_text import without_secrets
 
-BEAT = 20.0  # seconds between two signs of life of a trial
-LOST = 150.0  # seconds without one after which a trial of another machine is taken for lost
-EXPECTED = (
-    "FILE, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME is expected, with @ : / ? and spaces in "
+HEARTBEAT = 20.0  # seconds between two heartbeats of a trial
+LOST_AFTER = 150.0  # seconds without a heartbeat after which another machine's trial is lost
+STORAGE_FORMS = (
+    "expected is FILE, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with @ : / ? and spaces in "
     "the password as %40 %3A %2F %3F %20"
 )
-ADDRESS_LIKE = re.compile(r"(?i)^[\w+]{2,}:/|:.*@|passw\w*\s*=")  # no path; it may hold a password
-MAX_LOSSES = 3  # of a trial in a row that got no further: it may be what kills its process
+ADDRESS_LIKE = re.compile(r"(?i)^[\w+]{2,}:/|:.*@|passw\w*\s*=")  # not a path, and may hold a password
+MAX_LOST = 3  # times in a row that a trial is lost without progress: it may kill its process
 
 
-class Shared:
-    """A study that processes on one machine or on several work on, each trial in a folder of its own.
+class SharedStudy:
+    """A study whose trials run in several processes or on several machines, each in a folder of its own.
 
-    A trial of a process that is gone is tried again with the same values and folder, so that it goes on from
-    the files there. On the same machine and folder that is known at once, by the trial's lock; on others once
-    its sign of life has stood still for LOST seconds of our own clock. Optuna's own heartbeat knows databases
-    alone and needs its own loop."""
+    A trial whose process is gone is lost. It is tried again with the same values and folder, so it resumes
+    from the files there. A lost trial of the same machine is recognised at once by its lock; one of another
+    machine after LOST_AFTER seconds without a heartbeat, by this machine's clock. Optuna's own heartbeat
+    works with databases only and needs Optuna's loop."""
 
     def __init__(
         self, storage: str, name: str, space: Mapping[str, Any], *, seed: int, pruner: Any, folder: Path
     ):
-        """`space`: an Optuna distribution a key. The folder of a trial is made in `folder`, with a name that
-        begins as what follows the last dash of the study's."""
+        """`space` holds Optuna's distributions by key. A trial's folder is made in `folder`. Its name starts
+        with the part of the study's name after the last dash."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space, self.folder, self.name = dict(space), folder, name
         self.here = f"{socket.gethostname()}:{folder.resolve()}"
         self.states = optuna.trial.TrialState
-        self.beats: dict[int, tuple[Any, float]] = {}  # by trial: the last sign, and when it was first seen
-        with readable(storage):
+        self.beats: dict[
+            int, tuple[Any, float]
+        ] = {}  # by trial: the last heartbeat, and when it was first seen
+        with storage_errors(storage):
             settings: dict[str, Any] = {
                 "study_name": name,
-                "storage": storage_at(storage),
+                "storage": open_storage(storage),
                 "sampler": _by_number(seed),
                 "pruner": pruner,
             }
@@ -70,11 +72,11 @@ class Shared:
                 parse_json(about, f"trial {trial.number} of the study {name}", KeptTrial, "remove the study")
 
     def trials(self, *states: str) -> list[Any]:
-        """Optuna's frozen trials in these states, such as "COMPLETE", by number."""
+        """Return Optuna's frozen trials in these states, such as "COMPLETE", by number."""
         return self.study.get_trials(deepcopy=False, states=[self.states[state] for state in states])
 
     def start(self, values: dict[str, Any]) -> None:
-        """See to it that a trial with these values is there."""
+        """Make sure that the study has a trial with these values."""
 
         def there() -> bool:
             trials = self.trials("COMPLETE", "PRUNED", "RUNNING", "WAITING")
@@ -82,18 +84,18 @@ class Shared:
 
         for _ in range(0 if self.is_new else 10):
             if not there():
-                time.sleep(0.5)  # the process that has made the study may be about to
+                time.sleep(0.5)  # the process that created the study may be about to add it
         if not there():
             self.study.enqueue_trial(values)
 
     def next(self, n_trials: int, deadline: float) -> Any:
-        """The next trial; None once `n_trials` of the study are complete or pruned. Waits for trials of other
-        processes where they may be the last ones. Raises TimeIsUp at the deadline."""
+        """Return the next trial; None once `n_trials` of the study are complete or pruned. Wait while other
+        processes' trials may be the last ones. Raise TimeIsUp at the deadline."""
         waited = False
         while True:
             for trial in self.trials("RUNNING"):
                 if self._is_lost(trial):
-                    self.again(trial.number, lost=True)
+                    self.requeue(trial.number, lost=True)
             n_done, n_running = len(self.trials("COMPLETE", "PRUNED")), len(self.trials("RUNNING"))
             if n_done >= n_trials:
                 return None
@@ -103,9 +105,9 @@ class Shared:
                 before = [t for t in self.trials("COMPLETE", "PRUNED", "RUNNING") if t.number < trial.number]
                 if len(before) < n_trials:
                     return trial
-                self.again(trial.number)  # another process was faster
+                self.requeue(trial.number)  # another process was faster
             if not waited:
-                say(f"waiting for {n_running} trials of other processes, which are the last ones")
+                info(f"waiting for the last {n_running} trials, of other processes")
             waited = True
             time.sleep(1)
 
@@ -117,42 +119,42 @@ class Shared:
         if trial.number not in self.beats or last != beat:
             self.beats[trial.number] = beat, now
             return False
-        return now - since > LOST
+        return now - since > LOST_AFTER
 
     def _lock(self, folder: str) -> Path:
         return inside(self.folder, folder, "a trial of the study") / ".lock"
 
-    def again(self, number: int, *, lost: bool = False) -> None:
-        """End a trial, which is tried again by the next process that is free."""
+    def requeue(self, number: int, *, lost: bool = False) -> None:
+        """End a trial, and queue its values again for the next free process."""
         try:
             self.study.tell(number, state=self.states.FAIL)
-        except (ValueError, RuntimeError):  # it has ended by now
+        except (ValueError, RuntimeError):  # it has ended meanwhile
             return
         trial = self.study.get_trials(deepcopy=False)[number]
         kept = {key: value for key, value in trial.user_attrs.items() if key in ("folder", "step", "losses")}
         if lost:
             step = max(trial.intermediate_values, default=0)
             losses = 1 if step > kept.get("step", 0) else kept.get("losses", 0) + 1
-            if losses == MAX_LOSSES:
-                say(f"trial {number} was lost {losses} times at the same place and is left out")
+            if losses == MAX_LOST:
+                info(f"trial {number} was lost {losses} times without progress; skipping it")
                 return
             kept |= {"step": step, "losses": losses}
         self.study.enqueue_trial(_values(trial), user_attrs=kept)
 
     @contextlib.contextmanager
     def working_on(self, trial: Any) -> Iterator[str]:
-        """Yield the name of the trial's folder, and tell the other processes meanwhile that it isn't lost."""
+        """Yield the name of the trial's folder, and send heartbeats inside the `with` block."""
         folder = trial.user_attrs.get("folder", f"{self.name.rpartition('-')[2]}-{trial.number}")
         ended = threading.Event()
 
         def beat() -> None:
             n = 0
-            while not ended.wait(BEAT):
+            while not ended.wait(HEARTBEAT):
                 n += 1
-                with contextlib.suppress(Exception):  # the next one makes up for it
+                with contextlib.suppress(Exception):  # the next heartbeat may succeed
                     trial.set_user_attr("beat", n)
 
-        with locked(self._lock(folder), f"at work on trial {trial.number}"):
+        with lock(self._lock(folder), f"at work on trial {trial.number}"):
             trial.set_user_attr("folder", folder)
             trial.set_user_attr("at", self.here)
             thread = threading.Thread(target=beat, daemon=True)
@@ -163,26 +165,26 @@ class Shared:
                 ended.set()
                 thread.join()
 
-    def twin(self, trial: Any) -> Any:
-        """A trial that had the same values and has ended; None where there is none."""
+    def find_duplicate_trial(self, trial: Any) -> Any:
+        """Return a complete or pruned trial with the same values; None if there is none."""
         ended = self.trials("COMPLETE", "PRUNED")
         return next((other for other in ended if other.params == trial.params), None)
 
     def ended_folders(self) -> set[str]:
-        """Folders of trials that won't go on."""
+        """Return the folders of trials that won't resume."""
         live = {trial.user_attrs.get("folder") for trial in self.trials("RUNNING", "WAITING")}
         ended = {trial.user_attrs.get("folder") for trial in self.trials("COMPLETE", "PRUNED", "FAIL")}
         return ended - live - {None}
 
 
 def _values(trial: Any) -> dict[str, Any]:
-    """What a trial has been or will be given."""
+    """Return a trial's values, drawn or queued."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _by_number(seed: int) -> Any:
-    """TPE that draws each trial by its number in the study: two processes never draw the same, and a study
-    that was stopped goes on as it would have."""
+    """Return a TPE sampler that is seeded by each trial's number. Two processes never draw the same values,
+    and a study that was stopped resumes as if it hadn't been."""
     from optuna.samplers import BaseSampler, TPESampler
 
     class ByNumber(BaseSampler):
@@ -201,15 +203,15 @@ def _by_number(seed: int) -> Any:
     return ByNumber()
 
 
-def storage_at(place: str) -> Any:
-    """Optuna's storage in a journal file, or in the database of a URL. Raises CompError, without what may be
-    a password."""
+def open_storage(place: str) -> Any:
+    """Return Optuna's storage in a journal file, or in the database of a URL. Raise CompError where it can't
+    be opened; the message never holds a password."""
     if "://" not in place:
         if ADDRESS_LIKE.search(place):
-            raise CompError(f"--storage holds neither the path of a file nor an address: {EXPECTED}")
-        return _journal(Path(place))
+            raise CompError(f"--storage is neither a path nor an address: {STORAGE_FORMS}")
+        return open_journal(Path(place))
     if _url(place) is None:
-        raise CompError(f"--storage: {shown(place)} is not understood: {EXPECTED}")
+        raise CompError(f"--storage: {storage_name(place)} can't be read as an address: {STORAGE_FORMS}")
     from optuna.storages import RDBStorage
     from sqlalchemy import event
     from sqlalchemy.exc import ArgumentError
@@ -217,32 +219,32 @@ def storage_at(place: str) -> Any:
     waiting = {"connect_args": {"timeout": 60}} if place.startswith("sqlite") else {}
     for attempt in range(3):
         try:
-            # an epoch may last longer than a server keeps a connection
+            # an epoch may outlast a server's idle timeout
             storage = RDBStorage(place, engine_kwargs={"pool_pre_ping": True, **waiting})
-            if place.startswith("sqlite"):  # else two processes can read a trial as free, and both take it
+            if place.startswith("sqlite"):  # else two processes may both take a free trial
                 event.listen(
                     storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE")
                 )
             return storage
         except ImportError as error:
             raise CompError(
-                f"{shown(place)}: its driver is not installed ({error.__cause__ or error}); "
+                f"{storage_name(place)}: its driver is not installed ({error.__cause__ or error}); "
                 "pip install 'psycopg[binary]' for psycopg, psycopg2-binary for psycopg2, or pymysql"
             ) from error
         except ArgumentError as error:
             raise CompError(
-                f"{shown(place)} is no database; sqlite:///FILE, postgresql://… or mysql+pymysql://… is "
-                "expected, or the path of a file"
+                f"{storage_name(place)} is no database; expected is sqlite:///FILE, postgresql://…, "
+                "mysql+pymysql://… or the path of a file"
             ) from error
-        except Exception as error:  # of the database, its driver, or options that this does not take
-            if attempt == 2:  # tables that two processes make at once are an error for one of them
-                raise CompError(f"{shown(place)}: {_reason(error, place)}") from error
+        except Exception as error:  # from the database, its driver or unknown options
+            if attempt == 2:  # fails once if two processes create tables at once
+                raise CompError(f"{storage_name(place)}: {_reason(error, place)}") from error
             time.sleep(1)
     raise AssertionError
 
 
-def shown(place: str) -> str:
-    """A storage's name: of an address without the account and the options, which may hold passwords."""
+def storage_name(place: str) -> str:
+    """Return a storage's name; of an address without the account and options, which may hold passwords."""
     scheme, sign, _ = place.partition("://")
     if not sign:
         return "the address" if ADDRESS_LIKE.search(place) else place
@@ -253,8 +255,8 @@ def shown(place: str) -> str:
 
 
 def _url(place: str) -> Any:
-    """A URL's parts as SQLAlchemy reads them; None where it can't, or where a part of a password, in which
-    signs weren't encoded, ends up in others."""
+    """Return a URL's parts as SQLAlchemy reads them. Return None if it can't, or if part of a password
+    without percent-encoding ended up in another part."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -267,7 +269,7 @@ def _url(place: str) -> Any:
 
 
 def _reason(error: Exception, place: str) -> str:
-    """What an error of a storage says, without the passwords in its address."""
+    """Return the first line of a storage's error, without the passwords in its address."""
     text = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     url = _url(place) if "://" in place else None
     hidden = [url.password, *map(str, url.query.values())] if url else []
@@ -277,11 +279,11 @@ def _reason(error: Exception, place: str) -> str:
 
 
 @contextlib.contextmanager
-def readable(place: str) -> Iterator[None]:
-    """Make errors of a study's storage those that users can mend."""
+def storage_errors(place: str) -> Iterator[None]:
+    """Raise CompError for errors of a study's storage."""
     from optuna.exceptions import StorageInternalError
 
     try:
         yield
     except StorageInternalError as error:
-        raise CompError(f"{shown(place)}: {_reason(error, place)}; run it again to go on") from error
+        raise CompError(f"{storage_name(place)}: {_reason(error, place)}; run again to resume") from error

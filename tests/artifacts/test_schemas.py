@@ -1,5 +1,5 @@
-"""Files that stages read back, edited, cut or from elsewhere: one line that names file and field, or what is
-ours is made again."""
+"""Edited, truncated or foreign files that commands read back: one line names file and field, or comp's own
+file is made again."""
 
 import io
 import json
@@ -27,13 +27,13 @@ from comp.artifacts.schemas import (
     Told,
     User,
 )
-from comp.artifacts.stamps import difference, read_safetensors_header, read_spec, read_stamp
+from comp.artifacts.stamps import difference, is_done, read_safetensors_header, read_spec, read_stamp
 from comp.config.loading import load_recipe
 from comp.config.recipe import Recipe
 from comp.config.schema import check_fields
 from comp.data.image_files import open_cache
 from comp.data.tables import read_probs
-from comp.decisions.rules import Fitted
+from comp.decisions.rules import FittedRule
 from comp.errors import CompError
 from comp.kaggle import ledger
 from comp.kaggle.download import read_notes
@@ -44,7 +44,7 @@ from comp.models.network import save as save_model
 from tests.benchmarks.test_speed import trainer_of
 from tests.fuzz import fuzz
 
-RULE = Fitted(np.array([0.2, 0.3]), slopes=np.ones(2), offsets=np.zeros(2)).as_json("ab")
+RULE = FittedRule(np.array([0.2, 0.3]), slopes=np.ones(2), offsets=np.zeros(2)).as_json("ab")
 METRIC = {"beta": 2.0, "average": "samples"}
 DECISION = {
     **RULE,
@@ -112,19 +112,19 @@ def test_whole_files_are_read_as_they_stand_also_with_fields_of_later_versions(
         (Decision, "thresholds.a", float("nan"), "'thresholds.a': input should be a finite number"),
         (Decision, "thresholds.a", 1.5, "'thresholds.a': input should be less than or equal to 1"),
         (Decision, "thresholds.a", "0.2", "'thresholds.a': input should be a valid number, found '0.2'"),
-        (Decision, "thresholds.a", ..., "slopes are of other labels than thresholds"),
+        (Decision, "thresholds.a", ..., "slopes have other labels"),
         (Decision, "offsets.b", float("inf"), "'offsets.b'"),
-        (Decision, "groups", [["a", "c"]], "groups hold a label twice, or one that has no threshold"),
-        (Decision, "most", -1, "'most'"),
+        (Decision, "groups", [["a", "c"]], "groups have a label twice"),
+        (Decision, "max_labels", -1, "'max_labels'"),
         (Decision, "by_fold.0.slopes", [], "'by_fold.0.slopes'"),
         (Decision, "by_fold", None, "'by_fold'"),
-        (Decision, "thresholds_by_fold.a", ..., "thresholds_by_fold are of other labels"),
+        (Decision, "thresholds_by_fold.a", ..., "thresholds_by_fold have other labels"),
         (Decision, "scores.cross_fitted", None, "'scores.cross_fitted'"),
         (Decision, "scores.default", float("-inf"), "'scores.default'"),
         (Decision, "stamp", [], "'stamp'"),
         (Decision, "stamp.metric.beta", "2", "'stamp.metric.beta'"),
-        (Decision, "elsewhere", float("nan"), "'elsewhere' is nan, and a finite number is expected"),
-        (Decision, "elsewhere", "\0", "'elsewhere' holds a NUL character"),
+        (Decision, "elsewhere", float("nan"), "'elsewhere' is nan"),
+        (Decision, "elsewhere", "\0", "'elsewhere' has a NUL"),
         (Manifest, "files.labels", None, "'files.labels'"),
         (Manifest, "files.sample", ..., "'files.sample' is missing"),
         (Manifest, "images.train", {}, "'images.train'"),
@@ -137,8 +137,8 @@ def test_whole_files_are_read_as_they_stand_also_with_fields_of_later_versions(
         (Submitted, "scores", {}, "'scores.cross_fitted' is missing"),
         (Told, "rows", True, "'rows'"),
         (Pushed, "kernel", "../x", "'kernel'"),
-        (Pushed, "version", ..., "kernel and version go together"),
-        (RangeTest, "smooth", [], "smooth holds 0 losses for 1 rates"),
+        (Pushed, "version", ..., "kernel and version"),
+        (RangeTest, "smooth", [], "0 losses for 1 rates"),
         (RangeTest, "suggested", 0, "'suggested'"),
         (Blended, "folds", ["0"], "'folds.0'"),
         (Blended, "folds", [1], "the members are fold 0, and the folds [1]"),
@@ -173,7 +173,7 @@ def test_a_key_is_shown_in_no_message(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / "kaggle.json").write_text(json.dumps(content))
         with pytest.raises(CompError) as caught:
             find_owner(None)
-        assert "kaggle.json is not what Kaggle gives" in str(caught.value)
+        assert "kaggle.json is not a valid kaggle.json" in str(caught.value)
         assert "secret" not in str(caught.value)
 
 
@@ -206,9 +206,9 @@ def npz(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"probs": np.full((2, 2), np.nan, "f4")}, "outside of 0 to 1, or that aren't finite"),
+        ({"probs": np.full((2, 2), np.nan, "f4")}, "outside of 0 to 1"),
         ({"probs": np.full((2, 2), 3.0, "f4")}, "outside of 0 to 1"),
-        ({"probs": np.ones((2, 3), "f4")}, "holds (2, 3) numbers for 2 ids"),
+        ({"probs": np.ones((2, 3), "f4")}, "(2, 3) numbers for 2 ids"),
         ({"probs": np.ones(2, "f4")}, "probabilities (N, C) are expected in 'probs'"),
         ({"probs": np.ones((2, 2), "c8")}, "expected in 'probs'"),
         ({"probs": PROBS.probs.astype(object)}, "allow_pickle"),
@@ -268,7 +268,7 @@ def test_safetensors_with_a_foreign_header_are_one_line(tmp_path: Path):
         with pytest.raises(CompError, match=r"x\.safetensors"):
             read_safetensors_header(path)
     path.write_bytes(b"\xff" * 7)
-    with pytest.raises(CompError, match="not a whole safetensors file"):
+    with pytest.raises(CompError, match=r"x\.safetensors is not"):
         read_safetensors_header(path)
 
 
@@ -278,12 +278,12 @@ def test_a_model_that_does_not_fit_its_own_words_is_refused(tmp_path: Path):
     save_model(path, model, spec, {})
     assert load_model(path)[1] == spec and read_spec(path)["groups"] == [[0, 1]]
     for change, named in (
-        ({"mean": (0.5,)}, "3 channels have 1 means"),
+        ({"mean": (0.5,)}, "1 means"),
         ({"std": (0.0,) * 3}, "'std.0'"),
         ({"groups": ((0, 2),)}, "beyond the 2 classes"),
         ({"classes": ()}, "'classes'"),
         ({"size": "16"}, "'size'"),
-        ({"n_channels": 4, "mean": (), "std": ()}, "does not hold a model of this toolkit"),
+        ({"n_channels": 4, "mean": (), "std": ()}, "is no model of comp"),
     ):
         save_model(path, model, ModelSpec(**{**vars(spec), **change}), {})
         with pytest.raises(CompError, match=named):
@@ -330,7 +330,7 @@ def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path: Path, monkeypatc
     monkeypatch.delenv("COMP_RUNS", raising=False)
     trainer = trainer_of(tmp_path, monkeypatch)
     trainer.save()
-    path = checkpoint_path(trainer.recipe.name, trainer.fold)
+    path = checkpoint_path(trainer.recipe.name, trainer.inputs.fold)
     whole = path.read_bytes()
     assert trainer.resume()
     state = torch.load(path, weights_only=True)
@@ -347,7 +347,7 @@ def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path: Path, monkeypatc
         buffer = io.BytesIO()
         torch.save([1] if changes is None else state | changes, buffer)
         path.write_bytes(buffer.getvalue())
-        with pytest.raises(CompError, match=r"last\.pt.*remove it to train this fold from its start"):
+        with pytest.raises(CompError, match=r"last\.pt.*remove it to train this fold from the start"):
             trainer.resume()
     path.write_bytes(whole)
     assert trainer.resume()
@@ -373,13 +373,22 @@ def test_notes_of_fetched_files_are_checked(tmp_path: Path):
     (tmp_path / ".a.fetched.json").write_text(json.dumps(NOTE))
     assert read_notes(tmp_path) == [NOTE]
     (tmp_path / ".b.fetched.json").write_text(json.dumps({**NOTE, "file": ["a"]}))
-    with pytest.raises(CompError, match=r"\.b\.fetched\.json names \['a'\] and not"):
+    with pytest.raises(CompError, match=r"\.b\.fetched\.json"):
         read_notes(tmp_path)
 
 
 def test_settings_of_another_form_differ():
-    assert difference({"a": {"b": 1}}, {"a.b": 1}) == "settings of another form"
+    assert difference({"a": {"b": 1}}, {"a.b": 1}).startswith("settings")
     assert len(difference({"a": "x" * 9999}, {"a": 1})) < 300
+
+
+def test_a_stamp_of_the_rule_drawn_is_that_of_shrunk(tmp_path: Path):
+    path = tmp_path / "decision.json"
+    write_json(path, {"stamp": {"rule": "drawn+limits", "seed": 1}})
+    assert is_done(path, {"rule": "shrunk+limits", "seed": 1}, force=False)
+    assert read_stamp(path) == {"rule": "shrunk+limits", "seed": 1}
+    with pytest.raises(CompError, match="rule"):
+        is_done(path, {"rule": "shrunk", "seed": 1}, force=False)
 
 
 # --- recipes

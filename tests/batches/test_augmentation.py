@@ -1,4 +1,4 @@
-"""Augmentation as recipes say it: the same on the device and by albumentations, and as defined."""
+"""Augmentation follows the recipe, and is the same on the device and with albumentations."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop
 
 from comp.batches import augmentation as module
-from comp.batches.augmentation import Batched, Draws, training_transform
-from comp.batches.preprocessing import Input
+from comp.batches.augmentation import AugmentParams, BatchAugmentation, training_transform
+from comp.batches.preprocessing import Preprocess
 from comp.batches.tta import SYMMETRIES, VIEWS, view_names
 from comp.config.augment import AUGMENTATIONS, Augment
 from comp.config.loading import load_recipe, toml_text
@@ -26,9 +26,9 @@ def only(**settings: Any) -> Augment:
 
 
 def on_device(augment: Augment, images: np.ndarray, seed: int) -> np.ndarray:
-    """What the device makes of images (B, H, W, channels), in values 0 … 255."""
-    n_channels, batched = images.shape[-1], Batched(augment, images.shape[-1])
-    prepare = Input((0.0,) * n_channels, (1 / 255,) * n_channels, images.shape[1], batched)
+    """Return images (B, H, W, channels) augmented on the device, in values 0 … 255."""
+    n_channels, batched = images.shape[-1], BatchAugmentation(augment, images.shape[-1])
+    prepare = Preprocess((0.0,) * n_channels, (1 / 255,) * n_channels, images.shape[1], batched)
     return prepare(torch.from_numpy(images), batched.draw(len(images), seed)).permute(0, 2, 3, 1).numpy()
 
 
@@ -67,8 +67,8 @@ def test_the_sets_that_were_there_draw_what_they_drew():
         lit = rng.random(n) < 0.5
         contrast = np.where(lit, rng.uniform(0.9, 1.1, n), 1)
         brightness = np.where(lit, rng.uniform(-0.1, 0.1, n), 0)
-        found = Batched(Augment(extends="satellite")).draw(n, seed)
-        plain = Batched(Augment(extends="dihedral")).draw(n, seed)
+        found = BatchAugmentation(Augment(extends="satellite")).draw(n, seed)
+        plain = BatchAugmentation(Augment(extends="dihedral")).draw(n, seed)
         assert found and plain and not plain.moved.any()
         assert np.array_equal(found.symmetry, symmetry) and np.array_equal(plain.symmetry, symmetry)
         assert np.array_equal(found.moved, moved)
@@ -124,7 +124,7 @@ def test_a_crop_is_a_window_of_an_area_and_an_aspect_within_bounds(apply):
 
 
 def test_windows_are_distributed_as_those_of_torchvision_and_albumentations():
-    sides, _ = module.windows(4000, 0.3, np.random.default_rng(0))
+    sides, _ = module.draw_windows(4000, 0.3, np.random.default_rng(0))
     torch.manual_seed(0)
     image = torch.empty(1, 1000, 1000)
     drawn = [RandomResizedCrop.get_params(image, [0.3, 1.0], [3 / 4, 4 / 3])[2:] for _ in range(4000)]
@@ -138,10 +138,12 @@ def test_windows_are_distributed_as_those_of_torchvision_and_albumentations():
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, top: int, left: int, height: int, width: int) -> None:
-    """Let every crop be this window, in pixels."""
+    """Make every crop this window, in pixels."""
     sides = np.array([width, height]) / SIZE
     middles = np.array([2 * left + width, 2 * top + height]) / SIZE - 1
-    monkeypatch.setattr(module, "windows", lambda n, *_: (np.tile(sides, (n, 1)), np.tile(middles, (n, 1))))
+    monkeypatch.setattr(
+        module, "draw_windows", lambda n, *_: (np.tile(sides, (n, 1)), np.tile(middles, (n, 1)))
+    )
 
 
 def test_a_window_is_enlarged_to_the_whole(monkeypatch: pytest.MonkeyPatch):
@@ -150,7 +152,7 @@ def test_a_window_is_enlarged_to_the_whole(monkeypatch: pytest.MonkeyPatch):
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     wanted = functional.interpolate(x[:, :, 4:40, 10:40], (SIZE, SIZE), mode="bilinear").permute(0, 2, 3, 1)
     found = on_device(only(crop=0.5), images, 0)
-    assert np.abs(found - wanted.numpy())[:, 2:-2, 2:-2].max() < 0.01  # the border knows what lies beyond it
+    assert np.abs(found - wanted.numpy())[:, 2:-2, 2:-2].max() < 0.01  # borders depend on pixels beyond them
 
 
 def test_the_window_is_one_of_the_image_as_it_was_moved(monkeypatch: pytest.MonkeyPatch):
@@ -185,7 +187,7 @@ def test_moves_have_the_range_and_the_share_that_are_asked_for(apply, settings: 
         assert -limit - slack < values.min() and values.max() < limit + slack
         assert not limit or (values.min() < -0.8 * limit and values.max() > 0.8 * limit)
     still = (np.abs(found - ramps(1)[:, 20:28, 20:28] / 5).max((1, 2, 3)) < 1e-3).mean()
-    assert still == pytest.approx(1 - augment.p, abs=0.08)  # turned by whole pixels it may stay
+    assert still == pytest.approx(1 - augment.p, abs=0.08)  # a small turn may move no pixel
 
 
 def test_light_and_gains_are_distributed_alike_on_the_device_and_by_albumentations():
@@ -220,9 +222,9 @@ def test_a_seed_draws_the_same_and_a_part_is_that_of_the_whole(name: str):
         assert np.array_equal(first, apply(augment, images, 1))
         assert np.array_equal(first, images) == (name == "none") == augment.nothing
         assert name == "none" or not np.array_equal(first, apply(augment, images, 2))
-    batched = Batched(augment, 4)
-    draws, prepare = batched.draw(24, 1), Input((0.0,) * 4, (1 / 255,) * 4, 16, batched)
-    assert isinstance(draws, Draws) != (name == "none")
+    batched = BatchAugmentation(augment, 4)
+    draws, prepare = batched.draw(24, 1), Preprocess((0.0,) * 4, (1 / 255,) * 4, 16, batched)
+    assert isinstance(draws, AugmentParams) != (name == "none")
     if draws:
         part = prepare(torch.from_numpy(images[9:17]), draws[9:17]).permute(0, 2, 3, 1)
         assert np.allclose(part, on_device(augment, images, 1)[9:17], atol=1e-3)

@@ -1,4 +1,4 @@
-"""The paths that make training fast or let it fit: each ends where the plain one ends."""
+"""Faster and smaller ways of training give the same results as the plain one; `comp bench speed`."""
 
 import json
 import os
@@ -13,10 +13,10 @@ import torch
 from safetensors.numpy import load_file
 from timm.utils import ModelEmaV3
 
-from comp.batches.augmentation import Batched, Draws
-from comp.batches.loader import CacheBatches, Loader
-from comp.batches.mixup import Mixed
-from comp.batches.preprocessing import Input
+from comp.batches.augmentation import AugmentParams, BatchAugmentation
+from comp.batches.loader import CachedDataset, DeviceLoader
+from comp.batches.mixup import MixupCutmix
+from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import epoch_steps
 from comp.batches.tta import SYMMETRIES
 from comp.benchmarks import speed as bench_speed
@@ -24,7 +24,8 @@ from comp.cli.main import main
 from comp.config.augment import Augment
 from comp.data.labels import Labels
 from comp.models import network as models
-from comp.models.inference import of_views
+from comp.models.inference import predict_views
+from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
 from tests.conftest import TINY, comp
 
@@ -54,11 +55,14 @@ def nothing(n: int) -> dict[str, np.ndarray]:
 
 
 def prepared(images: torch.Tensor, **changes: np.ndarray) -> torch.Tensor:
-    """What becomes of images, in values 0 … 255."""
-    draws = Draws(**{**nothing(len(images)), **changes})
+    """Return the preprocessed images, with values 0 … 255."""
+    draws = AugmentParams(**{**nothing(len(images)), **changes})
     channels = images.shape[-1]
-    prepare = Input(
-        (0.0,) * channels, (1 / 255,) * channels, images.shape[1], Batched(Augment(extends="satellite"))
+    prepare = Preprocess(
+        (0.0,) * channels,
+        (1 / 255,) * channels,
+        images.shape[1],
+        BatchAugmentation(Augment(extends="satellite")),
     )
     return prepare(images, draws).permute(0, 2, 3, 1)
 
@@ -106,16 +110,18 @@ def test_moves_are_those_of_albumentations():
         inner = slice(9, 23)
         errors = [
             np.abs(found[k].numpy() - t(image=smooth)["image"].astype(float))[inner, inner].mean()
-            for t in (transform, other)  # which way is forward is the library's business
+            for t in (transform, other)  # the library defines the direction
         ]
         assert min(errors) < 2.5, (k, errors)
 
 
-def test_what_is_drawn_depends_on_the_seed_alone_and_covers_its_range():
-    batched = Batched(Augment(extends="satellite"))
+def test_augmentation_depends_on_the_seed_alone_and_covers_its_range():
+    batched = BatchAugmentation(Augment(extends="satellite"))
     first, again, other = batched.draw(4000, 1), batched.draw(4000, 1), batched.draw(4000, 2)
     assert first and again and other
-    assert all(np.array_equal(getattr(first, k), getattr(again, k)) for k in Draws.__dataclass_fields__)
+    assert all(
+        np.array_equal(getattr(first, k), getattr(again, k)) for k in AugmentParams.__dataclass_fields__
+    )
     assert not np.array_equal(first.moves, other.moves)
     assert np.abs(np.bincount(first.symmetry, minlength=8) - 500).max() < 100
     assert 0.45 < first.moved.mean() < 0.55 and 0.45 < (first.contrast != 1).mean() < 0.55
@@ -124,12 +130,12 @@ def test_what_is_drawn_depends_on_the_seed_alone_and_covers_its_range():
     assert np.abs(first.moves[:, :, 2]).max() <= 0.12
     part = first[10:20]
     assert np.array_equal(part.brightness, first.brightness[10:20])
-    assert Batched(Augment(extends="none")).draw(10, 0) is None
+    assert BatchAugmentation(Augment(extends="none")).draw(10, 0) is None
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
-def test_a_mixed_label_is_as_sure_as_its_share_of_the_picture(mixup: float, cutmix: float):
-    mixed = Mixed(mixup, cutmix)
+def test_targets_are_mixed_by_the_same_share_as_the_pixels(mixup: float, cutmix: float):
+    mixed = MixupCutmix(mixup, cutmix)
     x = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 40, 40)
     targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
     shares = []
@@ -144,15 +150,16 @@ def test_a_mixed_label_is_as_sure_as_its_share_of_the_picture(mixup: float, cutm
         assert not cutmix or mixup or kinds <= {0.0, 1.0}
         shares.append(mine)
     assert np.std(shares) > 0.1
-    assert Mixed(0, 0)(x, targets, 1) == (x, targets)
+    assert MixupCutmix(0, 0)(x, targets, 1) == (x, targets)
 
 
 def test_a_cache_on_the_device_gives_the_batches_that_reading_gives(tmp_path: Path):
     np.save(tmp_path / "cache.npy", images_of(40).numpy())
     steps = epoch_steps(np.arange(40), 8, (1, 2, 3))
-    dataset = CacheBatches([tmp_path / "cache.npy"], np.eye(40))
+    dataset = CachedDataset([tmp_path / "cache.npy"], np.eye(40))
     read, kept = (
-        list(Loader(dataset, torch.device("cpu"), 0, resident=resident)(steps)) for resident in (False, True)
+        list(DeviceLoader(dataset, torch.device("cpu"), 0, resident=resident)(steps))
+        for resident in (False, True)
     )
     for (a, b), (c, d) in zip(read, kept, strict=True):
         assert torch.equal(a, c) and torch.equal(b, d)
@@ -166,7 +173,7 @@ def trained(name: str, *arguments: str) -> dict[str, np.ndarray]:
 
 
 def trained_by_two_ranks(runs: dict[str, list[str]]) -> list[dict[str, np.ndarray]]:
-    """The same for several runs, one after the other in the processes of one torchrun."""
+    """Train several runs one after the other in the processes of one torchrun."""
     script = (
         "import json, os, sys\n"
         "from comp.cli.main import main\n"
@@ -177,7 +184,7 @@ def trained_by_two_ranks(runs: dict[str, list[str]]) -> list[dict[str, np.ndarra
     launcher = ["torch.distributed.run", "--nproc-per-node", "2", "runs.py", json.dumps(runs)]
     answer = subprocess.run([sys.executable, "-m", *launcher], capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert answer.stdout.count("fold 0  epoch") == len(runs)  # one of them speaks
+    assert answer.stdout.count("fold 0  epoch") == len(runs)  # only one rank prints
     return [weights_of(name) for name in runs]
 
 
@@ -192,10 +199,10 @@ def ready(here: Path) -> Path:
     return here
 
 
-def test_parts_ranks_and_recomputed_activations_end_with_the_same_weights(ready: Path):
+def test_micro_batches_ranks_and_checkpointing_give_the_same_weights(ready: Path):
     plain = trained("plain", *EXACT)
     parts = ["--set", "phases.0.accumulate=4", "--set", "phases.1.accumulate=3"]
-    # without a step, what batch norms see is all that there is: two ranks' parts are those of one rank in two
+    # with a learning rate of 0, only batch norms change: two ranks equal one rank with two micro-batches
     still = ["tiny.toml", "--folds", "0", "--set", "swa_epochs=1", "--set", "precision=fp32", "--set"]
     phases = "phases=[{size = 32, epochs = 1, batch_size = 16, lr = 1e-30, accumulate = %d}]"
     ranks, normed = trained_by_two_ranks({"ranks": [*EXACT, *parts], "normed": [*still, phases % 1]})
@@ -222,36 +229,36 @@ def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **cha
     np.save(folder / "cache.npy", images_of(n, size).numpy())
     rng = np.random.default_rng(0)
     labels = Labels(np.arange(n).astype(str), ("a", "b", "c"), (rng.random((n, 3)) < 0.4).astype(np.uint8))
-    return Trainer(
-        recipe, 0, labels, np.arange(n) % 3, {size: (folder / "cache.npy",)}, {}, torch.device("cpu"), 0
-    )
+    inputs = FoldInputs(recipe, 0, labels, np.arange(n) % 3, {size: (folder / "cache.npy",)}, {})
+    return Trainer(inputs, torch.device("cpu"), 0)
 
 
 def test_the_averaged_weights_are_those_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trainer = trainer_of(tmp_path, monkeypatch, ema_decay=0.9)
-    reference = ModelEmaV3(trainer.model, decay=0.9, use_warmup=True)
-    step = trainer._step
+    state = trainer.state
+    reference = ModelEmaV3(state.model, decay=0.9, use_warmup=True)
+    update = state.update
 
     def both() -> None:
-        step()
-        reference.update(trainer.model, trainer.n_steps_done)
+        update()
+        reference.update(state.model, state.n_steps_done)
 
-    monkeypatch.setattr(trainer, "_step", both)
+    monkeypatch.setattr(state, "update", both)
     trainer.epoch(lambda **_: None, float("inf"))
-    mine, wanted = trainer.averaged.state_dict(), reference.module.state_dict()
-    assert trainer.n_steps_done == 2 and all(torch.equal(mine[key], wanted[key]) for key in wanted)
+    mine, wanted = state.averages.averaged.state_dict(), reference.module.state_dict()
+    assert state.n_steps_done == 2 and all(torch.equal(mine[key], wanted[key]) for key in wanted)
 
 
-def test_memory_that_runs_out_makes_the_parts_smaller(ready: Path):
+def test_out_of_memory_makes_the_micro_batches_smaller(ready: Path):
     script = (
         "import resource, sys, torch; torch.set_num_threads(1); torch.randn(9, 9) @ torch.randn(9, 9)\n"
-        "from comp import training\n"
-        "epoch = training.Trainer.epoch\n"
+        "from comp.training import trainer\n"
+        "epoch = trainer.Trainer.epoch\n"
         "def limited(self, *rest):\n"
         "    used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "    resource.setrlimit(resource.RLIMIT_AS, (used + 1000 * 2**20,) * 2)\n"
         "    return epoch(self, *rest)\n"
-        "training.Trainer.epoch = limited\n"
+        "trainer.Trainer.epoch = limited\n"
         "from comp.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
@@ -263,7 +270,7 @@ def test_memory_that_runs_out_makes_the_parts_smaller(ready: Path):
         env={**os.environ, "MALLOC_ARENA_MAX": "1"},
     )  # fmt: skip
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "memory is full: batches of 40 are worked on in 2 parts from here on" in answer.stdout
+    assert "out of memory: from now on batches of 40 run as 2 micro-batches" in answer.stdout
     rows = [json.loads(line) for line in (ready / "runs/tiny/fold0/log.jsonl").open()]
     assert np.isfinite(rows[0]["loss"])
 
@@ -281,7 +288,7 @@ def test_views_in_one_batch_are_the_mean_of_the_views():
     ).eval()
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        found = of_views(model, x, list(SYMMETRIES.values()))
+        found = predict_views(model, x, list(SYMMETRIES.values()))
         wanted = sum(model(view(x)).sigmoid() for view in SYMMETRIES.values()) / 8
     assert torch.allclose(found, wanted, atol=1e-5)
 
@@ -299,16 +306,14 @@ def test_a_compiled_network_trains_as_well(tmp_path: Path, monkeypatch: pytest.M
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_what_cannot_be_done_is_said(ready: Path, fails):
-    assert "leaves parts of less than 2 images" in fails(
-        "train", "tiny.toml", "--set", "phases.0.accumulate=9"
-    )
+def test_too_many_micro_batches_are_refused(ready: Path, fails):
+    assert "accumulate = 9" in fails("train", "tiny.toml", "--set", "phases.0.accumulate=9")
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What makes `comp bench speed` short."""
-    for name, value in (("ROUNDS", 1), ("SECONDS", 0.1), ("N_DRAWN", 4), ("N_IMAGES", 40)):
+    """Options that make `comp bench speed` short."""
+    for name, value in (("N_ROUNDS", 1), ("ROUND_SECONDS", 0.1), ("N_SYNTHETIC", 4), ("N_IMAGES", 40)):
         monkeypatch.setattr(bench_speed, name, value)
     return [
         f"--set={x}" for x in ("backbone=test_resnet", "phases=[{size = 32, epochs = 1, batch_size = 8}]")
@@ -316,8 +321,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", ["planet32", "hpa", "one.toml", "groups.toml"])
-def test_the_bench_suits_every_competition(here: Path, short: list[str], recipe: str):
-    """Groups of labels, one label an image, four channels; classes listed or not."""
+def test_bench_speed_runs_for_every_competition(here: Path, short: list[str], recipe: str):
+    """Exclusive groups, one label per image, four channels; classes listed or not."""
     tags = 'column = "tags" }'
     one, groups = 'column = "tags", single = true }', 'column = "tags", exclusive = [["clear", "haze"]] }'
     (here / "one.toml").write_text(TINY.replace(tags, one))
@@ -325,7 +330,7 @@ def test_the_bench_suits_every_competition(here: Path, short: list[str], recipe:
     assert main(["bench", "speed", recipe, *short]) == 0
 
 
-def test_the_bench_names_what_takes_the_time(here: Path, short: list[str], capsys):
+def test_bench_speed_names_the_bottleneck(here: Path, short: list[str], capsys):
     assert main(["bench", "speed", "tiny.toml", *short]) == 0
     printed = capsys.readouterr().out
     for what in ("decoded on 1 core", "batches read from the cache", "bare training step", "whole training"):

@@ -39,7 +39,7 @@ with contextlib.suppress(KeyboardInterrupt):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("moment", ["before a word", "0", "0.3"])
 def test_children_end_with_their_parent_at_any_moment_and_say_nothing(number: int, moment: str):
-    """What they inherit of the parent, its output, is closed once all of them are gone."""
+    """The inherited output is closed once all child processes are gone."""
     answer = subprocess.run(
         [sys.executable, "-c", PARENT, str(int(number)), moment],
         capture_output=True, text=True, timeout=60, start_new_session=True,
@@ -55,7 +55,7 @@ def dies(last: bool, *, device: Device, report, deadline: float) -> None:
 
 
 def test_a_killed_job_is_named_after_what_it_said(capfd: pytest.CaptureFixture[str]):
-    with pytest.raises(CompError, match=r"^b was killed \(-9\); run again to go on where it was$"):
+    with pytest.raises(CompError, match=r"^b was killed \(-9\)"):
         run_jobs(dies, {"a": (False,), "b": (True,)}, [Device("cpu", 1)] * 2, NEVER)
     out, err = capfd.readouterr()
     assert "b  a word before" in out and not err
@@ -80,10 +80,10 @@ def test_folds_side_by_side_go_on_after_their_parent_was_killed(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    assert process.communicate(timeout=60)[1] == b""  # which the folds' processes have, too, until they end
+    assert process.communicate(timeout=60)[1] == b""  # the folds' processes hold it open until they end
     capsys.readouterr()
     assert main(train) == 0
-    assert "goes on after epoch" in capsys.readouterr().out
+    assert "resuming after epoch" in capsys.readouterr().out
     for fold in (0, 1):
         whole, killed = (
             load_file(here / name / "tiny" / f"fold{fold}" / "model.safetensors")

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from comp.cli.main import main
 from comp.compute.devices import Device
-from comp.compute.ray_jobs import place
+from comp.compute.ray_jobs import device_for
 from comp.errors import CompError
 from tests.conftest import TINY
 
@@ -45,7 +45,7 @@ class Nodes:
         self.python = folder / "lean" / "bin" / "python"
         (site,) = (folder / "lean" / "lib").glob("python*/site-packages")
         packages = {str(Path(module.__file__).parents[1]) for module in (np, pytest)}
-        (site / "packages.pth").write_text("\n".join(packages))  # whose own .pth files aren't read
+        (site / "packages.pth").write_text("\n".join(packages))  # .pth files of these folders aren't read
         self.processes: dict[str, psutil.Popen] = {}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -81,13 +81,13 @@ class Nodes:
 
 
 def address_in(log: Path) -> str:
-    """The address under which a node's start says that others find it."""
+    """Return the address that a node prints at its start."""
     return log.read_text().partition("Local node IP: ")[2].split()[0]
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    folder = Path(tempfile.mkdtemp(prefix="comp-", dir="/tmp"))  # names of sockets have to be short
+    folder = Path(tempfile.mkdtemp(prefix="comp-", dir="/tmp"))  # socket names must be short
     nodes = None
     try:
         nodes = Nodes(folder)
@@ -102,7 +102,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a competition, and in whole/ what a local run with a thread a fold makes of it."""
+    """A folder with a competition, and in whole/ the results of a local run with one thread per fold."""
     folder = tmp_path_factory.mktemp("asking")
     (folder / "tiny.toml").write_text(TINY.replace("n_train = 90", "n_train = 400"))
     (folder / "weights").mkdir()
@@ -118,7 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(nodes: Nodes, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """An empty folder for what is trained, in the one with the competition; the cluster is found."""
+    """An empty folder for runs inside the competition's folder, with the cluster's address set."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     monkeypatch.setenv("COMP_RUNS", request.node.name)
@@ -128,15 +128,15 @@ def runs(nodes: Nodes, folder: Path, monkeypatch: pytest.MonkeyPatch, request: p
 def test_a_killed_machine_costs_no_finished_epoch_and_changes_no_weight(
     nodes: Nodes, folder: Path, runs: Path, capfd: pytest.CaptureFixture[str]
 ):
-    killed: dict[int, int] = {}  # the fold that was trained there, and its epochs that were back
+    killed: dict[int, int] = {}  # by fold: the epochs received when its machine was killed
     ended = threading.Event()
 
     def kill() -> None:
-        """A machine that trains, once three epochs of its fold are here."""
+        """Return a machine that trains, once three epochs of its fold were received."""
         while not ended.wait(0.02):
             for log in runs.glob("tiny/fold?/log.jsonl"):
                 n_back, fold = len(log.read_text().splitlines()), log.parent
-                here = fold / "last.pt"  # comes after the log
+                here = fold / "last.pt"  # received after the log
                 if n_back < 3 or not here.exists() or here.stat().st_mtime_ns < log.stat().st_mtime_ns:
                     continue
                 for name in "ab":
@@ -155,7 +155,7 @@ def test_a_killed_machine_costs_no_finished_epoch_and_changes_no_weight(
     ((fold, n_done),) = killed.items()
     out = capfd.readouterr().out
     assert f"fold {fold}  lost its worker on" in out
-    assert f"fold {fold}  goes on after epoch" in out
+    assert f"fold {fold}  resuming after epoch" in out
     for epoch in range(1, n_done + 1):
         assert out.count(f"fold {fold}  {epoch:>2}/13") == 1, out
     for fold in (0, 1):
@@ -210,10 +210,10 @@ def test_no_cluster_is_one_line(runs: Path, fails, monkeypatch: pytest.MonkeyPat
 def test_places_are_a_gpu_each_or_the_most_cores_with_which_all_jobs_run_at_once():
     for n_cores in range(1, 9):
         for n_jobs in range(1, 9):
-            assert place([{"CPU": n_cores}], n_jobs).n_threads == n_cores // min(n_jobs, n_cores)
-    assert place([{}, {"CPU": 16.0}, {"CPU": 4.0}], 5) == Device("cpu", 4)
-    assert place([{"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 1.0}], 5) == Device(
+            assert device_for([{"CPU": n_cores}], n_jobs).n_threads == n_cores // min(n_jobs, n_cores)
+    assert device_for([{}, {"CPU": 16.0}, {"CPU": 4.0}], 5) == Device("cpu", 4)
+    assert device_for([{"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 1.0}], 5) == Device(
         "cuda:0", 4
     )
     with pytest.raises(CompError, match="no machine"):
-        place([{"memory": 1e9}], 1)
+        device_for([{"memory": 1e9}], 1)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from comp.config.loading import load_competition, load_recipe, shipped
+from comp.config.schema import current_rule, warn_of_old_name
 from comp.errors import CompError
 
 MINIMAL = """
@@ -98,3 +99,21 @@ def test_what_is_wrong_is_said_in_one_line(here: Path, text: str, sets: list[str
         load_recipe("bad.toml", sets)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_old_names_are_read_with_one_line_of_warning(here: Path, capsys: pytest.CaptureFixture[str]):
+    warn_of_old_name.cache_clear()
+    labels = MINIMAL.replace("[images]", "empty = true\n[images]")
+    (here / "old.toml").write_text(labels + "[metric]\nempty = 1\n")
+    (here / "mine.toml").write_text('competition = "old.toml"\nrule = "drawn+limits"\n')
+    for _ in range(2):
+        recipe = load_recipe("mine.toml")
+        assert (recipe.rule, recipe.competition.metric.zero_division) == ("shrunk+limits", 1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "metric.empty" in first and "metric.zero_division" in first
+    assert "drawn" in second and "shrunk" in second
+    assert load_recipe("mine.toml", ["rule=drawn"]).rule == "shrunk"
+    assert [current_rule(name) for name in ("auto", "shrunk", "drawnx", "drawn+exclusive")] == [
+        *("auto", "shrunk", "drawnx", "shrunk+exclusive")
+    ]
+    assert not capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 from comp.cli.main import main
 from comp.data import archives
 from comp.data import discovery as finder
-from comp.data.archives import Damaged, stem_of, unpack
+from comp.data.archives import DamagedArchive, stem_of, unpack
 from comp.errors import CompError
 
 FILES = {"train-jpg/a.jpg": b"a" * 3000, "train-jpg/b.jpg": bytes(range(256)) * 40, "train.csv": b"id,tags\n"}
@@ -82,7 +82,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes):
         member = tarfile.TarInfo("link")
         member.type, member.linkname = kind, "../../etc/passwd"
         archive.addfile(member)
-    with pytest.raises(CompError, match="no plain file"):
+    with pytest.raises(CompError, match="link, which is not a plain file"):
         unpack(tmp_path / "x.tar", tmp_path / "out")
 
 
@@ -174,7 +174,7 @@ def test_whatever_is_damaged_there_is_one_line_and_nothing_wrong_is_unpacked(tmp
             assert found == FILES | {"empty": b""} or (name == "x.tar" and found.keys() == {*FILES, "empty"})
             archives.remove(out, inside=tmp_path)
         except CompError as error:
-            n_damaged += isinstance(error, Damaged)
+            n_damaged += isinstance(error, DamagedArchive)
             assert name in str(error) and "\n" not in str(error)
         assert [p.name for p in tmp_path.iterdir()] == [name]
     assert n_damaged > 20
@@ -204,7 +204,7 @@ def test_a_damaged_header_in_a_tar_is_not_taken_for_its_end(tmp_path: Path, name
         import gzip
 
         (tmp_path / name).write_bytes(gzip.compress(content))
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         unpack(tmp_path / name, tmp_path / "out")
 
 
@@ -212,7 +212,7 @@ def test_a_header_of_zeros_in_a_tar_is_not_taken_for_its_end(tmp_path: Path):
     write_tar(tmp_path / "x.tar", {"a": b"1" * 512, "b": b"2" * 512})
     content = (tmp_path / "x.tar").read_bytes()
     (tmp_path / "x.tar").write_bytes(content[:1024] + bytes(512) + content[1536:])
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         unpack(tmp_path / "x.tar", tmp_path / "out")
 
 
@@ -222,7 +222,7 @@ def test_a_member_that_a_damaged_list_of_a_zip_swallows_is_missed(tmp_path: Path
     content[content.index(b"PK\1\2") + 32] = 46 + 1  # the comment of the first is as long as the second
     (tmp_path / "x.zip").write_bytes(content)
     assert zipfile.ZipFile(tmp_path / "x.zip").namelist() == ["a"]
-    with pytest.raises(Damaged, match="list of members"):
+    with pytest.raises(DamagedArchive, match="list of members"):
         unpack(tmp_path / "x.zip", tmp_path / "out")
 
 
@@ -232,8 +232,8 @@ def test_an_archive_whose_decoder_may_kill_its_process_is_unpacked_in_one_of_its
     PPMD(tmp_path / "x.7z", FILES)
     unpack(tmp_path / "x.7z", tmp_path / "out")
     assert (tmp_path / "out/train.csv").read_bytes() == FILES["train.csv"]
-    monkeypatch.setattr(archives, "IN_A_PROCESS", "import os; os.kill(os.getpid(), 11)")
-    with pytest.raises(Damaged):
+    monkeypatch.setattr(archives, "UNPACK_SCRIPT", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(DamagedArchive):
         unpack(tmp_path / "x.7z", tmp_path / "again")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.7z"]
 
@@ -243,7 +243,7 @@ def test_a_checksum_behind_the_end_of_a_compressed_tar_is_looked_at(tmp_path: Pa
     content = bytearray((tmp_path / "x.tar.gz").read_bytes())
     content[-6] ^= 1
     (tmp_path / "x.tar.gz").write_bytes(content)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         unpack(tmp_path / "x.tar.gz", tmp_path / "out")
 
 
@@ -257,7 +257,7 @@ def test_a_zip_of_one_body_under_many_names_is_refused_before_it_is_unpacked(
         archive.writestr("a", b"a" * 10_000)
         archive.filelist += archive.filelist * 1999
     monkeypatch.setattr(zipfile.ZipFile, "extractall", None)
-    with pytest.raises(Damaged, match="its members overlap"):
+    with pytest.raises(DamagedArchive, match="its members overlap"):
         unpack(tmp_path / "x.zip", tmp_path / "out")
 
 
@@ -269,11 +269,11 @@ def test_all_members_together_have_to_fit(tmp_path: Path, name: str, monkeypatch
     with pytest.raises(CompError, match="needs more than"):
         unpack(tmp_path / name, tmp_path / "out")
     monkeypatch.setattr(archives, "free_bytes", lambda _: 10 * size)
-    monkeypatch.setattr(archives, "MOST_FILES", 2)
+    monkeypatch.setattr(archives, "MAX_FILES", 2)
     with pytest.raises(CompError, match="more files than"):
         unpack(tmp_path / name, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == [name]
-    monkeypatch.setattr(archives, "MOST_FILES", 3)
+    monkeypatch.setattr(archives, "MAX_FILES", 3)
     unpack(tmp_path / name, tmp_path / "out")
 
 
@@ -295,7 +295,7 @@ def test_a_tars_header_makes_nothing_endless(tmp_path: Path, kind: bytes, size: 
     member = tarfile.TarInfo("a")
     member.type, member.size = kind, size
     (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         unpack(tmp_path / "x.tar", tmp_path / "out")
 
 
@@ -312,10 +312,10 @@ def test_archives_in_archives_are_unpacked_to_a_depth(here: Path, fails, monkeyp
     (here / "in").mkdir()
     (here / "19.zip").rename(here / "in/19.zip")
     assert "no labels file" in fails("download", "tiny.toml", "--from", "in")
-    assert len(list((here / "data/tiny/unpacked").iterdir())) == finder.NESTED
+    assert len(list((here / "data/tiny/unpacked").iterdir())) == finder.MAX_NESTING
     (here / "in/19.zip").unlink()
     for i in range(3):
         (here / f"{i}.zip").rename(here / f"in/{i}.zip")
-    monkeypatch.setattr(finder, "MOST_ARCHIVES", 2)
+    monkeypatch.setattr(finder, "MAX_ARCHIVES", 2)
     assert main(["download", "tiny.toml", "--from", "in"]) == 1
-    assert len(list((here / "data/tiny/unpacked").iterdir())) == finder.NESTED + 2
+    assert len(list((here / "data/tiny/unpacked").iterdir())) == finder.MAX_NESTING + 2

@@ -67,7 +67,7 @@ def test_folders_are_used_in_place_and_never_removed(here: Path, drawn):
             (here / "in" / name).parent.mkdir(exist_ok=True)
             (here / "in" / name).write_bytes(content)
     assert main(["download", "tiny.toml", "--from", "in"]) == 0
-    first = read_manifest(load_recipe("tiny.toml").competition).stamp
+    first = read_manifest(load_recipe("tiny.toml").competition).fingerprint
     assert [p.name for p in (here / "data" / "tiny").iterdir() if not p.name.startswith(".")] == [
         "manifest.json"
     ]
@@ -78,7 +78,9 @@ def test_folders_are_used_in_place_and_never_removed(here: Path, drawn):
         == 0
     )
     assert len(list((here / "data" / "tiny" / "mine" / "train-jpg").iterdir())) == 90
-    assert read_manifest(load_recipe("tiny.toml").competition).stamp == first  # moved data is the same data
+    assert (
+        read_manifest(load_recipe("tiny.toml").competition).fingerprint == first
+    )  # moved data is the same data
 
 
 def test_a_corrected_archive_is_unpacked_again(here: Path, drawn, fails):

@@ -21,14 +21,21 @@ from scipy.fft import dctn
 from comp.cli.main import main
 from comp.config.competition import Drawn
 from comp.config.loading import load_competition, load_recipe
-from comp.data.duplicates import alike, copies_of, find, fingerprints, grouped, read_groups
-from comp.data.folds import assign, check_groups
+from comp.data.duplicates import (
+    find_copies,
+    find_duplicates,
+    fingerprints,
+    read_groups,
+    similar_pairs,
+    with_duplicate_groups,
+)
+from comp.data.folds import assign_folds, check_groups
 from comp.data.labels import Labels
 from comp.data.manifest import read_manifest, read_training
-from comp.data.synthetic.generate import draw
+from comp.data.synthetic.generate import generate_files
 from comp.errors import CompError
-from comp.evaluation.duplicates_page import page
-from comp.training.extra_images import extras_of
+from comp.evaluation.duplicates_page import render_page
+from comp.training.extra_images import read_extras
 from tests.conftest import TINY
 
 RECIPE = re.sub("drawn = .*\n", "", TINY).replace(', solution = "solution.csv"', "")
@@ -62,7 +69,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn competition in which some images are copies of others; one copy has other labels."""
     folder = tmp_path_factory.mktemp("planted")
     drawn = Drawn(n_train=90, n_test=60, size=SIZE)
-    draw(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
+    generate_files(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
     folder = folder / "drawn"
     table = pd.read_csv(folder / "train.csv").set_index("image_name")
     for copy, (source, change) in COPIES.items():
@@ -105,7 +112,7 @@ def test_copies_are_found_and_none_else_and_stay_in_one_fold(planted: Path, caps
         assert all(fold_of[list(group)].nunique() == 1 for group in train)
         recipe = load_recipe("tiny.toml")
         labels = read_manifest(recipe.competition).labels(recipe.competition)
-        without = pd.Series(assign(labels, 5, seed), labels.ids)
+        without = pd.Series(assign_folds(labels, 5, seed), labels.ids)
         torn += sum(without[list(group)].nunique() > 1 for group in train)
     assert torn > 20  # of 40: so it is no accident
 
@@ -199,19 +206,19 @@ def test_external_copies_of_what_is_held_out_are_not_learned(planted: Path, file
     recipe = load_recipe("tiny.toml", more[1:])
     data, labels, fold_of = read_training(recipe)
     with pytest.raises(CompError, match="is about other external images"):
-        extras_of(recipe, [0], data, labels, fold_of)
+        read_extras(recipe, [0], data, labels, fold_of)
     for n_done in (0, 1):
         assert main(["duplicates", "tiny.toml", *more]) == 0  # external images are added without --force
         assert capsys.readouterr().out.count("done already") == n_done
     assert main(["duplicates", "tiny.toml"]) == 0
     assert "done already" in capsys.readouterr().out
     rows = dict(zip(labels.ids.tolist(), fold_of.tolist()))
-    extras = extras_of(recipe, [0, 1, 2], data, labels, fold_of)
+    extras = read_extras(recipe, [0, 1, 2], data, labels, fold_of)
     for fold in (0, 1):
         (extra,) = extras[fold]
         assert extra.used.tolist() == [*(rows[name] != fold for name in copied), True, True]
     assert extras[2][0].used.all()  # a network that holds nothing out
-    assert len({extras[fold][0].stamp for fold in (0, 1, 2)}) == 3
+    assert len({extras[fold][0].fingerprint for fold in (0, 1, 2)}) == 3
 
 
 # --- the parts ----------------------------------------------------------------------------------------------
@@ -234,36 +241,36 @@ def test_groups_of_the_labels_and_of_duplicates_are_united_through_each_other(he
     names = [f"train-{c}" for c in "abcdefgh"]
     labels = labels_of(names, ["1", "1", "2", "2", "3", "4", "5", "5"])
     write("x:train-b+train-c y:train-d+test-z+train-e z:train-f+test-f")
-    united = grouped(labels, "c", "").groups
+    united = with_duplicate_groups(labels, "c", "").fold_groups
     assert united is not None
     assert united.tolist() == ["1", "1", "1", "1", "1", "4", "5", "5"]
     order = np.random.default_rng(0).permutation(8)
-    shuffled = labels_of([names[i] for i in order], labels.groups[order].tolist())  # type: ignore[index]
-    assert grouped(shuffled, "c", "").groups.tolist() == united[order].tolist()  # type: ignore[union-attr]
-    alone = grouped(labels_of(names), "c", "").groups
+    shuffled = labels_of([names[i] for i in order], labels.fold_groups[order].tolist())  # type: ignore[index]
+    assert with_duplicate_groups(shuffled, "c", "").fold_groups.tolist() == united[order].tolist()  # type: ignore[union-attr]
+    alone = with_duplicate_groups(labels_of(names), "c", "").fold_groups
     assert alone is not None
     assert [int(np.flatnonzero(alone == name)[0]) for name in alone] == [0, 1, 1, 3, 3, 5, 6, 7]
     with pytest.raises(CompError, match="more than one fold"):
-        check_groups(grouped(labels, "c", ""), np.arange(8) % 2, Path("folds.csv"))
+        check_groups(with_duplicate_groups(labels, "c", ""), np.arange(8) % 2, Path("folds.csv"))
 
 
 def test_without_duplicates_labels_stay_as_they_are(here: Path):
     labels = labels_of(["train-a", "train-b"])
-    assert grouped(labels, "c", "") is labels
+    assert with_duplicate_groups(labels, "c", "") is labels
     assert read_groups("c") == {}
     write("x:test-a+test-b")
-    assert grouped(labels, "c", "") is labels
+    assert with_duplicate_groups(labels, "c", "") is labels
     write("x:train-a+train-q")
     with pytest.raises(CompError, match="labels don't have: 1 \\(train-q\\)"):
-        grouped(labels, "c", "")
+        with_duplicate_groups(labels, "c", "")
 
 
 def test_copies_of_held_out_images_are_named(here: Path):
     write("x:train-a+external-1+external-2 y:train-b+external-3 z:external-4+external-5")
     names = [f"external-{i}" for i in range(7)]
-    leaking = copies_of(["train-a", "train-c"], "external", names, read_groups("c"))
+    leaking = find_copies(["train-a", "train-c"], "external", names, read_groups("c"))
     assert np.flatnonzero(leaking).tolist() == [1, 2]
-    assert not copies_of(["train-c"], "external", names, read_groups("c")).any()
+    assert not find_copies(["train-c"], "external", names, read_groups("c")).any()
 
 
 def test_a_fingerprint_is_what_its_definition_says():
@@ -287,12 +294,12 @@ def drift(n: int) -> np.ndarray:
 def test_images_of_a_still_camera_end_as_groups_of_the_most_alike():
     scenes = np.random.default_rng(1).integers(0, 256, (16, 32, 32, 3), np.uint8)
     train, test = np.concatenate([drift(44), scenes]), np.concatenate([scenes[:2], drift(44)[:30:7]])
-    chained = find([train, test], joined=False)
+    chained = find_duplicates([train, test], joined=False)
     assert (chained.group[:44] == 0).all()
-    assert chained.torn == 0
-    cut = find([train, test], joined=False, most=10)
+    assert chained.split_likeness == 0
+    cut = find_duplicates([train, test], joined=False, max_group=10)
     assert np.bincount(cut.group[:60]).max() == 10
-    assert 0.9 < cut.torn < 1
+    assert 0.9 < cut.split_likeness < 1
     assert cut.group[44:62].tolist() == [*range(44, 60), 44, 45]  # others stay as they are
     assert (cut.likeness[44:62] == chained.likeness[44:62]).all()
     assert cut.group[62:].tolist() == cut.group[:30:7].tolist()  # equal ones are never torn
@@ -301,7 +308,7 @@ def test_images_of_a_still_camera_end_as_groups_of_the_most_alike():
     assert (cut.likeness[alone] == 0).all()
     assert (cut.likeness[~alone] >= 0.9).all()
     labels = Labels(np.arange(60).astype(str), ("a",), np.ones((60, 1), np.uint8), cut.group[:60].astype(str))
-    assert np.bincount(assign(labels, 5, 0)).tolist() == [12] * 5
+    assert np.bincount(assign_folds(labels, 5, 0)).tolist() == [12] * 5
 
 
 def test_folds_are_even_though_a_camera_stands_still(files: Path, here: Path, capsys):
@@ -320,7 +327,10 @@ def test_folds_are_even_though_a_camera_stands_still(files: Path, here: Path, ca
 
 def test_most_does_nothing_where_groups_are_smaller():
     images = np.concatenate([drift(8), np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), np.uint8)])
-    for answer in (find([images], joined=False), find([images], joined=False, most=10)):
+    for answer in (
+        find_duplicates([images], joined=False),
+        find_duplicates([images], joined=False, max_group=10),
+    ):
         assert answer.group.tolist() == [*[0] * 8, *range(8, 28)]
         products = fingerprints(images[:8], joined=False) @ fingerprints(images[:8], joined=False).T
         np.fill_diagonal(products, 0)
@@ -328,7 +338,7 @@ def test_most_does_nothing_where_groups_are_smaller():
 
 
 def test_an_empty_page_says_that_nothing_was_found():
-    assert "Nothing was found: no two of 1,500 images are equal or nearly so." in page([], 1500, "Duplicates")
+    assert "no two of 1,500 images" in render_page([], 1500, "Duplicates")
 
 
 def test_all_pairs_are_those_of_brute_force():
@@ -339,7 +349,7 @@ def test_all_pairs_are_those_of_brute_force():
     assert not np.any(abs(products - 0.7) < 1e-7)
     i, j = np.nonzero(products >= 0.7)
     assert len(i) > 1000
-    pairs = [np.stack([i, j], 1) for i, j, _ in alike(prints, 0.7)]
+    pairs = [np.stack([i, j], 1) for i, j, _ in similar_pairs(prints, 0.7)]
     answer = np.concatenate(pairs)
     assert sorted(map(tuple, answer.tolist())) == list(zip(i.tolist(), j.tolist()))
 
@@ -348,7 +358,7 @@ def test_images_without_contrast_are_no_duplicates_of_each_other():
     rng = np.random.default_rng(0)
     haze = (120 + rng.normal(0, 0.7, (400, 32, 32, 3))).round().astype(np.uint8)
     black = np.zeros((5, 32, 32, 3), np.uint8)
-    answer = find([haze, black], joined=False)
+    answer = find_duplicates([haze, black], joined=False)
     assert (answer.group == np.arange(405)).all()
     assert answer.n_blank >= 5
 
@@ -369,7 +379,7 @@ def test_joined_channels_are_alike_where_all_of_them_are():
     same_protein = images[25:30].copy()
     same_protein[..., [0, 2, 3]] = images[30:35, :, :, [0, 2, 3]]
     sets = [part.round().astype(np.uint8) for part in (images, stretched, same_protein)]
-    answer = find(sets, joined=True)
+    answer = find_duplicates(sets, joined=True)
     assert answer.group.tolist() == [*range(40), *range(25), *range(65, 70)]
 
 
@@ -381,6 +391,6 @@ def test_real_scenes_of_which_one_is_there_twice(shared: Path):
     images = [
         Image.open(archive.open(name)).convert("RGB").resize((32, 32), Image.Resampling.BOX) for name in names
     ]
-    answer = find([np.stack(images)], joined=False)
+    answer = find_duplicates([np.stack(images)], joined=False)
     rows = np.flatnonzero(answer.likeness)
     assert [Path(names[row]).stem for row in rows] == ["train_1056", "train_1307"]

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from comp.artifacts.resumable import GrowingArray
-from comp.data.image_cache import cached
-from comp.data.image_files import decode, find_images
+from comp.data.decoding import decode
+from comp.data.image_cache import build_caches
+from comp.data.image_files import find_images
 from comp.deadline import NEVER
 from comp.errors import CompError
 
@@ -27,7 +28,7 @@ def folder_of(path: Path, n: int = 12, size: int = 32) -> tuple[np.ndarray, list
 
 def build(ids, folders, sizes: list[int], folder: Path) -> dict[int, Path]:
     images = find_images("train", ids, folders, [])
-    return cached({"train": (images, sizes)}, folder / "cache", "s", NEVER, max(sizes))["train"]
+    return build_caches({"train": (images, sizes)}, folder / "cache", "s", NEVER, max(sizes))["train"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "L"])
@@ -85,11 +86,11 @@ def test_a_rotation_noted_in_a_jpeg_is_applied(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("finest", "side"), [(None, 256), (200, 256), (128, 128), (100, 128), (64, 64), (20, 32)]
+    ("max_size", "side"), [(None, 256), (200, 256), (128, 128), (100, 128), (64, 64), (20, 32)]
 )
-def test_a_jpeg_is_decoded_in_no_more_detail_than_is_needed(tmp_path: Path, finest: int | None, side: int):
+def test_a_jpeg_is_decoded_in_no_more_detail_than_is_needed(tmp_path: Path, max_size: int | None, side: int):
     path = jpeg(Image.fromarray(picture(256)), tmp_path / "x.jpg")
-    found = decode([path], joined=False, finest=finest)
+    found = decode([path], joined=False, max_size=max_size)
     assert found.shape == (side, side, 3)
     boxes = picture(256).reshape(side, 256 // side, side, 256 // side, 3).mean((1, 3))
     assert np.abs(found - boxes).mean() < 2
@@ -179,5 +180,5 @@ def test_a_filled_row_is_not_filled_again_after_a_kill(tmp_path: Path):
 def test_one_grey_channel_stays_one(tmp_path: Path):
     Image.new("L", (20, 20), 70).save(tmp_path / "a_g.png")
     images = find_images("train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["g"])
-    path = cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
+    path = build_caches({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
     assert np.load(path).shape == (1, 16, 16, 1)

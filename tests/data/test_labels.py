@@ -56,7 +56,7 @@ def test_images_without_a_label_are_taken_where_they_are_allowed(tmp_path: Path)
         ("id,tags\na,0 7\n", {"classes": ("x", "y"), "indices": True}, "not in the list of classes: 1 (7)"),
         ("id,tags\na,0 x\n", {"classes": ("x", "y"), "indices": True}, "not indices: 1 (x)"),
         ("id,tags\na,x\nb,\n", {}, "without any label: 1 (b)"),
-        ("id,x\na,2\n", {"column": None}, "something else than 0 and 1: 1 (x)"),
+        ("id,x\na,2\n", {"column": None}, "than 0 and 1: 1 (x)"),
         ("", {}, "cannot be read as CSV"),
     ],
 )

@@ -16,14 +16,13 @@ from PIL import Image
 
 from comp.artifacts.csv_tables import read_table
 from comp.cli.main import main
-from comp.commands.download import stamp_of
 from comp.config.competition import LabelTable
 from comp.config.loading import load_competition
 from comp.data.labels import Labels, read_labels
-from comp.data.manifest import read_manifest
+from comp.data.manifest import manifest_stamp, read_manifest
 from comp.data.tables import read_probs, read_targets
 from comp.errors import CompError
-from comp.kaggle.submission_file import check_sample, check_submission, leaderboard, submission_text
+from comp.kaggle.submission_file import check_sample, check_submission, score_on_solution, submission_text
 
 # --- files --------------------------------------------------------------------------------------------------
 
@@ -84,20 +83,20 @@ def test_what_pandas_writes_comes_back(tmp_path_factory: pytest.TempPathFactory,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,tags\na,red\nb,red,blue\n", r"line 3: 3 fields \(b \| red \| blue\) under a header of 2; put a"),
+        ("id,tags\na,red\nb,red,blue\n", r"line 3: 3 fields \(b \| red \| blue\).* 2; put"),
         ('id,tags\na,"two\nlines"\nb,red,blue\n', "line 4: 3 fields"),
-        ("id,tags\na,red\nb\n", r"line 3: 1 fields \(b\) under a header of 2; is the file cut"),
+        ("id,tags\na,red\nb\n", r"line 3: 1 fields \(b\).* 2; is the file"),
         (
             'id,tags\na,red\nb,"red\nc,blue\n',
-            "line 3: unexpected end of data; is a quotation mark not closed",
+            "line 3: unexpected end of data; is a quotation mark",
         ),
-        ("id,tags,tags\na,red,blue\n", r"columns of one name: 1 \(tags\)"),
+        ("id,tags,tags\na,red,blue\n", r"columns.* name: 1 \(tags\)"),
         ("id,tags\na,red\n,blue\n", "line 3: no id; give the row an id"),
         ("name,tags\na,red\n", "no column 'id'; it has name, tags"),
-        (PLAIN.encode("utf-16-le"), "null characters; save it as UTF-8"),
+        (PLAIN.encode("utf-16-le"), "save it as UTF-8"),
         ("id,tags\na,bleu é\n".encode("latin-1"), "can't decode byte 0xe9.*save it as UTF-8"),
         ("\n , \n\t\n", "it is empty"),
-        ("id,tags\n", "has a header and no rows"),
+        ("id,tags\n", "no rows"),
     ],
 )
 def test_a_table_of_no_one_meaning_is_refused_with_the_line(
@@ -151,14 +150,14 @@ def test_indices_are_read_as_numbers(tmp_path: Path):
         (["red, blue", "red"], {}, "line 2: the label 'red,' looks like several; set separator = ','"),
         (["red|blue;green", "red"], {"separator": "|"}, "the label 'blue;green' looks like several"),
         (["red\tblue", "red"], {}, "looks like several"),
-        (["red/blue", "red", "blue"], {}, "several of its others: 1 (red/blue)"),
-        (["red blue", "red", "blue"], {"separator": ","}, "set separator = ' ' if that stands between"),
-        (["a b", "a c", "b c", "a b c"], {"separator": ","}, "several of its others: 4 (a b, "),
-        (["['red' 'blue']", "['red']"], {}, "has brackets or quotation marks about it; write labels as a b"),
+        (["red/blue", "red", "blue"], {}, "others: 1 (red/blue)"),
+        (["red blue", "red", "blue"], {"separator": ","}, "set separator = ' '"),
+        (["a b", "a c", "b c", "a b c"], {"separator": ","}, "others: 4 (a b, "),
+        (["['red' 'blue']", "['red']"], {}, "write labels as a b,"),
         (["{red,blue}", "{red}"], {"separator": ","}, "has brackets or quotation marks"),
         (["'red' 'blue'", "'red'"], {}, "has brackets or quotation marks"),
         (["red", "nan"], {}, "line 3: the label 'nan' is how programs write an empty cell"),
-        ([f"text{n}" for n in range(12)], {}, "each of its 12 labels stands in one row alone"),
+        ([f"text{n}" for n in range(12)], {}, "each of its 12 labels"),
     ],
 )
 def test_what_is_hardly_the_name_of_a_label_is_no_class(
@@ -237,7 +236,7 @@ def test_an_index_is_not_taken_for_the_ids(tmp_path: Path, capsys: pytest.Captur
     assert not capsys.readouterr().out
     pd.DataFrame(found.probs, columns=list("xyz")).to_csv(tmp_path / "probs.csv")
     assert read_probs(tmp_path / "probs.csv").classes == ("x", "y", "z")
-    assert "first column, which has no name, is taken for the ids" in capsys.readouterr().out
+    assert "probs.csv: its first column" in capsys.readouterr().out
 
 
 def test_labels_of_probabilities_are_separated_by_anything(tmp_path: Path):
@@ -297,13 +296,13 @@ def own(here: Path) -> Callable[..., list[str]]:
         (TAGS, "id,labels\nt,red\n", "set submission.column = 'labels'", ("", 'column = "labels"')),
         (TAGS, "id,blue,red\nt,0,0\n", 'set submission.column = ""', ("", 'column = ""')),
         (TAGS, "name,tags\nt,red\n", "set submission.id", ("", 'id = "name"')),
-        (TAGS, ",id,tags\n0,t,red\n", "an index, as pandas writes it: remove it", None),
+        (TAGS, ",id,tags\n0,t,red\n", "remove it (to_csv(…, index=False))", None),
         (TAGS, "id,tags\nt,0\n", "labels that no image has: 1 (0)", ('classes = ["blue", "red"]', "")),
         (TAGS, "id,tags\nt,['red']\n", "labels that no image has: 1 (['red'])", None),
         (TAGS, "id,blue,red,green\nt,0,0,0\n", 'column = "" and labels.classes', None),
         (COLUMNS, "id,tags\nt,red\n", "set submission.column = 'tags'", ("", 'column = "tags"')),
         (COLUMNS, "id,blue\nt,0\n", "set labels.ignore = ['red']", ('ignore = "red"\nempty = true', "")),
-        (COLUMNS, "id,blue,red,green\nt,0,0,0\n", "columns are 4 (id, blue, red, green), those", None),
+        (COLUMNS, "id,blue,red,green\nt,0,0,0\n", "columns are 4 (id, blue, red, green)", None),
         (
             COLUMNS.replace("blue", "light blue"),
             "id,tags\nt,red\n",
@@ -324,9 +323,8 @@ def test_a_sample_that_does_not_go_with_the_labels_is_said_at_download(
 
 def test_names_that_hold_the_separator_of_the_submission(own, fails):
     words = own(COLUMNS.replace("blue", "light blue"), "id,tags\nt,red\n", "", 'column = "tags"')
-    assert "labels hold ' ', which stands between the labels of a submission: 1 (light blue)" in fails(
-        "download", *words
-    )
+    line = fails("download", *words)
+    assert "' '" in line and "1 (light blue)" in line
 
 
 def test_folds_and_train_look_again(own, fails):
@@ -345,8 +343,8 @@ def test_a_sample_of_probabilities_is_said(own, capsys: pytest.CaptureFixture[st
     words = own(train, sample, 'column = "tags"' if train is TAGS else "")
     for _ in range(2):
         assert main(["download", *words]) == 0
-        (line,) = [line for line in capsys.readouterr().out.splitlines() if "holds probabilities" in line]
-        assert "sample.csv holds" in line and "comp writes labels" in line
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "contains probabilities" in line]
+        assert "sample.csv" in line and "comp writes labels" in line
 
 
 def test_samples_of_labels_are_not_taken_for_others(own):
@@ -372,7 +370,9 @@ def test_labels_as_texts_are_submitted_as_columns(here: Path, own):
 
 def test_a_drawn_competition_has_texts(here: Path, fails):
     line = fails("download", "tiny.toml", "--set", "competition.submission.column=''")
-    assert "tiny is drawn with labels as texts" in line and not (here / "data" / "tiny" / "drawn").exists()
+    assert (
+        "tiny is synthetic with labels as texts" in line and not (here / "data" / "tiny" / "drawn").exists()
+    )
 
 
 def test_a_solution_of_columns_is_scored(here: Path, own):
@@ -381,11 +381,11 @@ def test_a_solution_of_columns_is_scored(here: Path, own):
     assert main(["download", "own.toml", "--from", "src"]) == 0
     competition = load_competition("own.toml")
     decisions = np.array([[0, 1], [0, 1]], np.uint8)
-    scores = leaderboard(decisions, ("blue", "red"), competition, read_manifest(competition))
+    scores = score_on_solution(decisions, ("blue", "red"), competition, read_manifest(competition))
     assert scores == pytest.approx({"public": 1.0, "private": 5 / 9})
 
 
 def test_stamps_do_not_know_of_new_keys(own):
     own(COLUMNS, "id,blue,red\nt,0,0\n")
-    stamp = json.dumps(stamp_of(load_competition("own.toml"), None))
+    stamp = json.dumps(manifest_stamp(load_competition("own.toml"), None))
     assert "ignore" not in stamp and '"column": null' in stamp

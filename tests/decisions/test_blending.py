@@ -9,11 +9,13 @@ import pytest
 
 from comp import console
 from comp.cli.main import main
-from comp.decisions.blending import METHODS, best_blend, blend, fit_blend
+from comp.decisions.blending import METHODS, Blender, best_blend, fit_blend
 from comp.decisions.calibration import logit, sigmoid
+from comp.decisions.metrics import FBeta
+from comp.decisions.rule_search import SearchSettings
 from tests.decisions.test_decisions import planetary
 
-SETTINGS = {"beta": 2.0, "average": "samples"}
+F2, SETTINGS = FBeta(), SearchSettings(name="weights")
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +29,11 @@ def members() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_means_are_means(members):
     probs, targets, _ = members
-    apply, weights = fit_blend("mean", probs, targets, **SETTINGS, seed=0)
+    apply, weights = fit_blend("mean", probs, targets, F2, SETTINGS)
     assert apply(probs) == pytest.approx(probs.mean(0)) and weights == pytest.approx(0.25)
-    apply, _ = fit_blend("logits", probs[:2], targets, **SETTINGS, seed=0)
+    apply, _ = fit_blend("logits", probs[:2], targets, F2, SETTINGS)
     assert logit(apply(probs[:2])) == pytest.approx(logit(probs[:2]).mean(0), abs=1e-6)
-    apply, _ = fit_blend("ranks", probs[:1], targets, **SETTINGS, seed=0)
+    apply, _ = fit_blend("ranks", probs[:1], targets, F2, SETTINGS)
     assert (np.argsort(apply(probs[:1])[:, 0]) == np.argsort(probs[0, :, 0])).all()
     assert apply(probs[:1]).min() == 0 and apply(probs[:1]).max() == pytest.approx(1, abs=0.001)
 
@@ -39,21 +41,21 @@ def test_means_are_means(members):
 @pytest.mark.parametrize("method", ["greedy", "weights", "stack"])
 def test_what_is_fitted_beats_the_mean_with_a_member_that_knows_nothing(members, method: str):
     probs, targets, folds = members
-    mean = blend("mean", probs, targets, folds, **SETTINGS, least=1)
-    fitted = blend(method, probs, targets, folds, **SETTINGS, least=1)
-    assert fitted.weighed.cross_fitted > mean.weighed.cross_fitted + 0.005
+    blender = Blender(probs, targets, folds, F2, SETTINGS, min_labels=1)
+    mean, fitted = blender.blend("mean"), blender.blend(method)
+    assert fitted.scored.cross_fitted > mean.scored.cross_fitted + 0.005
     if fitted.weights is not None:
         assert fitted.weights.sum() == pytest.approx(1) and fitted.weights[3] == min(fitted.weights)
-    assert best_blend([mean, fitted], targets, **SETTINGS) is fitted
+    assert best_blend([mean, fitted], targets, F2) is fitted
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_fold_is_blended_by_what_was_fitted_on_it(members, method: str):
     probs, targets, folds = members
-    before = blend(method, probs, targets, folds, **SETTINGS).oof
+    before = Blender(probs, targets, folds, F2, SETTINGS).blend(method).oof
     changed = targets.copy()
     changed[folds == 1] = 1 - changed[folds == 1]
-    after = blend(method, probs, changed, folds, **SETTINGS).oof
+    after = Blender(probs, changed, folds, F2, SETTINGS).blend(method).oof
     assert (before[folds == 1] == after[folds == 1]).all()
 
 
@@ -126,7 +128,7 @@ def test_members_that_do_not_fit_are_refused_in_words(two: Path, fails):
     )
     assert "lacks ids: 1 (" in fails("blend", "tiny.toml", "other.toml")
     np.savez(two / "runs/other/oof.npz", **{**content, "classes": content["classes"][::-1]})
-    assert "holds predictions of other classes" in fails("blend", "tiny.toml", "other.toml")
+    assert "predictions of other classes" in fails("blend", "tiny.toml", "other.toml")
 
 
 def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -16,12 +16,12 @@ from sklearn.metrics import fbeta_score, precision_score, recall_score
 from comp import console
 from comp.cli.main import main
 from comp.config.loading import load_recipe
-from comp.decisions.metrics import log_losses
-from comp.evaluation.explanation import known, read
+from comp.decisions.metrics import FBeta, log_losses
+from comp.evaluation.explanation import read_query, with_training_labels
 from comp.evaluation.gallery import gallery
 from comp.evaluation.label_errors import suspects
 from comp.evaluation.report_data import calibration, drift, f_curve, together
-from comp.evaluation.results import read_outcome
+from comp.evaluation.results import read_results
 from tests.conftest import TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 from tests.pages import check_report, content_of, opened
@@ -89,7 +89,7 @@ def test_what_is_soon_over_is_not_announced(capsys: pytest.CaptureFixture[str]):
 
 
 def test_its_numbers_are_those_of_scikit_learn(inside: Path):
-    data, outcome = content_of(inside), read_outcome(load_recipe("tiny.toml"))
+    data, outcome = content_of(inside), read_results(load_recipe("tiny.toml"))
     targets, decisions = outcome.targets, outcome.decisions
     decision = json.loads((inside.parent / "decision.json").read_text())
     assert data["scores"][0]["value"] == decision["scores"]["cross_fitted"]
@@ -160,9 +160,9 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     for image in data["images"][:4]:  # by the rule that was fitted without its fifth, as explain has it
         path = Path("data/tiny/drawn/train-jpg") / f"{image['id']}.jpg"
         recipe = load_recipe("tiny.toml", ["name=one"])
-        asked = known(read(path, recipe, decision), recipe, decision, [0])
+        query = with_training_labels(read_query(path, recipe, decision), recipe, decision, [0])
         rules = [row["by_part"][image["part"]] for row in data["classes"]]
-        assert [asked.rule.threshold_of(c) for c in range(len(rules))] == rules
+        assert [query.rule.threshold_of(c) for c in range(len(rules))] == rules
 
     assert main(["decide", *one, "--rule", "expected", "--force"]) == 0
     assert main(["report", *one]) == 0
@@ -292,7 +292,7 @@ def test_calibration_curves_and_counts_against_their_definitions():
     assert [b["p"] for b in found["bins"]] == pytest.approx(list(means), abs=1e-3)
     n = np.array([b["n"] for b in found["bins"]])
     assert found["error"] == pytest.approx(np.average(np.abs(shares - means), weights=n), abs=1e-3)
-    for threshold, value in f_curve(probs[:, 0], targets[:, 0].astype(bool), 2.0)[::20]:
+    for threshold, value in f_curve(probs[:, 0], targets[:, 0].astype(bool), FBeta(2.0, "macro"))[::20]:
         expected = fbeta_score(targets[:, 0], probs[:, 0] > threshold, beta=2, zero_division=0)
         assert value == pytest.approx(expected, abs=1e-4)
     both = together(targets)
@@ -309,7 +309,7 @@ def test_a_label_that_test_images_have_more_often_is_warned_of():
         targets = decisions
 
         class labels:
-            classes = ("steady", "rare", "drifting")
+            classes = ("stable", "rare", "drifting")
 
     rng = np.random.default_rng(0)
     Outcome.decisions = (rng.random((4000, 3)) < [0.3, 0.002, 0.10]).astype(np.uint8)

@@ -1,5 +1,5 @@
-"""A small Kaggle on 127.0.0.1 for the real client: competitions, submissions, datasets and kernels over the
-client's own protocol, with failures on demand. `python -m tests.fake_kaggle` serves it by hand."""
+"""A fake Kaggle on 127.0.0.1 for the real client: competitions, submissions, datasets and kernels over the
+client's own protocol, with failures on demand. `python -m tests.fake_kaggle` starts it by hand."""
 
 from tests.fake_kaggle.failures import TRANSIENT
 from tests.fake_kaggle.fake import FakeKaggle

@@ -1,4 +1,4 @@
-"""Serves the sample competitions by hand."""
+"""Serve the sample competitions from the command line."""
 
 import argparse
 import contextlib
@@ -21,16 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fake_kaggle", description=fake_kaggle.__doc__)
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--data", type=Path, default=SHARED, help="folder with planet32 and hpa")
-    parser.add_argument("--images", type=int, help="how many training images of Planet (default: all)")
-    parser.add_argument("--proteins", type=int, default=40, help="how many training images of the atlas")
-    parser.add_argument("--old", action="store_true", help="Planet with its archives, as once served")
-    parser.add_argument("--folder", type=Path, help="where uploads and runs are kept (default: thrown away)")
+    parser.add_argument("--images", type=int, help="training images of Planet (default: all)")
+    parser.add_argument("--proteins", type=int, default=40, help="training images of the atlas")
+    parser.add_argument("--old", action="store_true", help="Planet with archives, as before December 2019")
+    parser.add_argument("--folder", type=Path, help="folder of uploads and runs (default: temporary)")
     parser.add_argument("--score-after", type=float, default=0.5, metavar="SECONDS")
     parser.add_argument("--ready-after", type=float, default=0.5, metavar="SECONDS")
     parser.add_argument("--layout", choices=("new", "flat"), default="new", help="of kernels' inputs")
-    parser.add_argument("--rules", action="store_true", help="the rules of Planet are not accepted yet")
+    parser.add_argument("--rules", action="store_true", help="Planet's rules are not accepted yet")
     parser.add_argument("--daily-limit", type=int, default=5)
-    parser.add_argument("--chaos", metavar="SEED:RATE", help="each request fails with this probability")
+    parser.add_argument("--chaos", metavar="SEED:RATE", help="let each request fail with this probability")
     parser.add_argument(
         "--fail", action="append", default=[], metavar="KIND:REGEX[:AT]", help=f"one of {', '.join(KINDS)}"
     )
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             kaggle.chaos(int(seed), float(rate))
         user, key = next(iter(kaggle.users.items()))
         print(f"export COMP_KAGGLE_ENDPOINT={kaggle.url} KAGGLE_USERNAME={user} KAGGLE_KEY={key}")
-        print("Ctrl-C ends it", file=sys.stderr, flush=True)
+        print("Ctrl-C stops it", file=sys.stderr, flush=True)
         sys.stdout.flush()
         threading.Event().wait()
 

@@ -1,4 +1,4 @@
-"""The API: who calls, and which service's method answers."""
+"""The API: authenticate a request and call the method of its service."""
 
 import base64
 import contextlib
@@ -11,10 +11,10 @@ from tests.fake_kaggle.replies import Json, Refusal, Reply, json_reply
 
 
 class Api(Competitions, Datasets, Failures):
-    """All that is done for a request once it has been read."""
+    """All services behind one entry point."""
 
     def user_of(self, authorization: str | None) -> str | None:
-        """The user of an Authorization header, None if it is missing or wrong."""
+        """Return the user of an Authorization header; None if it is missing or wrong."""
         scheme, _, value = (authorization or "").partition(" ")
         if scheme == "Bearer":
             return self.tokens.get(value)

@@ -1,4 +1,4 @@
-"""The competitions: their files, and the submissions to them with their scores and daily limits."""
+"""Competitions: their files, submissions, scores and daily limits."""
 
 import threading
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ RULES = "You must accept this competition's rules before you'll be able to downl
 
 
 class Competitions(Kernels):
-    """The service of competitions; what is submitted may be the output of a kernel."""
+    """The competition service; a submission may be a file or the output of a kernel."""
 
     def add_competition(
         self,
@@ -27,9 +27,9 @@ class Competitions(Kernels):
         average: str = "samples",
         code: bool = False,
     ) -> None:
-        """Add or replace a competition. `files` by the name they are listed under, which may hold folders;
+        """Add or replace a competition. `files` has the listed names, which may contain folders, as keys;
         `sample` is the listed name of the sample submission, a CSV or a zip of one; `solution` is a CSV text
-        of id, tags and Usage (Public or Private); `code` takes submissions from kernels only."""
+        of id, tags and Usage (Public or Private); with `code`, only kernels can submit."""
         kept = self._keep(files)
         with self._lock:
             self.competitions[slug] = Competition(
@@ -38,7 +38,7 @@ class Competitions(Kernels):
 
     @property
     def submissions(self) -> list[Json]:
-        """All submissions, oldest first, as the client sees them, with competition, user and path."""
+        """Return all submissions, oldest first, as the client sees them, with competition, user and path."""
         with self._lock:
             return [
                 {**self._view(s), "competition": s.competition, "user": s.user, "path": s.path}
@@ -132,7 +132,7 @@ class Competitions(Kernels):
         return {"message": f"Successfully submitted to {title}", "ref": ref}
 
     def _today(self, competition: Competition, user: str) -> int:
-        """How many submissions of today count: those that didn't fail."""
+        """Return the number of today's submissions that did not fail."""
         today = datetime.now(UTC).date()
         mine = [s for s in self._submissions if (s.competition, s.user) == (competition.slug, user)]
         return sum(s.date.date() == today and self._view(s)["status"] != "ERROR" for s in mine)

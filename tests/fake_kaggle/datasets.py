@@ -1,4 +1,4 @@
-"""The datasets: created, versioned, listed and downloaded."""
+"""Datasets: create, add versions, list and download."""
 
 import time
 from datetime import UTC, datetime
@@ -10,10 +10,10 @@ from tests.fake_kaggle.storage import Storage
 
 
 class Datasets(Storage):
-    """The service of datasets."""
+    """The dataset service."""
 
     def add_dataset(self, ref: str, files: dict[str, bytes | Path], title: str | None = None) -> None:
-        """Add a public dataset "owner/slug", or a new version of it, that is ready at once."""
+        """Add a public dataset "owner/slug" or a new version of it, ready at once."""
         kept = self._keep(files)
         with self._lock:
             if ref not in self.datasets:
@@ -142,7 +142,7 @@ class Datasets(Storage):
         dataset.versions.append(DatasetVersion(number, files, ready_at, notes, datetime.now(UTC)))
 
     def _new_files(self, body: Json, prefix: str = "") -> dict[str, Path]:
-        """The files of a request that names uploads; archives become folders, as on Kaggle."""
+        """Return the uploaded files of a request; archives become folders, as on Kaggle."""
         files: dict[str, Path] = {}
         for blob in [self._uploaded(f.get("token", "")) for f in body.get("files", [])]:
             files |= self._unpacked(prefix + blob.name, blob.path)

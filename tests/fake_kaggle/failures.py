@@ -1,4 +1,4 @@
-"""Failures on demand: queued for certain requests, or drawn by chance for any."""
+"""Failures on demand: queued for matching requests, or random for all requests."""
 
 import random
 import re
@@ -14,7 +14,7 @@ TRANSIENT = tuple(kind for kind in KINDS if kind not in ("403", "404"))
 
 
 class Failures(State):
-    """Which requests fail, and how."""
+    """Decide which requests fail, and how."""
 
     def fail(
         self,
@@ -25,28 +25,28 @@ class Failures(State):
         after: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Queue a failure for the next `times` requests whose "METHOD path" matches, past the first `after`.
+        """Queue a failure for the next `times` requests whose "METHOD path" matches, after the first `after`.
 
-        cut: `at` bytes of the body, then the end (of an upload: that many are taken). 403, 404, 429, 500,
-        503: that status (Retry-After: `seconds`). length: Content-Length off by `at`. slow: `at` bytes a
-        second. hang: nothing for `seconds`, then the end. drop: the work is done, no answer comes. refuse:
-        closed before anything. corrupt: the byte `at` is flipped. nolength: no Content-Length, the body ends
-        with the connection (cut after `at` bytes if set). html: 200 with a page. An `at` between 0 and 1 is a
-        share of the body."""
+        cut: close after `at` bytes of the body (uploads: after receiving so many). 403, 404, 429, 500, 503:
+        respond with that status (Retry-After: `seconds`). length: Content-Length is off by `at`. slow: send
+        `at` bytes per second. hang: send nothing for `seconds`, then close. drop: do the work, close without
+        a response. refuse: close at once. corrupt: flip a bit of byte `at`. nolength: no Content-Length; the
+        body ends with the connection (after `at` bytes if set). html: respond 200 with a page. An `at`
+        between 0 and 1 is a share of the body."""
         if kind not in KINDS:
             raise ValueError(f"unknown failure {kind!r}; known: {', '.join(KINDS)}")
         with self._lock:
             self._failures.append(Failure(kind, re.compile(match), times, at, after, seconds))
 
     def chaos(self, seed: int, rate: float, kinds: Sequence[str] = TRANSIENT, seconds: float = 0.2) -> None:
-        """Let each request fail with probability `rate`, drawn from the seed, the request's kind and name and
-        how often it came: the order of different requests doesn't matter. Rate 0 ends it."""
+        """Let each request fail with probability `rate`. Chance depends on the seed, the request and its
+        number of repetitions, not on the order of different requests. Rate 0 turns it off."""
         with self._lock:
             self._chaos = (seed, rate, tuple(kinds), seconds) if rate > 0 else None
             self._seen.clear()
 
     def next_failure(self, verb: str, path: str) -> Failure | None:
-        """The failure for this request, if one waits or chaos draws one."""
+        """Return the queued or random failure of this request, or None."""
         with self._lock:
             for failure in self._failures:
                 if failure.times < 1 or not failure.match.search(f"{verb} {path}"):

@@ -1,4 +1,4 @@
-"""The fake Kaggle as tests start it: its services behind two servers, the API's and the storage's."""
+"""The fake Kaggle that tests start: its services behind two servers, one for the API and one for storage."""
 
 import contextlib
 import socket
@@ -11,8 +11,8 @@ from tests.fake_kaggle.web import Server
 
 
 class FakeKaggle(Api):
-    """Kaggle as far as its client needs it. Set the attributes of State and add competitions and datasets at
-    any time; `folder` keeps what is uploaded, built and run."""
+    """The parts of Kaggle that the client uses. The attributes of State can be set, and competitions and
+    datasets added, at any time. `folder` keeps uploads, archives and runs."""
 
     def __init__(self, folder: Path, port: int = 0):
         super().__init__(folder)
@@ -36,5 +36,5 @@ class FakeKaggle(Api):
             kill(run.process)
 
     def paths(self, method: str = "") -> list[str]:
-        """The paths asked for, in order, of one method or of all."""
+        """Return the requested paths in order, for one HTTP method or all."""
         return [path for verb, path, _ in list(self.requests) if not method or verb == method]

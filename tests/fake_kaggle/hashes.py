@@ -1,4 +1,4 @@
-"""The checksums that the storage tells: MD5 and CRC32C."""
+"""The checksums that storage sends: MD5 and CRC32C."""
 
 import hashlib
 from functools import cache
@@ -9,7 +9,7 @@ import numpy as np
 
 @cache
 def checksums(path: Path, _modified: int, _size: int) -> tuple[bytes, bytes]:
-    """MD5 and CRC32C of a file."""
+    """Return MD5 and CRC32C of a file."""
     digest = hashlib.md5()
     state = 0xFFFFFFFF
     with path.open("rb") as file:
@@ -20,8 +20,8 @@ def checksums(path: Path, _modified: int, _size: int) -> tuple[bytes, bytes]:
 
 
 def _crc32c(state: int, block: bytes, width: int = 1024) -> int:
-    """CRC32C's state after a block. Rows of `width` bytes are done side by side and then joined: the state
-    after a row is the row's own one from 0, XOR the state before carried over `width` zeros."""
+    """Return the CRC32C state after a block. Rows of `width` bytes are processed in parallel, then joined:
+    the state after a row is the row's own state from 0, XOR the previous state moved past `width` zeros."""
     table, carried = _crc_tables(width)
     whole = len(block) // width * width
     if whole:

@@ -1,4 +1,4 @@
-"""The kernels: pushed, run on this machine as Kaggle would, their output and logs."""
+"""Kernels: push, run on this machine as on Kaggle, serve output and logs."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from tests.fake_kaggle.storage import Storage
 
 
 class Kernels(Storage):
-    """The service of kernels."""
+    """The kernel service."""
 
     def _kernel(self, owner: str, slug: str) -> Kernel:
         if f"{owner}/{slug}" not in self.kernels:
@@ -33,7 +33,7 @@ class Kernels(Storage):
         ref, title = request.get("slug", ""), request.get("newTitle", "")
         if not ref.startswith(f"{user}/"):
             raise Refusal(403, f"Permission 'kernels.update' was denied for {ref}")
-        if ref not in self.kernels and title:  # the title names a new kernel, whatever its id says
+        if ref not in self.kernels and title:  # a new kernel is named by its title, not by its id
             ref = f"{user}/{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}"
         known = {
             "Dataset": lambda s: s in self.datasets and self.datasets[s].current is not None,
@@ -87,11 +87,11 @@ class Kernels(Storage):
         return self._hand_out(run.files[name], Path(name).name)
 
     def log_of(self, owner: str, slug: str) -> Reply:
-        """The log of a kernel's last run."""
+        """Return the log of a kernel's last run."""
         return Reply(200, [("Content-Type", "text/plain")], self._kernel(owner, slug).runs[-1].log.encode())
 
     def _run(self, run: KernelRun) -> None:
-        """Run a pushed kernel as Kaggle would: its inputs mounted, its credentials gone."""
+        """Run a pushed kernel as on Kaggle: with its inputs mounted and without credentials."""
         try:
             if self.stopping.wait(self.queued_for):
                 return
@@ -140,7 +140,7 @@ class Kernels(Storage):
             for k, v in os.environ.items()
             if not k.startswith(("KAGGLE_", "COMP_")) and k != "PYTHONPATH"
         }
-        if run.request.get("enableInternet") is False:  # what reads proxies finds nobody there
+        if run.request.get("enableInternet") is False:  # point proxies to a closed port
             kept = {k: v for k, v in kept.items() if k.lower() not in ("no_proxy", "all_proxy")}
             proxies = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
             kept |= dict.fromkeys(proxies, "http://127.0.0.1:9")
@@ -154,7 +154,7 @@ class Kernels(Storage):
         }
 
     def _mount(self, run: KernelRun) -> None:
-        """Lay out the inputs: plain files as they are listed, a competition's archives unpacked."""
+        """Mount the inputs: files under their listed names, a competition's archives unpacked."""
         mounts: dict[str, dict[str, Path]] = {}
         for slug in run.request["competitionDataSources"]:
             files: dict[str, Path] = {}
@@ -190,7 +190,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _notebook_code(text: str) -> str:
-    """A notebook's code cells as a script; "!" lines go to the shell, "%" lines are left out."""
+    """Return a notebook's code cells as a script; "!" lines run in a shell, "%" lines are left out."""
     lines = []
     for cell in json.loads(text).get("cells", []):
         if cell.get("cell_type") != "code":

@@ -1,4 +1,4 @@
-"""What the server answers with: replies, refusals, and the JSON, pages and dates in them."""
+"""Replies and refusals of the server, and the JSON, pages and dates in them."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 class Refusal(Exception):
-    """An answer other than 200: its status and what the client is told."""
+    """An error response: its status and message."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -23,7 +23,7 @@ class Refusal(Exception):
 
 @dataclass
 class Reply:
-    """What is sent back: bytes, or the bytes `start` to `stop` of a file."""
+    """A response whose body is bytes, or the bytes `start` to `stop` of a file."""
 
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Reply:
         return self.stop - self.start if self.path else len(self.body)
 
     def blocks(self) -> Iterator[bytes]:
-        """The body in blocks of at most BLOCK bytes."""
+        """Yield the body in blocks of at most BLOCK bytes."""
         if self.path is None:
             yield from (self.body[i : i + BLOCK] for i in range(0, len(self.body), BLOCK))
             return
@@ -49,20 +49,20 @@ class Reply:
 
 
 def json_reply(answer: Json, status: int = 200) -> Reply:
-    """An answer as JSON, without the fields that are None."""
+    """Return a reply as JSON, without the fields that are None."""
     text = json.dumps({k: v for k, v in answer.items() if v is not None})
     return Reply(status, [("Content-Type", "application/json; charset=utf-8")], text.encode())
 
 
 def files_of(files: dict[str, Path], created: datetime, request: Json) -> tuple[list[Json], str]:
-    """The page of a listing of files that a request asks for, and the token of the next."""
+    """Return the requested page of a file listing, and the token of the next page."""
     page, token = page_of(sorted(files), request)
     about = {"creationDate": iso(created)}
     return [{"ref": n, "name": n, "totalBytes": files[n].stat().st_size, **about} for n in page], token
 
 
 def page_of(items: Sequence[Any], request: Json) -> tuple[Sequence[Any], str]:
-    """The page that a request asks for and the token of the next."""
+    """Return the requested page of a list, and the token of the next page."""
     size = min(request.get("pageSize") or 20, 200)
     start = (max(request.get("page") or 1, 1) - 1) * size
     if token := request.get("pageToken"):

@@ -1,4 +1,4 @@
-"""The competitions it plays: Planet as it is and as it was, and the protein atlas."""
+"""Sample competitions: Planet as it is and as it was, and the protein atlas."""
 
 import io
 import tarfile
@@ -21,10 +21,10 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def planet(kaggle: FakeKaggle, data: Path | None = SHARED, n_images: int | None = None) -> None:
-    """Planet as it is today: the competition with its CSVs and torrents, and the mirror with the images.
+    """Add Planet as it is today: the competition with CSVs and torrents, and the mirror with the images.
 
-    The images are the 32 px ones of `data`, all or `n_images` of training, half as many of test_* and a
-    quarter of file_*, and the CSVs cut to those; where `data` lacks them they are drawn."""
+    The images are those of `data` with 32 px: all, or `n_images` training images, half as many test_* and a
+    quarter as many file_*, with matching CSVs. Without `data` they are synthetic."""
     train, sample, solution, images = _planet_parts(kaggle, data, n_images)
     torrents = {f"Kaggle-planet-{s}-tif.torrent": b"d8:announce0:e" for s in ("train", "test")}
     kaggle.add_competition(
@@ -48,8 +48,8 @@ def planet(kaggle: FakeKaggle, data: Path | None = SHARED, n_images: int | None 
 
 
 def old_planet(kaggle: FakeKaggle, data: Path | None = SHARED, n_images: int | None = None) -> None:
-    """Planet as it was served until December 2019: archives of the images, zips of the CSVs. The images and
-    their number are those of `planet`."""
+    """Add Planet as it was until December 2019: archives of images and zips of CSVs, with the images of
+    `planet`."""
     real = data / "planet32" if data else None
     if n_images is None and real and real.is_dir():
         files: dict[str, bytes | Path] = {p.name: p for p in sorted(real.iterdir())}
@@ -64,8 +64,8 @@ def old_planet(kaggle: FakeKaggle, data: Path | None = SHARED, n_images: int | N
 
 
 def hpa(kaggle: FakeKaggle, data: Path | None = SHARED, n_train: int = 40, n_test: int = 20) -> None:
-    """The protein atlas with real ids and labels and, as each image in turn, one of the two real ones of
-    `data`, which therefore don't show what their labels say; all of it made up where `data` lacks it."""
+    """Add the protein atlas with real ids and labels. Its images alternate between the two real ones of
+    `data`, so they do not match their labels. Without `data` everything is synthetic."""
     real = data / "hpa" if data and (data / "hpa").is_dir() else None
     if real:
         train = read_table(real / "train.csv.zip")
@@ -101,7 +101,7 @@ def hpa(kaggle: FakeKaggle, data: Path | None = SHARED, n_train: int = 40, n_tes
 def _planet_parts(
     kaggle: FakeKaggle, data: Path | None, n_images: int | None
 ) -> tuple[bytes, bytes, str | None, dict[str, list[Path]]]:
-    """train_v2.csv, the sample submission, a solution if there is one, and the images by their folder."""
+    """Return train_v2.csv, the sample submission, the solution if there is one, and the images by folder."""
     folder = kaggle.folder / "planet"
     folder.mkdir(exist_ok=True)
     real = data / "planet32" if data else None
@@ -134,11 +134,11 @@ def _drawn_planet(folder: Path, n_images: int) -> tuple[bytes, bytes, str | None
     """The demo's drawn images under Planet's names; its mines are artisinal_mine here."""
     from comp.config.competition import Drawn
     from comp.config.loading import load_competition
-    from comp.data.synthetic.generate import draw
+    from comp.data.synthetic.generate import generate_files
 
     n_first, n_second = n_images // 2, n_images // 4
     drawn = Drawn(n_train=max(50, n_images), n_test=max(50, n_first + n_second), size=32)
-    draw(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
+    generate_files(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
     place = folder / "drawn"
     train, sample, solution = (
         read_table(place / f"{name}.csv") for name in ("train", "sample_submission", "solution")
@@ -158,8 +158,8 @@ def _drawn_planet(folder: Path, n_images: int) -> tuple[bytes, bytes, str | None
 
 
 def _rows(tags: pd.Series, count: int) -> list[int]:
-    """`count` row numbers in order: of each label, the rarest first, some of its first rows, then the first
-    rows of all."""
+    """Return `count` sorted row numbers: some of the first rows of each label, rarest label first, then the
+    first rows of all."""
     sets = [set(text.split()) for text in tags]
     totals = Counter(label for labels in sets for label in labels)
     each = max(1, min(4, count // len(totals)))
@@ -179,7 +179,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def _chips(archive: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
-    """The tar of a tar.7z, unpacked once per process, and where in it each file is: offset and size."""
+    """Unpack a tar.7z once per process; return the tar and the (offset, size) of each file in it."""
     import py7zr
 
     with py7zr.SevenZipFile(archive) as packed:
@@ -191,7 +191,7 @@ def _chips(archive: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
 
 @cache
 def _stain(real: Path | None, which: int, colour: str) -> bytes:
-    """One channel of one of two images as PNG, 512 px."""
+    """Return one channel of one of the two images as PNG, 512 px."""
     if real:
         return (real / "rgby" / f"{('800_A6_1', '89_B5_1')[which]}_{colour}.png").read_bytes()
     from PIL import Image
@@ -215,7 +215,7 @@ def _zipped(name: str, content: bytes) -> bytes:
 
 
 def _tar_7z(target: Path, paths: list[Path]) -> Path:
-    """train-jpg.tar.7z: the files in a folder train-jpg, in a tar, in a 7z."""
+    """Write e.g. train-jpg.tar.7z: the files in a folder train-jpg, in a tar, in a 7z."""
     import py7zr
 
     part = target.name.removesuffix(".tar.7z")

@@ -1,4 +1,4 @@
-"""Scores of submissions."""
+"""Score submissions."""
 
 import io
 import zipfile
@@ -22,10 +22,10 @@ def judge(competition: Competition, submission: Submission) -> None:
 
 
 def score(competition: Competition, path: Path) -> tuple[float | None, float | None]:
-    """Public and private F-beta of a submission against the competition's solution.
+    """Return public and private F-beta of a submission by the competition's solution.
 
-    Without a solution the truth is made up: the tags of the sample submission, each third row private. Raises
-    ValueError with what Kaggle would tell for a submission that doesn't fit the sample."""
+    Without a solution, the tags of the sample submission are the truth, and every third row is private. Raise
+    ValueError with Kaggle's message for a submission that does not match the sample."""
     if competition.sample is None:
         raise ValueError("The competition has no sample submission")
     sample = read_table(competition.files[competition.sample])
@@ -65,7 +65,7 @@ def _f_beta(target: np.ndarray, decided: np.ndarray, competition: Competition) -
 
 
 def _indicator(column: Iterable[str], names: list[str]) -> np.ndarray:
-    """(N, C) of 0 and 1."""
+    """Return (N, C) of 0 and 1."""
     place = {name: i for i, name in enumerate(names)}
     rows = list(column)
     matrix = np.zeros((len(rows), len(names)), int)
@@ -75,7 +75,7 @@ def _indicator(column: Iterable[str], names: list[str]) -> np.ndarray:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV, or the one in a zip, as text; which of the two is told by its first bytes."""
+    """Return a CSV, or the one in a zip, as text cells."""
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     if not is_zip:

@@ -1,4 +1,4 @@
-"""What the server keeps: its settings, competitions, datasets and kernels, what was sent and asked."""
+"""The server's state: settings, competitions, datasets, kernels, uploads and requests."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.fake_kaggle.replies import Json
 
 @dataclass
 class Failure:
-    """A failure that waits for its requests; `at` below 1 and not whole is a share of the body."""
+    """A queued failure; a fraction `at` below 1 is a share of the body."""
 
     kind: str
     match: re.Pattern[str] = re.compile("")
@@ -27,13 +27,13 @@ class Failure:
     seconds: float | None = None
 
     def offset(self, size: int) -> int:
-        """`at` in bytes of a body of `size` bytes."""
+        """Return `at` in bytes for a body of `size` bytes."""
         return int(self.at * size) if 0 < self.at < 1 else int(self.at)
 
 
 @dataclass
 class Blob:
-    """An uploaded file; `size` is what its uploader announced."""
+    """An uploaded file; `size` is the announced size."""
 
     name: str
     size: int
@@ -84,7 +84,7 @@ class DatasetVersion:
 
 @dataclass
 class Dataset:
-    """A dataset and its versions; a version is served once it is ready, and until then the one before."""
+    """A dataset and its versions; the newest version that is ready is served."""
 
     ref: str
     id: int
@@ -95,7 +95,7 @@ class Dataset:
 
     @property
     def status(self) -> str:
-        """Of the newest version: 'pending' or 'ready'."""
+        """The status of the newest version: 'pending' or 'ready'."""
         return "ready" if self.versions[-1].ready_at <= time.time() else "pending"
 
     @property
@@ -105,13 +105,13 @@ class Dataset:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Of the newest version, ready or not."""
+        """The files of the newest version, ready or not."""
         return self.versions[-1].files
 
 
 @dataclass
 class KernelRun:
-    """One version of a kernel: what was pushed and how its run went."""
+    """One version of a kernel: the pushed request and its run."""
 
     number: int
     request: Json
@@ -131,12 +131,12 @@ class KernelRun:
 
     @property
     def log(self) -> str:
-        """As Kaggle keeps it: a JSON list of {stream_name, time, data}."""
+        """The log in Kaggle's format: a JSON list of {stream_name, time, data}."""
         return "[" + "\n,".join(json.dumps(event) for event in list(self.events)) + "\n]"
 
     @property
     def files(self) -> dict[str, Path]:
-        """The output: what the run left in its working folder."""
+        """The output: the files in the run's working folder."""
         return {
             p.relative_to(self.working).as_posix(): p for p in sorted(self.working.rglob("*")) if p.is_file()
         }
@@ -151,7 +151,7 @@ class Kernel:
 
 
 class State:
-    """The attributes that all parts of the server share: settings first."""
+    """The attributes shared by all parts of the server: settings first."""
 
     url: str
     storage_url: str
@@ -161,11 +161,11 @@ class State:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.users = {"tester": "0123456789abcdef-secret"}
         self.tokens = {"KGAT_secret_token": "tester"}
-        self.redirect = True  # downloads are answered by a redirect to the storage
-        self.with_hashes = True  # the storage tells checksums
-        self.lying_limit = False  # "Successfully submitted" at the daily limit, and nothing recorded
+        self.redirect = True  # downloads redirect to storage
+        self.with_hashes = True  # storage sends checksums
+        self.lying_limit = False  # at the daily limit report success but record nothing
         self.score_after = 0.5  # seconds
-        self.ready_after = 0.5  # seconds until a dataset's new version is there
+        self.ready_after = 0.5  # seconds until a dataset's new version is ready
         self.queued_for = 0.1  # seconds until a kernel runs
         self.unknown_dataset = 403
         self.mount_layout = "new"  # or "flat"

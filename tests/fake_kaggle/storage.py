@@ -1,4 +1,4 @@
-"""Files: given, uploaded, packed and unpacked, and handed out whole or in part."""
+"""Files: store, upload, pack, unpack, and serve them whole or in part."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ class Storage(State):
     """The files of all services."""
 
     def stored(self, key: str, signature: str | None, headers: Any) -> Reply:
-        """Answer a request to the storage, whole or in part."""
+        """Serve a stored file, whole or a range of it."""
         secret, path = self._stored.get(key, ("", Path()))
         if "Authorization" in headers:
             raise Refusal(400, "Only one auth mechanism allowed")
@@ -36,7 +36,7 @@ class Storage(State):
         return self._file_reply(path, headers)
 
     def upload(self, key: str, content_range: str | None, blocks: Iterable[bytes]) -> Reply:
-        """Take the bytes of an upload, or the rest of one, or tell how much is there."""
+        """Receive an upload or the rest of one, or report how many bytes have arrived."""
         blob = self._blobs.get(key)
         if blob is None:
             raise Refusal(404, "No such upload")
@@ -74,7 +74,7 @@ class Storage(State):
         return blob
 
     def _keep(self, files: dict[str, bytes | Path]) -> dict[str, Path]:
-        """The files as paths; bytes are written into the folder."""
+        """Return the files as paths, after writing bytes to the folder."""
         kept = {}
         for name, content in files.items():
             if isinstance(content, bytes):
@@ -86,7 +86,7 @@ class Storage(State):
         return kept
 
     def _zip(self, stamp: str, files: dict[str, Path]) -> Path:
-        """A zip of all files, not compressed, built once."""
+        """Return an uncompressed zip of all files, built once."""
         target = self.folder / "zips" / f"{stamp}.zip"
         with self._building:
             if not target.exists():
@@ -99,7 +99,8 @@ class Storage(State):
         return target
 
     def _unpacked(self, name: str, path: Path) -> dict[str, Path]:
-        """A file, or the members of an archive: x.csv for x.csv.zip, else in a folder of its stem."""
+        """Return a file, or an archive's members: x.csv for x.csv.zip, otherwise in a folder named by its
+        stem."""
         suffix = next((s for s in ARCHIVES if name.lower().endswith(s)), None)
         if suffix is None:
             return {name: path}
@@ -119,7 +120,7 @@ class Storage(State):
         return {f"{stem}/{member}": p for member, p in members.items()}
 
     def _store(self, path: Path, name: str) -> str:
-        """A signed address of a file, good for anyone who has it."""
+        """Return a signed URL of a file, which needs no credentials."""
         key, signature = secrets.token_hex(8), secrets.token_hex(24)
         with self._lock:
             self._stored[key] = (signature, path)

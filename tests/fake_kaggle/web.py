@@ -1,4 +1,4 @@
-"""HTTP: requests in, replies out, and what a failure leaves of them."""
+"""HTTP: receive requests, send replies, and apply failures to both."""
 
 import contextlib
 import json
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         return int(self.headers.get("Content-Length") or 0)
 
     def _blocks(self, most: int) -> Iterator[bytes]:
-        """The request's body; of an upload no more than `most` bytes."""
+        """Yield the request's body; of an upload at most `most` bytes."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
                 yield self.rfile.read(size)
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
             yield block
 
     def _answer(self, path: str, body: Iterator[bytes]) -> Reply:
-        """Do what is asked."""
+        """Handle a request."""
         kaggle = self.server.kaggle
         parts = path.strip("/").split("/")
         try:
@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
         return json_reply({"code": status, "message": message}, status)
 
     def _send(self, reply: Reply, failure: Failure | None) -> None:
-        """Send the reply, or what the failure leaves of it."""
+        """Send the reply, changed by the failure."""
         kind, size = (failure.kind if failure else ""), len(reply)
         at = failure.offset(size) if failure else 0
         declared: int | None = size

@@ -1,5 +1,4 @@
-"""Files from Kaggle: the real client against a server on this machine that plays Kaggle, and fails on
-demand."""
+"""Downloads from Kaggle: the real client against a fake Kaggle on this machine that fails on demand."""
 
 import hashlib
 import json
@@ -34,7 +33,7 @@ def n_images(split: str, ids: list[str]) -> int:
     return len(read_manifest(load_competition("planet")).images(split, ids, ()).paths)
 
 
-def test_each_file_comes_from_the_first_source_that_has_it(here: Path, kaggle: FakeKaggle, capsys):
+def test_each_file_is_downloaded_from_the_first_source_that_has_it(here: Path, kaggle: FakeKaggle, capsys):
     planet(kaggle, n_images=60)
     assert main(["download", "planet"]) == 0
     printed = capsys.readouterr().out
@@ -74,7 +73,7 @@ def test_hpa_with_a_token(here: Path, kaggle: FakeKaggle, monkeypatch):
     assert set(downloads(here, "hpa")) == {"train.zip", "test.zip", "train.csv", "sample_submission.csv"}
 
 
-def test_what_is_there_is_not_fetched(here: Path, kaggle: FakeKaggle):
+def test_present_files_are_not_downloaded(here: Path, kaggle: FakeKaggle):
     old_planet(kaggle, n_images=40)
     assert main(["download", "planet"]) == 0
     shutil.copytree(here / "data/planet/downloads", here / "mine")
@@ -85,7 +84,7 @@ def test_what_is_there_is_not_fetched(here: Path, kaggle: FakeKaggle):
     assert set(downloads(here)) == {"test-jpg-additional.tar.7z"}
 
 
-# --- errors in words ----------------------------------------------------------------------------------------
+# --- error messages -----------------------------------------------------------------------------------------
 
 
 def test_no_credentials(here: Path, kaggle: FakeKaggle, fails, monkeypatch, capsys):
@@ -114,9 +113,9 @@ def test_rules_not_accepted(here: Path, kaggle: FakeKaggle, fails):
 
 def test_a_wrong_slug(here: Path, kaggle: FakeKaggle, fails):
     line = fails("download", "planet", "--set", "competition.sources=['competitions/planet-amazon']")
-    assert "has no competitions/planet-amazon" in line and "is the slug right" in line
+    assert "competitions/planet-amazon" in line and "check the slug" in line
     line = fails("download", "planet", "--set", "competition.sources=['datasets/nobody/nothing']")
-    assert "no datasets/nobody/nothing for you" in line
+    assert "datasets/nobody/nothing does not exist" in line
 
 
 def test_no_network(here: Path, kaggle: FakeKaggle, fails, monkeypatch):
@@ -138,10 +137,10 @@ def test_a_full_disk_is_noticed_before_the_download(here: Path, kaggle: FakeKagg
     assert "planets-dataset.zip takes" in line and "free" in line and "COMP_DATA" in line
 
 
-# --- cuts ---------------------------------------------------------------------------------------------------
+# --- interruptions ------------------------------------------------------------------------------------------
 
 
-def test_a_cut_download_goes_on_where_it_was(here: Path, kaggle: FakeKaggle):
+def test_an_interrupted_download_resumes(here: Path, kaggle: FakeKaggle):
     planet(kaggle, n_images=400)
     kaggle.fail("cut", r"GET .*planets-dataset", at=300_000)
     kaggle.fail("cut", r"GET .*planets-dataset", at=100_000, after=1)
@@ -150,10 +149,10 @@ def test_a_cut_download_goes_on_where_it_was(here: Path, kaggle: FakeKaggle):
         h.get("Range") for verb, path, h in kaggle.requests if "planets-dataset" in path and verb == "GET"
     ]
     began = [int(text[6:-1]) for text in ranges if text]
-    assert 300_000 - transfer.CHUNK <= began[0] <= 300_000 and began[1] > began[0]
+    assert 300_000 - transfer.CHUNK_BYTES <= began[0] <= 300_000 and began[1] > began[0]
 
 
-def test_a_refusal_in_the_middle_costs_no_byte(here: Path, kaggle: FakeKaggle):
+def test_an_error_in_the_middle_loses_no_byte(here: Path, kaggle: FakeKaggle):
     planet(kaggle, n_images=400)
     kaggle.fail("cut", r"GET .*planets-dataset", at=300_000)
     kaggle.fail("503", r"GET .*planets-dataset", after=1)  # the request for the rest
@@ -162,7 +161,7 @@ def test_a_refusal_in_the_middle_costs_no_byte(here: Path, kaggle: FakeKaggle):
     assert len(ranges) == 2 and ranges[0] == ranges[1] != "bytes=0-"
 
 
-def test_a_killed_download_goes_on_where_it_was(here: Path, kaggle: FakeKaggle):
+def test_a_killed_download_resumes(here: Path, kaggle: FakeKaggle):
     planet(kaggle, n_images=200)
     kaggle.fail("slow", r"GET .*planets-dataset", at=60_000)
     process = subprocess.Popen(
@@ -180,18 +179,18 @@ def test_a_killed_download_goes_on_where_it_was(here: Path, kaggle: FakeKaggle):
     assert n_images("train", read_manifest(load_competition("planet")).labels(load_competition("planet")).ids)
 
 
-def test_a_file_that_changed_on_kaggle_is_not_joined_to_its_older_half(here: Path, kaggle: FakeKaggle, fails):
+def test_a_file_that_changed_on_kaggle_is_downloaded_from_the_start(here: Path, kaggle: FakeKaggle, fails):
     planet(kaggle, n_images=400)
     kaggle.fail("cut", r"GET .*planets-dataset", at=200_000)
     kaggle.fail("404", r"GET .*planets-dataset")
-    assert f"no datasets/{MIRROR} for you" in fails("download", "planet")
+    assert f"datasets/{MIRROR} does not exist" in fails("download", "planet")
     assert (here / "data/planet/downloads/.planets-dataset.zip.partial").stat().st_size > 100_000
     planet(kaggle, n_images=440)
     assert main(["download", "planet"]) == 0
     assert len(list((here / "data/planet/unpacked").rglob("train_*.jpg"))) == 440
 
 
-def test_a_later_run_notices_what_was_cut_or_changed(here: Path, kaggle: FakeKaggle, capsys):
+def test_a_later_run_replaces_files_that_were_truncated_or_changed(here: Path, kaggle: FakeKaggle, capsys):
     planet(kaggle, n_images=40)
     assert main(["download", "planet"]) == 0
     whole = downloads(here)
@@ -211,8 +210,8 @@ def test_a_later_run_notices_what_was_cut_or_changed(here: Path, kaggle: FakeKag
     }
 
 
-def test_an_archive_that_came_damaged_is_fetched_anew(here: Path, kaggle: FakeKaggle, fails):
-    """Without checksums from the server, the archive's own tell."""
+def test_a_damaged_archive_is_downloaded_again(here: Path, kaggle: FakeKaggle, fails):
+    """Without checksums from the server, the archive's own checksums show the damage."""
     planet(kaggle, n_images=60)
     kaggle.with_hashes = False
     kaggle.fail("corrupt", r"GET .*planets-dataset", at=0.5)
@@ -224,7 +223,7 @@ def test_an_archive_that_came_damaged_is_fetched_anew(here: Path, kaggle: FakeKa
 def test_random_failures_end_with_the_right_bytes_or_a_clear_error(
     seed: int, here: Path, kaggle: FakeKaggle, capsys, monkeypatch
 ):
-    """25 downloads of 3 files a seed, every second answer broken in one of many ways."""
+    """Per seed 25 downloads of 3 files, with up to half of the responses broken in one of many ways."""
     monkeypatch.setattr(transfer, "TIMEOUTS", (1.0, 1.0))
     monkeypatch.setattr(transfer, "PAUSES", (0.0,) * 4)
     planet(kaggle, n_images=60)
@@ -248,7 +247,7 @@ def test_random_failures_end_with_the_right_bytes_or_a_clear_error(
     assert n_whole >= 5
 
 
-def test_waits_as_long_as_kaggle_asks(here: Path, kaggle: FakeKaggle):
+def test_retry_after_is_respected(here: Path, kaggle: FakeKaggle):
     planet(kaggle, n_images=40)
     kaggle.fail("429", r"GET .*planets-dataset", seconds=2)
     started = time.monotonic()
@@ -256,10 +255,10 @@ def test_waits_as_long_as_kaggle_asks(here: Path, kaggle: FakeKaggle):
     assert time.monotonic() - started > 2
 
 
-def test_nobody_waits_for_an_hour_without_a_word(here: Path, kaggle: FakeKaggle, fails):
+def test_a_long_retry_after_ends_the_command(here: Path, kaggle: FakeKaggle, fails):
     planet(kaggle, n_images=40)
     kaggle.fail("429", r"ListDataFiles", seconds=3600)
-    assert "asks to wait" in fails("download", "planet")
+    assert "rate limit" in fails("download", "planet")
 
 
 def test_tables_of_one_source_and_images_of_another(here: Path, kaggle: FakeKaggle):

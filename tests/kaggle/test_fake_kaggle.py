@@ -1,4 +1,4 @@
-"""The fake Kaggle as the real client sees it."""
+"""The fake Kaggle, used by the real client."""
 
 import json
 import tempfile
@@ -46,7 +46,7 @@ def api(kaggle: FakeKaggle) -> Any:
 
 @pytest.fixture
 def link(kaggle: FakeKaggle, api: Any) -> str:
-    """The signed address of the 3 MB file."""
+    """The signed URL of the 3 MB file."""
     request = {"competitionName": "letters", "fileName": "t.csv/t.csv"}
     answer = requests.post(
         f"{kaggle.url}/v1/competitions.CompetitionApiService/DownloadDataFile",
@@ -154,7 +154,7 @@ def test_failures_that_look_like_success(kaggle, link):
     assert requests.get(link, timeout=5).content == LARGE[:-5]
 
 
-def test_failures_wait_for_their_turn(kaggle, link):
+def test_failures_can_start_after_some_requests(kaggle, link):
     kaggle.fail("429", "GET /storage", after=1, times=2, seconds=3)
     answers = [requests.get(link, timeout=5) for _ in range(4)]
     assert [a.status_code for a in answers] == [200, 429, 429, 200]
@@ -171,7 +171,7 @@ def test_chaos_is_the_same_for_the_same_seed(kaggle, link):
     assert codes() == first
 
 
-def test_a_submission_is_scored_and_a_bad_one_is_told_why(kaggle, api, tmp_path):
+def test_a_submission_is_scored_and_a_bad_one_gets_a_reason(kaggle, api, tmp_path):
     kaggle.score_after = 0.2
     good = submit(api, tmp_path, SAMPLE)
     short = submit(api, tmp_path, b"image_name,tags\na,x\n")
@@ -195,7 +195,7 @@ def test_scores_are_those_of_the_solution(kaggle, api, tmp_path):
     )
 
 
-def test_the_daily_limit_is_told_or_lied_about(kaggle, api, tmp_path):
+def test_the_daily_limit_is_reported_or_hidden(kaggle, api, tmp_path):
     kaggle.competitions["letters"].daily_limit = 1
     submit(api, tmp_path, SAMPLE)
     with pytest.raises(requests.HTTPError, match="daily Submission allowance"):
@@ -213,7 +213,7 @@ def test_a_dropped_answer_leaves_the_submission_recorded(kaggle, api, tmp_path):
     assert len(kaggle.submissions) == 1
 
 
-def test_a_dataset_is_created_versioned_and_comes_back(kaggle, api, tmp_path):
+def test_a_dataset_is_created_versioned_and_downloaded(kaggle, api, tmp_path):
     folder = tmp_path / "weights"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "a.txt").write_text("a")
@@ -233,7 +233,7 @@ def test_a_dataset_is_created_versioned_and_comes_back(kaggle, api, tmp_path):
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["a.txt"]
 
 
-def test_a_cut_upload_goes_on_where_it_ended(kaggle, api, tmp_path):
+def test_a_cut_upload_resumes(kaggle, api, tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "big.bin").write_bytes(LARGE)

@@ -1,5 +1,5 @@
-"""Built kernels, run as Kaggle runs them: in a virtual environment that holds what Kaggle's image has and
-nothing else, without any network, with folders laid out like /kaggle."""
+"""Built kernels, run as on Kaggle: in a virtual environment with only the packages of Kaggle's image, without
+a network, with folders laid out like /kaggle."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from comp.cli.main import main
 from comp.config.loading import load_recipe, toml_text
 from comp.kaggle.kernels.kernel import as_slug, find_owner
-from comp.kaggle.kernels.wheels import reason_of
+from comp.kaggle.kernels.wheels import pip_error
 from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
 from tests.fake_kaggle import FakeKaggle
 from tests.pipeline.test_infer import hidden_test_set
@@ -31,13 +31,13 @@ from tests.pipeline.test_infer import hidden_test_set
 Layout = Callable[[str], str]
 LAYOUTS: dict[str, Layout] = {
     "by slug": lambda source: source.split("/")[-1],
-    "as in addresses": lambda source: source,
+    "as in URLs": lambda source: source,
     "mixed": lambda source: source if source.startswith("datasets") else source.split("/")[-1],
 }
 
 
 def mount(kernel: Path, files: Path, target: Path, layout: Layout, earlier: Path | None = None) -> None:
-    """Lay out under `target` what Kaggle mounts for a built kernel; `files` are the competition's."""
+    """Copy to `target` what Kaggle mounts for a built kernel; `files` are the competition's."""
     metadata = json.loads((kernel / "kernel" / "kernel-metadata.json").read_text())
     places = {f"competitions/{SLUG}": files}
     for name in metadata["dataset_sources"]:
@@ -60,7 +60,7 @@ def mount(kernel: Path, files: Path, target: Path, layout: Layout, earlier: Path
 def run_kernel(
     kernel: Path, python: Path, root: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a built script without network; its input is root/input, its output root/working."""
+    """Run a built script without a network; its input is root/input, its output root/working."""
     (script,) = (kernel / "kernel").glob("*.py")
     (root / "src").mkdir(parents=True, exist_ok=True)
     shutil.copy(script, root / "src" / "script.py")
@@ -82,7 +82,7 @@ def run_kernel(
 
 
 def hold(working: Path, until: float) -> None:
-    """Let a kernel train one epoch until then: on any machine its time ends before the last."""
+    """Let a kernel train one epoch and suspend it until then, so that its time ends early on any machine."""
     while not list(working.rglob("last.pt")):
         if time.monotonic() > until:
             return
@@ -94,7 +94,7 @@ def hold(working: Path, until: float) -> None:
 
 
 def training_in(root: Path) -> int:
-    """The process of a kernel's training."""
+    """Return the id of the process that trains in a kernel."""
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended since
             if b"\0train\0" + os.fsencode(root) in (place / "cmdline").read_bytes():
@@ -119,9 +119,9 @@ def equal(first: list[dict[str, np.ndarray]], second: list[dict[str, np.ndarray]
     )
 
 
-def test_a_train_kernel_makes_what_the_stages_make_here(built: Path, image: Path, tmp_path: Path):
+def test_a_train_kernel_gives_the_same_files_as_the_stages_here(built: Path, image: Path, tmp_path: Path):
     kernel = built / "runs" / "tiny" / "kernel-train"
-    mount(kernel, built / "files", tmp_path / "input", LAYOUTS["as in addresses"])
+    mount(kernel, built / "files", tmp_path / "input", LAYOUTS["as in URLs"])
     answer = run_kernel(kernel, image, tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (here,) = (built / "submissions").glob("tiny-*.csv")
@@ -134,7 +134,7 @@ def test_a_train_kernel_makes_what_the_stages_make_here(built: Path, image: Path
     assert (tmp_path / "working" / "runs" / "tiny" / "report.html").exists()
 
 
-def test_an_infer_kernel_takes_a_hidden_test_set(
+def test_an_infer_kernel_predicts_a_hidden_test_set(
     built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kernel = built / "runs" / "tiny" / "kernel-infer"
@@ -151,7 +151,7 @@ def test_an_infer_kernel_takes_a_hidden_test_set(
     assert written.read_bytes() == (here / "here.csv").read_bytes()
 
 
-def test_a_stopped_kernel_goes_on_in_its_next_version(
+def test_a_stopped_kernel_resumes_in_its_next_version(
     built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     here = copy_of(built, tmp_path / "here", monkeypatch)
@@ -170,7 +170,7 @@ def test_a_stopped_kernel_goes_on_in_its_next_version(
         holding.join()
         assert time.monotonic() - started < seconds + 5
         assert answer.returncode == 0, answer.stdout + answer.stderr
-        assert "kernel: the time was up in" in answer.stdout and "what is done is kept" in answer.stdout
+        assert "kernel: the time ran out in" in answer.stdout and "--resume" in answer.stdout
         if list(first.rglob("last.pt")):
             break
     assert list(first.rglob("last.pt"))
@@ -179,7 +179,7 @@ def test_a_stopped_kernel_goes_on_in_its_next_version(
     mount(kernel, built / "files", tmp_path / "2" / "input", LAYOUTS["by slug"], first)
     answer = run_kernel(kernel, image, tmp_path / "2")
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "goes on after epoch" in answer.stdout
+    assert "resuming after epoch" in answer.stdout
     monkeypatch.setenv("COMP_RUNS", "whole")
     for stage in STAGES[2:]:
         assert main([stage, *longer]) == 0
@@ -189,7 +189,7 @@ def test_a_stopped_kernel_goes_on_in_its_next_version(
     assert (tmp_path / "2" / "working" / "submission.csv").read_bytes() == submission.read_bytes()
 
 
-def test_what_a_kernel_lacks_is_its_last_line(built: Path, image: Path, tmp_path: Path):
+def test_a_kernel_s_last_line_names_the_missing_input(built: Path, image: Path, tmp_path: Path):
     kernel = built / "runs" / "tiny" / "kernel-infer"
     (tmp_path / "input").mkdir()
     answer = run_kernel(kernel, image, tmp_path)
@@ -201,7 +201,7 @@ def test_what_a_kernel_lacks_is_its_last_line(built: Path, image: Path, tmp_path
     assert answer.stderr.splitlines()[-1].startswith("comp infer: tiny: no sample file")
 
 
-def test_nothing_that_is_built_holds_credentials(built: Path):
+def test_no_built_file_contains_credentials(built: Path):
     for path in (built / "runs").rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
 
@@ -223,9 +223,10 @@ def test_an_infer_kernel_is_built_of_models_and_a_decision_that_belong_together(
 ):
     here = copy_of(built, tmp_path / "here", monkeypatch)
     build = ("kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON)
-    assert "is not about what" in fails(*build, "--set", 'views=["identity"]')
-    assert "is about the folds 0,1; name them with --folds 0,1" in fails(*build, "--folds", "0")
-    assert "--resume goes with --kind train" in fails(*build, "--resume")
+    assert "was not made for the predictions" in fails(*build, "--set", 'views=["identity"]')
+    assert "--folds 0,1" in fails(*build, "--folds", "0")
+    line = fails(*build, "--resume")
+    assert "--resume" in line and "--kind train" in line
     (here / "runs" / "tiny" / "fold1" / "model.safetensors").unlink()
     assert "folds without a model: 1 (1)" in fails(*build)
 
@@ -236,13 +237,11 @@ def test_a_competition_that_is_not_on_kaggle_is_refused(here: Path, fails):
     assert "tiny has no files on Kaggle; set slug or sources" in line
 
 
-def test_the_owner_comes_from_kaggle_json_of_which_nothing_else_is_read(
-    here: Path, fails, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_owner_comes_from_kaggle_json(here: Path, fails, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
     monkeypatch.setenv("HOME", str(here))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(here / "config"))
-    assert "whose kernel is it? Give --owner NAME" in fails("kernel", "build", "tiny.toml")
+    assert "--owner NAME" in fails("kernel", "build", "tiny.toml")
     (here / "config").mkdir(exist_ok=True)
     (here / "config" / "kaggle.json").write_text(json.dumps({"username": "me", "key": SECRET}))
     assert find_owner(None) == "me"
@@ -256,7 +255,7 @@ def test_a_token_alone_tells_the_owner(kaggle: FakeKaggle, monkeypatch: pytest.M
     assert find_owner(None) == "tester"
 
 
-def test_imagenet_weights_travel_with_a_train_kernel_and_the_stamp_stays(
+def test_a_train_kernel_contains_imagenet_weights_and_keeps_the_stamp(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     here = copy_of(built, tmp_path / "here", monkeypatch)
@@ -278,8 +277,8 @@ def test_imagenet_weights_travel_with_a_train_kernel_and_the_stamp_stays(
     recipe = load_recipe("tiny.toml")
     data, labels, fold_of = read_training(recipe)
     there = recipe.model_copy(update={"weights": str(folder / "weights")})
-    assert train_stamp(recipe, labels, fold_of, data.stamp, 0) == train_stamp(
-        there, labels, fold_of, data.stamp, 0
+    assert train_stamp(recipe, labels, fold_of, data.fingerprint, 0) == train_stamp(
+        there, labels, fold_of, data.fingerprint, 0
     )
 
 
@@ -310,14 +309,14 @@ def test_slugs_are_those_of_kaggles_client():
         ("", "pip failed"),
     ],
 )  # fmt: skip
-def test_why_pip_failed_is_said_without_colours(printed: str, reason: str):
-    assert reason_of(printed) == reason
+def test_the_reason_of_pip_is_printed_without_colours(printed: str, reason: str):
+    assert pip_error(printed) == reason
 
 
 def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):
-    from comp.kaggle.kernels.wheels import fetch
+    from comp.kaggle.kernels.wheels import fetch_wheels
 
-    wheels = fetch("3.12", tmp_path)
+    wheels = fetch_wheels("3.12", tmp_path)
     tags = {tag for path in wheels for tag in parse_wheel_filename(path.name)[3]}
     assert {tag.interpreter for tag in tags if tag.abi not in ("none", "abi3")} == {"cp312"}
     assert all(tag.platform == "any" or tag.platform.endswith("x86_64") for tag in tags)
@@ -325,4 +324,4 @@ def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_pat
     assert {"timm", "albumentations", "iterative-stratification", "py7zr"} <= shipped
     assert not shipped & {"torch", "numpy", "pandas", "kaggle", "comp"}
     before = {path: path.stat().st_mtime_ns for path in wheels}
-    assert {path: path.stat().st_mtime_ns for path in fetch("3.12", tmp_path)} == before
+    assert {path: path.stat().st_mtime_ns for path in fetch_wheels("3.12", tmp_path)} == before

@@ -1,4 +1,4 @@
-"""Kernels pushed to a server that plays Kaggle and really runs them."""
+"""Kernels pushed to a fake Kaggle that runs them."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.fake_kaggle import FakeKaggle
 @pytest.fixture
 def ready(here: Path, built: Path, image: Path, kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(built, here, dirs_exist_ok=True, symlinks=True)
-    monkeypatch.setattr(pushing, "POLL", (0.1, 0.5))
+    monkeypatch.setattr(pushing, "POLL_SECONDS", (0.1, 0.5))
     files = {str(p.relative_to(here / "files")): p for p in (here / "files").rglob("*") if p.is_file()}
     kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
     kaggle.python = str(image)
@@ -31,7 +31,7 @@ def n_versions(kaggle: FakeKaggle) -> dict[str, int]:
     return {ref: len(dataset.versions) for ref, dataset in kaggle.datasets.items()}
 
 
-def test_a_pushed_kernel_runs_and_its_answer_comes_back(ready: Path, kaggle: FakeKaggle, capsys):
+def test_a_pushed_kernel_runs_and_its_output_is_downloaded(ready: Path, kaggle: FakeKaggle, capsys):
     kaggle.fail("cut", r"PUT /upload", at=0.5)
     kaggle.fail("500", r"KernelsApiService/GetKernelSessionStatus")
     kaggle.fail("cut", r"GET .*submission.csv", at=0.5)
@@ -55,18 +55,18 @@ def test_a_pushed_kernel_runs_and_its_answer_comes_back(ready: Path, kaggle: Fak
     assert not kaggle.errors
 
 
-def test_a_kernel_that_fails_shows_its_log_and_says_so(ready: Path, kaggle: FakeKaggle, fails, capsys):
+def test_a_failed_kernel_shows_its_log(ready: Path, kaggle: FakeKaggle, fails, capsys):
     shutil.copytree(ready / "files", ready / "cut")
     image = next((ready / "cut/test-jpg").iterdir())
     image.write_bytes(image.read_bytes()[:50])
     files = {str(p.relative_to(ready / "cut")): p for p in (ready / "cut").rglob("*") if p.is_file()}
     kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
     line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
-    assert "the kernel ended as error" in line and "comp-tiny-infer.log" in line
+    assert "status error" in line and "comp-tiny-infer.log" in line
     assert image.name in (ready / "runs/tiny/kernel-infer-v1/comp-tiny-infer.log").read_text()
 
 
-def test_what_kaggle_refuses_is_named(ready: Path, kaggle: FakeKaggle, fails):
+def test_refused_inputs_are_named(ready: Path, kaggle: FakeKaggle, fails):
     kaggle.competitions[SLUG].accepted = False
     line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
     assert f"competitions/{SLUG}" in line

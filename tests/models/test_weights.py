@@ -1,4 +1,4 @@
-"""Where ImageNet weights come from, and what is said where there is no network."""
+"""Where pretrained weights come from, and the error without internet."""
 
 import socket
 import threading
@@ -16,13 +16,13 @@ from comp.errors import CompError
 from comp.models import network as models
 
 
-def spec_of(backbone: str) -> models.ModelSpec:
+def make_spec(backbone: str) -> models.ModelSpec:
     return models.ModelSpec(backbone, ("a",), 3, 32, (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
-    """Who asked for weights: they get no answer, and none were downloaded before."""
+    """The requests for weights. None gets a response, and no weights were downloaded before."""
     asked: list[str] = []
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -62,7 +62,7 @@ def test_weights_that_were_downloaded_need_no_network(tries: list[str], tmp_path
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text("0" * 40)
     save_file(state, snapshot / "model.safetensors")
-    model = models.create(spec_of("test_resnet"), pretrained=True)
+    model = models.create(make_spec("test_resnet"), pretrained=True)
     name = next(iter(state))
     assert torch.equal(model.state_dict()[name], state[name])
     assert not tries
@@ -72,11 +72,11 @@ def test_weights_in_a_file_are_those_of_the_hub_for_networks_with_other_original
     assert timm.get_pretrained_cfg("vit_tiny_patch16_224").custom_load
     state = timm.create_model("vit_tiny_patch16_224").state_dict()
     save_file(state, tmp_path / "vit_tiny_patch16_224.safetensors")
-    model = models.create(spec_of("vit_tiny_patch16_224"), pretrained=True, weights=str(tmp_path))
+    model = models.create(make_spec("vit_tiny_patch16_224"), pretrained=True, weights=str(tmp_path))
     assert torch.equal(model.state_dict()["blocks.0.mlp.fc1.weight"], state["blocks.0.mlp.fc1.weight"])
 
 
 def test_weights_that_do_not_fit_are_one_line(tmp_path: Path):
     (tmp_path / "test_resnet.safetensors").write_bytes(b"")
     with pytest.raises(CompError, match="does not fit test_resnet"):
-        models.create(spec_of("test_resnet"), pretrained=True, weights=str(tmp_path))
+        models.create(make_spec("test_resnet"), pretrained=True, weights=str(tmp_path))

@@ -156,8 +156,8 @@ def test_a_folder_that_is_not_there_and_one_without_the_files(here: Path, fails)
 
 def test_files_that_went_away_after_the_download(ready: Path, fails):
     shutil.rmtree(drawn(ready) / "test-jpg")
-    assert "is gone, though" in fails("folds", "tiny.toml")
-    assert "is gone, though" in fails("download", "tiny.toml")
+    assert "is gone, but" in fails("folds", "tiny.toml")
+    assert "is gone, but" in fails("download", "tiny.toml")
     assert main(["download", "tiny.toml", "--force"]) == 0
 
 
@@ -169,7 +169,7 @@ def test_a_wrong_from_leaves_what_was_there(ready: Path, fails):
 
 def test_more_folds_than_images_and_torn_groups(ready: Path, fails):
     line = fails("folds", "tiny.toml", "--set", "n_folds=91")
-    assert "90 images or groups can't be cut into 91 folds" in line
+    assert "90 images or groups can't fill 91 folds" in line
     edit(drawn(ready) / "train.csv", lambda t: t.assign(scene=[str(i // 9) for i in range(90)]))
     path = ready / "folds" / "tiny-k2-s42.csv"
     edit(path, lambda t: t.assign(fold=[str(i % 2) for i in range(90)]))
@@ -197,7 +197,7 @@ def test_what_later_stages_read_is_checked_before_training(ready: Path, fails):
         ("views=['d5']", "unknown view 'd5'; there are d4, flips, crops, identity"),
         ("rule=exakt", "no rule 'exakt'; there are 0.5, 0.2, global"),
         ("rule=drawn+exclusive", "needs groups of labels that exclude each other"),
-        ("rule=drawn+temperature", "a temperature suits 'expected'"),
+        ("rule=shrunk+temperature", "+temperature goes with 'expected'"),
     ):
         assert message in fails("train", "tiny.toml", "--set", key)
     assert runs_of(ready) == []

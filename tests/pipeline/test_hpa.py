@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import average_precision_score, fbeta_score
 
-from comp.artifacts import stamps as artifacts
+from comp.artifacts import paths
 from comp.artifacts.predictions import Predictions, load, save
 from comp.artifacts.stamps import digest
-from comp.batches.augmentation import Batched
-from comp.batches.preprocessing import FLAT, Input
-from comp.batches.sampling import epoch_steps, repeats_of
+from comp.batches.augmentation import BatchAugmentation
+from comp.batches.preprocessing import MIN_STD, Preprocess
+from comp.batches.sampling import epoch_steps, oversampling_repeats
 from comp.batches.tta import SYMMETRIES
 from comp.cli.main import main
 from comp.config.augment import Augment
@@ -96,15 +96,13 @@ def test_the_real_tables_from_folds_to_a_submission(shared: Path, here: Path):
         return 1 / (1 + np.exp(-rng.normal(4.0 * targets - 3, 1.0)))
 
     stamp = {"fold_of": digest(labels.ids, fold_of)}
-    save(artifacts.oof_path("hpa"), Predictions(labels.ids, labels.classes, noisy(labels.targets)), stamp)
-    save(artifacts.test_path("hpa"), Predictions(test_ids, labels.classes, noisy(truth)), stamp)
+    save(paths.oof_path("hpa"), Predictions(labels.ids, labels.classes, noisy(labels.targets)), stamp)
+    save(paths.test_path("hpa"), Predictions(test_ids, labels.classes, noisy(truth)), stamp)
     f2 = ["--set", "competition.metric.beta=2"]
     assert main(["decide", "hpa", "--rule", "per-class", *f2]) == 0
     decision = json.loads((here / "runs/hpa/decision.json").read_text())
     thresholds = np.array([decision["thresholds"][name] for name in labels.classes])
-    oof, seen = (
-        load(path, labels.classes).probs for path in (artifacts.oof_path("hpa"), artifacts.test_path("hpa"))
-    )
+    oof, seen = (load(path, labels.classes).probs for path in (paths.oof_path("hpa"), paths.test_path("hpa")))
 
     def decided(probs: np.ndarray) -> np.ndarray:
         above, odds = probs > thresholds, np.log(probs / (1 - probs)) - np.log(thresholds / (1 - thresholds))
@@ -128,10 +126,10 @@ def test_the_real_tables_from_folds_to_a_submission(shared: Path, here: Path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("hpa", "channels=['red','infrared']", "no 'infrared'; they have red, green, blue, yellow"),
-        ("hpa", "channels=['red','red']", "a channel is named twice"),
-        ("planet", "channels=['red']", "its images are RGB files"),
-        ("hpa", "normalize=imagenet", "knows 3 channels, not 4"),
+        ("hpa", "channels=['red','infrared']", "'infrared'; they have red, green, blue, yellow"),
+        ("hpa", "channels=['red','red']", "twice in red, red"),
+        ("planet", "channels=['red']", "RGB files"),
+        ("hpa", "normalize=imagenet", "3 channels, not 4"),
     ],
 )
 def test_channels_that_are_not_there_are_refused(name: str, change: str, message: str):
@@ -149,21 +147,21 @@ def test_each_image_by_its_own_mean_and_deviation():
     rng = np.random.default_rng(0)
     batch = rng.integers(20, 90, (6, 16, 16, 2)).astype(np.uint8)
     batch[3, ..., 1] = 7  # an empty channel
-    x = Input((), (), 16)(torch.from_numpy(batch)).numpy()
+    x = Preprocess((), (), 16)(torch.from_numpy(batch)).numpy()
     grey = batch.transpose(0, 3, 1, 2).astype(float)
     mean, std = (getattr(grey, name)((2, 3), keepdims=True) for name in ("mean", "std"))
-    assert x == pytest.approx((grey - mean) / np.maximum(std, FLAT * 255), abs=1e-4)
+    assert x == pytest.approx((grey - mean) / np.maximum(std, MIN_STD * 255), abs=1e-4)
     assert not x[3, 1].any()
-    brighter = Input((), (), 16)(torch.from_numpy(batch * 2 + 10)).numpy()
+    brighter = Preprocess((), (), 16)(torch.from_numpy(batch * 2 + 10)).numpy()
     assert np.delete(brighter, 3, 0) == pytest.approx(np.delete(x, 3, 0), abs=1e-4)
 
 
 def test_an_augmented_image_is_normalised_as_it_is_in_inference():
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 99, (8, 16, 16, 4)).astype(np.uint8))
-    augment = Batched(Augment(extends="dihedral"), 4)
+    augment = BatchAugmentation(Augment(extends="dihedral"), 4)
     draws = augment.draw(8, 1)
     assert draws is not None
-    plain, turned = Input((), (), 16)(batch), Input((), (), 16, augment)(batch, draws)
+    plain, turned = Preprocess((), (), 16)(batch), Preprocess((), (), 16, augment)(batch, draws)
     for i, symmetry in enumerate(draws.symmetry):
         view = list(SYMMETRIES.values())[symmetry]
         assert torch.allclose(turned[i : i + 1], view(plain[i : i + 1]), atol=1e-5)
@@ -237,7 +235,7 @@ def test_hpa_without_images_and_account_is_drawn_cells_and_other_failures_stop(t
             capture_output=True,
             text=True,
         )
-        assert ("drawn cells" in answer.stdout) == ("download hpa-drawn" in notes.read_text())
+        assert ("recipe hpa-drawn" in answer.stdout) == ("download hpa-drawn" in notes.read_text())
         return answer.returncode, notes.read_text().splitlines()
 
     code, made = calls("hpa", lacks="hpa", code=4)
@@ -267,7 +265,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., He
             for stage in ("train", "predict"):
                 assert main([stage, "cells.toml", "--folds", "0", *changes]) == 0
             _, labels, fold_of = read_training(load_recipe("cells.toml"))
-            found = load(artifacts.oof_path(name, 0), labels.classes)
+            found = load(paths.oof_path(name, 0), labels.classes)
             known[sets] = labels.targets[fold_of == 0], found.probs
         return known[sets]
 
@@ -294,7 +292,7 @@ def test_rare_labels_are_found_with_weights_and_not_without(cells: Callable[...,
     rows, targets = np.flatnonzero(fold_of != 0), labels.targets[fold_of != 0]
     rare = labels.targets.mean(0) < 0.05
     n_steps = [
-        4 * len(epoch_steps(rows, 16, (0,), repeats_of(targets, 1.0))),
+        4 * len(epoch_steps(rows, 16, (0,), oversampling_repeats(targets, 1.0))),
         9 * len(epoch_steps(rows, 16, (0,))),
     ]
     assert n_steps[0] <= n_steps[1] and rare.sum() == 5

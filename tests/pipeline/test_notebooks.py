@@ -31,7 +31,7 @@ def test_explore(here: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_kaggle(here: Path, built: Path, monkeypatch: pytest.MonkeyPatch):
     kernel, inputs = built / "runs/tiny/kernel-train", here / "input"
-    mount(kernel, built / "files", inputs, LAYOUTS["as in addresses"])
+    mount(kernel, built / "files", inputs, LAYOUTS["as in URLs"])
     (inputs / "script").mkdir()
     shutil.copy(kernel / "kernel/comp-tiny-train.py", inputs / "script")
     monkeypatch.setenv("COMP_KAGGLE_INPUT", str(inputs))

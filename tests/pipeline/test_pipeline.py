@@ -14,7 +14,7 @@ from comp.artifacts.predictions import load
 from comp.cli.main import main
 from comp.config.loading import load_recipe
 from comp.data.manifest import read_manifest
-from comp.decisions.metrics import fbeta
+from comp.decisions.metrics import FBeta
 from tests.conftest import STAGES, TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 
@@ -68,7 +68,9 @@ def test_the_leaderboard_is_the_metric_on_each_part_of_the_hidden_labels(copy: P
 
     for part in ("Public", "Private"):
         rows = (truth["Usage"] == part).to_numpy()
-        expected = fbeta(matrix(truth["tags"])[rows], matrix(answer["tags"])[rows], beta=2, average="samples")
+        expected = FBeta(beta=2, average="samples").score(
+            matrix(truth["tags"])[rows], matrix(answer["tags"])[rows]
+        )
         assert float(row[part.lower()]) == pytest.approx(expected, abs=1e-5)
 
 
@@ -91,7 +93,7 @@ def test_the_decision_holds_three_honest_scores(copy: Path):
     decision = json.loads((copy / "runs" / "tiny" / "decision.json").read_text())
     scores = decision["scores"]
     rules = scores["rules"]
-    assert list(rules) == ["0.5", "0.2", "global", "drawn", "expected", "per-class"]
+    assert list(rules) == ["0.5", "0.2", "global", "shrunk", "expected", "per-class"]
     assert {key: scores[key] for key in ("cross_fitted", "in_sample")} == rules[decision["rule"]]
     assert (copy / "runs" / "tiny" / "decision.png").read_bytes().startswith(b"\x89PNG")
     assert rules["per-class"]["in_sample"] >= rules["global"]["in_sample"]

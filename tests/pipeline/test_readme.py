@@ -1,5 +1,5 @@
-"""Each command of README.md, as it stands there: a shell reads it, with programs that only note what they are
-asked, and what it asks of comp is done here, shortened by --set, against a server that plays Kaggle."""
+"""Each command of README.md, as it is printed there. A shell reads it, with programs that only record their
+arguments. Calls of comp then run in this process, shortened by --set, against a fake Kaggle."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ from comp.cli.help import DETAILS
 from comp.cli.main import main, parser
 from comp.config.competition import Drawn
 from comp.config.loading import load_competition
-from comp.data.synthetic.generate import draw
+from comp.data.synthetic.generate import generate_files
 from comp.kaggle import download as transfer
 from comp.kaggle.kernels import build as kernels
 from comp.kaggle.kernels import push as pushing
@@ -44,11 +44,11 @@ SHORT = {
 }  # fmt: skip
 FEW = {"competition.drawn.n_train": "60", "competition.drawn.n_test": "50"}
 TUNED = {"phases": f"[{PHASE.format(1)}, {PHASE.format(6)}]"}  # which is among the values to try
-BENCH = {"ROUNDS": 1, "SECONDS": 0.1, "N_IMAGES": 40}
+BENCH = {"N_ROUNDS": 1, "ROUND_SECONDS": 0.1, "N_IMAGES": 40}
 
 
-def asked(command: str, folder: Path) -> list[list[str]]:
-    """The programs that a line of shell starts, with their arguments."""
+def record_calls(command: str, folder: Path) -> list[list[str]]:
+    """Return the programs that a line of shell starts, with their arguments."""
     venv, calls = folder / "venv", folder / "calls"
     if not venv.exists():
         (venv / "bin").mkdir(parents=True)
@@ -65,7 +65,7 @@ def asked(command: str, folder: Path) -> list[list[str]]:
     return [line.split("\0")[:-1] for line in calls.read_text().splitlines()]
 
 
-def shortened(arguments: list[str]) -> list[str]:
+def shorten(arguments: list[str]) -> list[str]:
     stage, *rest = arguments
     if stage not in (*DETAILS, "bench"):
         return arguments
@@ -80,11 +80,11 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 def check(program: str, arguments: list[str]) -> None:
-    """Do what is asked, or, where that needs another machine, see that it is understood."""
+    """Run a call or, where it needs another machine, check that its arguments are valid."""
     if program == "comp" and "postgresql://USER:PASSWORD@HOST/NAME" in arguments:
         parser().parse_args(arguments)
     elif program == "comp":
-        assert main(shortened(arguments)) == 0, arguments
+        assert main(shorten(arguments)) == 0, arguments
     elif program == "pip":
         (extra,) = re.findall(r"^install \.\[(\w+)\]$", " ".join(arguments))
         assert (
@@ -104,13 +104,13 @@ def check(program: str, arguments: list[str]) -> None:
 
 
 def prepare(command: str, folder: Path) -> None:
-    """What the README's reader has by now: files of their own."""
+    """Write the files of their own that a reader of the README has by now."""
     if "tests/ucmerced.toml" in command:
         for place in (Path("tests"), Path()):
             place.mkdir(exist_ok=True)
             shutil.copy(ROOT / "tests" / "ucmerced.toml", place)
         few = load_competition("demo").model_copy(update={"drawn": Drawn(n_train=60, n_test=50, size=32)})
-        draw(few, folder)
+        generate_files(few, folder)
         (folder / "drawn").rename("FOLDER")
         write_text(Path("my-recipe.toml"), 'competition = "ucmerced.toml"\n')
     if "explain" in command:
@@ -130,7 +130,7 @@ def prepare(command: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """All commands, one after the other in one folder, with what went wrong."""
+    """Run all commands, one after the other in one folder. Give the errors by command."""
     folder, errors = tmp_path_factory.mktemp("readme"), {}
     (folder / "clone").mkdir()
     with pytest.MonkeyPatch.context() as patch, FakeKaggle(folder / "kaggle") as server:
@@ -148,10 +148,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         patch.setenv("KAGGLE_KEY", server.users["tester"])
         patch.setenv("COMP_KAGGLE_ENDPOINT", server.url)
         patch.setattr(transfer, "PAUSES", (0.05,) * 4)
-        patch.setattr(pushing, "POLL", (0.05, 0.2))
+        patch.setattr(pushing, "POLL_SECONDS", (0.05, 0.2))
         wheel = folder / "some-1.0-py3-none-any.whl"
         wheel.write_bytes(b"")
-        patch.setattr(kernels, "fetch", lambda python, where: [wheel])
+        patch.setattr(kernels, "fetch_wheels", lambda python, where: [wheel])
         for name, value in BENCH.items():
             patch.setattr(bench_speed, name, value)
         for command in COMMANDS:
@@ -159,7 +159,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             try:
                 prepare(command, folder)
                 with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                    for program, *arguments in asked(command, folder):
+                    for program, *arguments in record_calls(command, folder):
                         check(program, arguments)
             except (Exception, SystemExit) as error:
                 errors[command] = f"{type(error).__name__}: {error}\n{said.getvalue()[-2000:]}"

@@ -19,19 +19,20 @@ from comp.cli.main import main
 from comp.config.competition import Drawn
 from comp.config.loading import load_competition, load_recipe
 from comp.data.labels import format_tags, parse_tags, read_labels
-from comp.data.synthetic.generate import draw
+from comp.data.synthetic.generate import generate_files
 from comp.data.synthetic.scenes import WEATHER
-from comp.decisions.blending import blend
+from comp.decisions.blending import Blender
 from comp.decisions.calibration import logit, sigmoid
-from comp.decisions.cross_fitting import Fitter
+from comp.decisions.cross_fitting import CrossFitter
 from comp.decisions.expected_fbeta import expected_decisions
-from comp.decisions.metrics import fbeta, most_probable
-from comp.decisions.rules import OF_ONE, Fitted
+from comp.decisions.metrics import FBeta, most_probable
+from comp.decisions.rule_search import SearchSettings
+from comp.decisions.rules import SINGLE_LABEL_RULES, FittedRule
 from comp.decisions.single_label import offset_thresholds
 from comp.decisions.thresholds import class_thresholds, global_threshold
 from comp.errors import CompError
 from comp.kaggle.submission_file import check_submission, submission_text
-from comp.training.losses import loss_of
+from comp.training.losses import make_loss
 from tests.conftest import TINY, run_all
 
 WEATHERS = tuple(sorted(WEATHER))
@@ -62,7 +63,7 @@ column = "seen"
 none = "clear sky"
 [metric]
 beta = 1
-empty = 1
+zero_division = 1
 """
     + COMMON
 )
@@ -90,11 +91,11 @@ def test_the_loss_is_the_cross_entropy_of_torch(n_classes: int):
     mixed = torch.lerp(hard.flip(0), hard, 0.3)  # as mixup and cutmix leave them
     weights, groups = torch.linspace(0.5, 1.5, n_classes), [range(n_classes)]
     for smoothing in (0.0, 0.1):
-        plain = loss_of("groups", groups=groups, smoothing=smoothing)
+        plain = make_loss("groups", groups=groups, smoothing=smoothing)
         torch.testing.assert_close(
             plain(logits, hard), functional.cross_entropy(logits, truth, label_smoothing=smoothing)
         )
-        weighted = loss_of("groups", groups=groups, weights=weights, smoothing=smoothing)
+        weighted = make_loss("groups", groups=groups, weights=weights, smoothing=smoothing)
         for targets in (hard, mixed):
             expected = functional.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
             torch.testing.assert_close(weighted(logits, targets), expected)
@@ -106,11 +107,11 @@ def test_offsets_can_not_be_bettered_one_at_a_time(seed: int, n: int, average: s
     probs, targets = one_of(seed, n, 3)
 
     def value(offsets: np.ndarray) -> float:
-        decided = Fitted(sigmoid(-offsets), groups=((0, 1, 2),)).decide(probs, beta=1.0)
-        return fbeta(targets, decided, beta=1.0, average=average)
+        decided = FittedRule(sigmoid(-offsets), groups=((0, 1, 2),)).decide(probs, FBeta(beta=1.0))
+        return FBeta(beta=1.0, average=average).score(targets, decided)
 
-    found = -logit(offset_thresholds(probs, targets, beta=1.0, average=average, sweeps=100), 1e-15)
-    assert value(found) >= fbeta(targets, most_probable(probs), beta=1.0, average=average) - 1e-9
+    found = -logit(offset_thresholds(probs, targets, FBeta(beta=1.0, average=average), sweeps=100), 1e-15)
+    assert value(found) >= FBeta(beta=1.0, average=average).score(targets, most_probable(probs)) - 1e-9
     for c in range(3):
         margins = logit(probs, 1e-15) + found
         gaps = np.unique(np.delete(margins, c, 1).max(1) - margins[:, c] + found[c])
@@ -124,12 +125,13 @@ def test_offsets_find_the_classes_that_a_network_was_taught_to_overlook():
     probs, targets = one_of(1, 4000, 4)
     planted = sigmoid(logit(probs) + np.array([2.0, 0.0, 0.0, -2.0]))  # too bold, and too timid
     seen, rest = slice(0, 2000), slice(2000, None)
-    thresholds = offset_thresholds(planted[seen], targets[seen], beta=1.0, average="samples")
-    decided = Fitted(thresholds, groups=((0, 1, 2, 3),)).decide(planted[rest], beta=1.0)
+    thresholds = offset_thresholds(planted[seen], targets[seen], FBeta(beta=1.0, average="samples"))
+    decided = FittedRule(thresholds, groups=((0, 1, 2, 3),)).decide(planted[rest], FBeta(beta=1.0))
     best, naive = (
-        fbeta(targets[rest], most_probable(p[rest]), beta=1.0, average="samples") for p in (probs, planted)
+        FBeta(beta=1.0, average="samples").score(targets[rest], most_probable(p[rest]))
+        for p in (probs, planted)
     )
-    assert fbeta(targets[rest], decided, beta=1.0, average="samples") > naive + 0.8 * (best - naive)
+    assert FBeta(beta=1.0, average="samples").score(targets[rest], decided) > naive + 0.8 * (best - naive)
 
 
 @pytest.mark.parametrize("average", ["samples", "macro", "micro"])
@@ -137,12 +139,17 @@ def test_every_rule_answers_one_label_and_is_scored_as_scikit_learn_does(average
     probs, targets = one_of(2, 600, 4)
     folds = np.arange(600) % 4
     decision = comp.decide(
-        probs, targets, beta=1.0, average=average, exclusive=[(0, 1, 2, 3)], folds=folds, n_trials=5
+        probs,
+        targets,
+        FBeta(beta=1.0, average=average),
+        exclusive=[(0, 1, 2, 3)],
+        folds=folds,
+        settings=SearchSettings(n_trials=5),
     )
-    assert [w.rule for w in decision.weighed] == list(OF_ONE)
-    assert decision.sure["most-probable"] == 0.5  # the one that others have to beat
+    assert [w.rule for w in decision.scored] == list(SINGLE_LABEL_RULES)
+    assert decision.win_probabilities["most-probable"] == 0.5  # the one that others have to beat
     truth = targets.argmax(1)
-    for w in decision.weighed:
+    for w in decision.scored:
         assert (w.decisions.sum(1) == 1).all()
         answers = w.decisions.argmax(1)
         wanted = (
@@ -151,7 +158,7 @@ def test_every_rule_answers_one_label_and_is_scored_as_scikit_learn_does(average
             else accuracy_score(truth, answers)
         )
         assert w.cross_fitted == pytest.approx(wanted)
-    argmax = next(w for w in decision.weighed if w.rule == "most-probable")
+    argmax = next(w for w in decision.scored if w.rule == "most-probable")
     assert (argmax.decisions.argmax(1) == probs.argmax(1)).all()
     assert (decision.predict(probs).sum(1) == 1).all()
     if average == "macro":  # rare classes are worth more than they are likely
@@ -164,9 +171,9 @@ def test_no_fold_is_decided_by_offsets_that_have_seen_it():
     folds = np.arange(300) % 3
 
     def by_fold(targets: np.ndarray) -> list[str]:
-        settings = {"beta": 1.0, "average": "macro", "groups": [range(4)], "n_trials": 4}
-        fitter = Fitter(probs, targets, folds, **settings)
-        return [str(f.as_json("abcd")) for rule in OF_ONE for f in fitter.weigh(rule).by_fold]
+        macro, settings = FBeta(1.0, "macro"), SearchSettings(n_trials=4)
+        fitter = CrossFitter(probs, targets, folds, macro, groups=[range(4)], settings=settings)
+        return [str(f.as_json("abcd")) for rule in SINGLE_LABEL_RULES for f in fitter.score(rule).by_fold]
 
     before, changed = by_fold(targets), targets.copy()
     changed[folds == 1] = np.roll(changed[folds == 1], 1, axis=1)
@@ -176,8 +183,8 @@ def test_no_fold_is_decided_by_offsets_that_have_seen_it():
 
 def test_rules_of_several_labels_are_refused_in_words():
     probs, targets = one_of(0, 60, 3)
-    for rule in ("global", "drawn+limits"):
-        with pytest.raises(CompError, match="exactly one label; there are most-probable, drawn, per-class"):
+    for rule in ("global", "shrunk+limits"):
+        with pytest.raises(CompError, match="exactly one label; there are most-probable, shrunk, per-class"):
             comp.decide(probs, targets, exclusive=[(0, 1, 2)], rule=rule)
     with pytest.raises(CompError, match="no rule 'most-probable'; there are 0.5"):
         comp.decide(probs, targets, rule="most-probable")
@@ -188,14 +195,12 @@ def test_a_blend_is_weighed_by_its_most_probable_labels():
     rng = np.random.default_rng(0)
     noise = rng.dirichlet(np.ones(4), 600)
     members, folds = np.stack([probs, noise]).astype(np.float32), np.arange(600) % 3
-    found = {
-        how: blend(how, members, targets, folds, beta=1.0, average="samples", single=True)
-        for how in ("mean", "greedy")
-    }
+    blender = Blender(members, targets, folds, FBeta(1.0), SearchSettings(name="weights"), single=True)
+    found = {how: blender.blend(how) for how in ("mean", "greedy")}
     assert found["greedy"].weights is not None and found["greedy"].weights[0] > 0.8
-    assert found["greedy"].weighed.cross_fitted > found["mean"].weighed.cross_fitted + 0.03
+    assert found["greedy"].scored.cross_fitted > found["mean"].scored.cross_fitted + 0.03
     accuracy = (members.mean(0).argmax(1) == targets.argmax(1)).mean()
-    assert found["mean"].weighed.cross_fitted == pytest.approx(accuracy)
+    assert found["mean"].scored.cross_fitted == pytest.approx(accuracy)
 
 
 def test_a_text_is_one_label_whatever_is_in_it():
@@ -226,7 +231,9 @@ def test_nothing_where_nothing_is_counts_as_scikit_learn_says(case):
     decisions = (probs > 0.4).astype(np.uint8)
     for zero in (0, 1):
         expected = fbeta_score(targets, decisions, beta=2, average="samples", zero_division=zero)
-        assert fbeta(targets, decisions, beta=2, average="samples", empty=zero) == pytest.approx(expected)
+        assert FBeta(beta=2, average="samples", zero_division=zero).score(
+            targets, decisions
+        ) == pytest.approx(expected)
 
 
 @given(sparse)
@@ -234,18 +241,18 @@ def test_nothing_where_nothing_is_counts_as_scikit_learn_says(case):
 def test_thresholds_are_exact_where_nothing_is_an_answer(case):
     seed, n, empty = case
     probs, targets = sparsely(seed, n)
-    metric = {"beta": 2.0, "average": "samples", "empty": empty}
+    metric = {"beta": 2.0, "average": "samples", "zero_division": empty}
 
     def value(thresholds: np.ndarray | float) -> float:
-        return fbeta(targets, probs > thresholds, **metric)
+        return FBeta(**metric).score(targets, probs > thresholds)
 
     def cuts(values: np.ndarray) -> list[float]:
         levels = [0.0, *np.unique(values), 1.0]
         return [*((a + b) / 2 for a, b in pairwise(levels)), 1.0]
 
-    one = global_threshold(probs, targets, **metric)
+    one = global_threshold(probs, targets, FBeta(**metric))
     assert value(one) == pytest.approx(max(map(value, [0.0, *cuts(probs)])), abs=1e-9)
-    found = class_thresholds(probs, targets, **metric, start=one, sweeps=100)
+    found = class_thresholds(probs, targets, FBeta(**metric), start=one, sweeps=100)
     assert value(found) >= value(one) - 1e-9
     for c in range(3):
         for cut in [0.0, *cuts(probs[:, c])]:
@@ -259,11 +266,11 @@ def test_thresholds_are_exact_where_nothing_is_an_answer(case):
 def test_expected_f_beta_answers_nothing_where_enumeration_does(seed: int, empty: float, n_classes: int):
     probs = np.random.default_rng(seed).random((3, n_classes)) ** 2
     truths = np.array(np.meshgrid(*[[0, 1]] * n_classes)).reshape(n_classes, -1).T
-    for row, decided in zip(probs, expected_decisions(probs, beta=2.0, empty=empty)):
+    for row, decided in zip(probs, expected_decisions(probs, FBeta(beta=2.0, zero_division=empty))):
         weights = np.prod(np.where(truths == 1, row, 1 - row), axis=1)
         values = {
             tuple(answer): sum(
-                w * fbeta(truth[None], answer[None], beta=2.0, average="samples", empty=empty)
+                w * FBeta(beta=2.0, average="samples", zero_division=empty).score(truth[None], answer[None])
                 for truth, w in zip(truths, weights)
             )
             for answer in truths
@@ -276,15 +283,17 @@ def test_an_answer_of_its_own_is_worth_deciding():
     targets = (rng.random((3000, 3)) < 0.15).astype(np.uint8)
     probs = sigmoid(2.0 * (2.0 * targets - 1) + rng.normal(0, 1.2, targets.shape) - 1)
     seen, rest = slice(0, 1500), slice(1500, None)
-    blind, aware = (comp.decide(probs[seen], targets[seen], beta=1.0, empty=empty) for empty in (0.0, 1.0))
+    blind, aware = (
+        comp.decide(probs[seen], targets[seen], FBeta(beta=1.0, zero_division=empty)) for empty in (0.0, 1.0)
+    )
     scores = [
-        fbeta(targets[rest], d.predict(probs[rest]), beta=1.0, average="samples", empty=1.0)
+        FBeta(beta=1.0, average="samples", zero_division=1.0).score(targets[rest], d.predict(probs[rest]))
         for d in (blind, aware)
     ]
     assert scores[1] > scores[0] + 0.05
     assert aware.scores["cross_fitted"] == pytest.approx(scores[1], abs=0.02)
-    with pytest.raises(CompError, match="from 0 to 1 is expected, for the average samples"):
-        comp.decide(probs, targets, average="macro", empty=1.0)
+    with pytest.raises(CompError, match="zero_division is "):
+        comp.decide(probs, targets, FBeta(average="macro", zero_division=1.0))
 
 
 def test_the_text_of_nothing_survives_the_round_trip():
@@ -293,7 +302,7 @@ def test_the_text_of_nothing_survives_the_round_trip():
     assert (classes, targets.tolist()) == (("a", "b"), [[0, 0], [1, 1], [0, 0], [0, 1]])
     assert format_tags(targets, classes, " ", False, "No finding") == ["No finding", "a b", "No finding", "b"]
     assert parse_tags(["-", "1"], ("a", "b"), " ", True, Path("x"), "-")[1].tolist() == [[0, 0], [0, 1]]
-    with pytest.raises(CompError, match="'none', which stands for no label, beside others"):
+    with pytest.raises(CompError, match="'none', which means no label"):
         parse_tags(["none a"], (), " ", False, Path("x"), "none")
 
 
@@ -310,7 +319,11 @@ def test_a_competition_says_what_follows_from_it(here: Path):
         "accuracy",
         False,
     )
-    assert (none.loss, none.competition.labels.empty, none.competition.metric.empty) == ("bce", True, 1)
+    assert (none.loss, none.competition.labels.empty, none.competition.metric.zero_division) == (
+        "bce",
+        True,
+        1,
+    )
     assert (macro.loss, str(macro.competition.metric)) == ("groups", "macro F1")
     assert load_recipe("one.toml", ["loss=focal"]).loss == "focal"
 
@@ -318,16 +331,16 @@ def test_a_competition_says_what_follows_from_it(here: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SINGLE.replace("single = true", "single = true\nempty = true"), "one group of all classes"),
-        (SINGLE.replace("single = true", 'exclusive = [["a", "b"]]\nsingle = true'), "leave out exclusive"),
-        (SINGLE.replace("single = true", 'none = "a"\nempty = false'), "set labels.empty = true"),
+        (SINGLE.replace("single = true", "single = true\nempty = true"), "labels.single"),
+        (SINGLE.replace("single = true", 'exclusive = [["a", "b"]]\nsingle = true'), "labels.exclusive"),
+        (SINGLE.replace("single = true", 'none = "a"\nempty = false'), "labels.empty = true"),
         (
             NONE.replace('none = "clear sky"', 'none = "a"\nclasses = ["a", "b"]'),
-            "which is in labels.classes",
+            "labels.classes",
         ),
-        (NONE.replace('none = "clear sky"', ""), "metric.empty scores images without any label"),
-        (NONE.replace("beta = 1", 'average = "macro"'), 'average = "samples" goes with it, not macro'),
-        (NONE.replace("beta = 1\nempty = 1", 'average = "accuracy"'), "needs exactly one label an image"),
+        (NONE.replace('none = "clear sky"', ""), "metric.zero_division needs labels.empty"),
+        (NONE.replace("beta = 1", 'average = "macro"'), 'metric.zero_division needs average = "samples"'),
+        (NONE.replace("beta = 1\nzero_division = 1", 'average = "accuracy"'), "needs labels.single = true"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(here: Path, text: str, message: str):
@@ -347,7 +360,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn scenes: their weather alone in weather.csv, and in seen.csv what is in the sky, if anything."""
     folder = tmp_path_factory.mktemp("scenes")
     drawn = Drawn(n_train=150, n_test=N_TEST, size=32, seed=3)
-    draw(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
+    generate_files(load_competition("demo").model_copy(update={"drawn": drawn}), folder)
     place = folder / "drawn"
     for table, weather, seen in (("train", "weather", "seen"), ("solution", "truth", "truth_seen")):
         frame = pd.read_csv(place / f"{table}.csv")
@@ -391,7 +404,7 @@ def test_one_label_an_image_from_nothing_to_a_submission(
         probs, ids = arrays["probs"], arrays["ids"].tolist()
     assert probs.sum(1) == pytest.approx(1, abs=1e-5)
     decision = json.loads(Path("runs/own/decision.json").read_text())
-    assert list(decision["scores"]["rules"]) == list(OF_ONE)
+    assert list(decision["scores"]["rules"]) == list(SINGLE_LABEL_RULES)
     known = pd.read_csv("files/weather.csv").set_index("image_name")["weather"][ids]
     accuracy = (np.array(WEATHERS)[probs.argmax(1)] == known).mean()
     assert decision["scores"]["rules"]["most-probable"]["cross_fitted"] == pytest.approx(accuracy)
@@ -440,7 +453,7 @@ def test_a_column_may_stand_for_nothing(tmp_path: Path):
     again = check_submission(text, path, competition, labels.classes, labels.ids)
     assert again.tolist() == labels.targets.tolist()
     path.write_text("image_name,haze,clear sky\na,1,1\nb,0,1\nc,0,0\n")
-    with pytest.raises(CompError, match=r"clear sky is not 1 where there is no label, .* 2 \(a, c\)"):
+    with pytest.raises(CompError, match=r"clear sky must be 1 where there is no label.* 2 \(a, c\)"):
         read_labels(path, competition.labels)
 
 

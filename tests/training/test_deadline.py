@@ -1,4 +1,4 @@
-"""A time budget: each stage stops on its own, on time, and what is done is kept."""
+"""A time budget: each stage stops in time, and finished work is kept."""
 
 import time
 from pathlib import Path
@@ -11,6 +11,7 @@ from comp.cli.main import main
 from comp.compute.devices import Device
 from comp.compute.local_jobs import run_jobs
 from comp.config.loading import load_recipe
+from comp.data import image_files
 from comp.deadline import NEVER, check_time, parse_budget
 from comp.errors import CompError, TimeIsUp
 from comp.training import trainer as training
@@ -24,12 +25,12 @@ def test_a_budget_is_a_number_with_a_unit(text: str, seconds: float):
 
 @pytest.mark.parametrize("text", ["90", "8.5 hours", "-1h", "0s", "h", ""])
 def test_other_budgets_are_refused(text: str):
-    with pytest.raises(CompError, match="a number with h, m or s is expected"):
+    with pytest.raises(CompError, match="h, m or s"):
         parse_budget(text)
 
 
 def job(seconds: float, enough: bool, *, device: Device, report, deadline: float) -> None:
-    """Takes some seconds, which the time is `enough` for or not."""
+    """A job of a few seconds, which the time is `enough` for or not."""
     time.sleep(seconds)
     check_time(deadline if enough else 0.0, "some")
     report(line=f"{seconds} s of work done")
@@ -73,7 +74,7 @@ def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(training, "check_time", stop_in_the_second_epoch)
         assert main(["train", "tiny.toml", *epochs, "--time-budget", "1h"]) == 3
-    line = "comp train: the time is up (fold 0: 1 of 6 epochs); run it again to go on\n"
+    line = "comp train: the time is up (fold 0: 1 of 6 epochs); run it again to resume\n"
     assert capsys.readouterr().err == line
     with monkeypatch.context() as patch:
         expected = {3: 3601.0}
@@ -83,7 +84,7 @@ def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
         assert main(["train", "tiny.toml", *epochs, "--time-budget", "1h"]) == 3
     assert capsys.readouterr().err == line.replace("1 of 6", "3 of 6")
     assert main(["train", "tiny.toml", *epochs]) == 0
-    assert "goes on after epoch 3 of 6" in capsys.readouterr().out
+    assert "resuming after epoch 3 of 6" in capsys.readouterr().out
     whole, stopped = (
         load_file(here / runs / "tiny" / "fold0" / "model.safetensors") for runs in ("whole", "stopped")
     )
@@ -111,15 +112,15 @@ def test_prediction_and_resizing_stop_and_go_on(here: Path, monkeypatch: pytest.
 
 
 def test_resized_images_are_kept_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from comp.data import image_files as module
+    from comp.data import image_cache as module
 
     ids, folders = folder_of(tmp_path / "a", n=12)
-    images = module.find_images("train", ids, folders, ())
+    images = image_files.find_images("train", ids, folders, ())
     ticks = iter(range(1000))
     monkeypatch.setattr(module.time, "time", lambda: next(ticks))
     monkeypatch.setattr(module, "CHUNK", 4)
     with pytest.raises(TimeIsUp, match="7 of 12 train images resized"):
-        module.cached({"train": (images, [16])}, tmp_path / "cache", "s", 6, 16)
-    path = module.cached({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
-    whole = module.cached({"train": (images, [16])}, tmp_path / "whole", "s", NEVER, 16)["train"][16]
+        module.build_caches({"train": (images, [16])}, tmp_path / "cache", "s", 6, 16)
+    path = module.build_caches({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
+    whole = module.build_caches({"train": (images, [16])}, tmp_path / "whole", "s", NEVER, 16)["train"][16]
     assert np.array_equal(np.load(path), np.load(whole))

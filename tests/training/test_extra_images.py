@@ -1,26 +1,33 @@
-"""Images that training alone sees: external ones, pseudo-labelled test images; and the network that holds
+"""Images that only training sees: external and pseudo-labelled ones; and the network that holds
 nothing out."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from comp.artifacts import stamps as artifacts
-from comp.artifacts.paths import decision_path, oof_path
-from comp.artifacts.predictions import load
-from comp.batches.loader import Joined
+from comp.artifacts import paths
+from comp.artifacts.paths import decision_path, model_path, oof_path
+from comp.artifacts.predictions import load, save
+from comp.artifacts.stamps import read_stamp
+from comp.batches.loader import ConcatCache
 from comp.cli.main import main
 from comp.config.loading import load_recipe
 from comp.data.folds import EXTRA, UNUSED
 from comp.data.image_files import resize
 from comp.data.manifest import read_training
 from comp.decisions.decide import decide
-from comp.decisions.rules import Fitted
-from comp.training.extra_images import extras_of, joined
+from comp.decisions.metrics import FBeta
+from comp.decisions.rule_search import SearchSettings
+from comp.decisions.rules import FittedRule
+from comp.models.network import load as load_model
+from comp.models.network import save as save_model
+from comp.training import extra_images
+from comp.training.extra_images import append_extras, read_extras
 from tests.conftest import TINY
 from tests.pages import content_of
 
@@ -47,13 +54,13 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(here: Path, run_once: Path) -> Path:
-    """A working directory in which the tiny competition is decided already."""
+    """A working directory in which all stages of the tiny competition are done."""
     shutil.copytree(run_once, here, dirs_exist_ok=True)
     return here
 
 
 def with_external(here: Path, n: int = 20) -> list[str]:
-    """Labelled images from elsewhere: copies of test images, in a folder and a table of their own form."""
+    """Make external images: copies of test images, in another folder and a table of another form."""
     folder = here / "more" / "jpg"
     folder.mkdir(parents=True)
     solution = pd.read_csv(here / "data/tiny/drawn/solution.csv").head(n)
@@ -72,8 +79,8 @@ def test_external_images_are_learned_and_never_scored(tiny: Path):
         assert main([stage, "tiny.toml", *more, "--folds", "0"]) == 0
     recipe = load_recipe("tiny.toml", more[1:])
     data, labels, fold_of = read_training(recipe)
-    found = extras_of(recipe, [0, 1], data, labels, fold_of)
-    rows, folds = joined(labels, fold_of, found[0])
+    found = read_extras(recipe, [0, 1], data, labels, fold_of)
+    rows, folds = append_extras(labels, fold_of, found[0])
     assert [str(i) for i in rows.ids[90:]] == [f"x_test_{i}" for i in range(20)]
     assert (folds[90:] == EXTRA).all() and (folds[:90] == fold_of).all()
     solution = pd.read_csv(tiny / "data/tiny/drawn/solution.csv")["tags"].head(20)
@@ -96,7 +103,7 @@ def test_a_run_with_other_images_is_another_run(tiny: Path, fails):
 def test_caches_of_several_sizes_are_one():
     rng = np.random.default_rng(0)
     small, large = (rng.integers(0, 255, (n, side, side, 4), np.uint8) for n, side in ((5, 8), (3, 16)))
-    both = Joined([small, large])
+    both = ConcatCache([small, large])
     assert both.shape == (8, 16, 16, 4) and len(both) == 8
     rows = np.array([7, 0, 4, 5, 0])
     wanted = [large[2], resize(small[0], 16), resize(small[4], 16), large[0], resize(small[0], 16)]
@@ -111,16 +118,16 @@ def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fai
     assert "run all stages up to `comp decide` for none" in fails("train", "lone.toml")
     recipe = load_recipe("student.toml")
     data, labels, fold_of = read_training(recipe)
-    found = extras_of(recipe, [0, 1], data, labels, fold_of)
+    found = read_extras(recipe, [0, 1], data, labels, fold_of)
     decision = json.loads(decision_path("tiny").read_text())
     for fold in (0, 1):
         (extra,) = found[fold]
-        teacher = load(artifacts.test_path("tiny", fold), labels.classes).probs
-        rule = Fitted.from_json(decision["by_fold"][str(fold)], labels.classes)
-        assert np.array_equal(extra.targets, rule.decide(teacher, beta=2.0))
+        teacher = load(paths.test_path("tiny", fold), labels.classes).probs
+        rule = FittedRule.from_json(decision["by_fold"][str(fold)], labels.classes)
+        assert np.array_equal(extra.targets, rule.decide(teacher, FBeta(beta=2.0)))
         doubt = -(teacher * np.log(teacher) + (1 - teacher) * np.log(1 - teacher)).sum(1)
         assert extra.used.sum() == 30 and doubt[extra.used].max() <= doubt[~extra.used].min()
-        _, folds = joined(labels, fold_of, found[fold])
+        _, folds = append_extras(labels, fold_of, found[fold])
         assert ((folds[90:] == EXTRA) == extra.used).all() and (folds[90:][~extra.used] == UNUSED).all()
     for stage in STAGES:
         assert main([stage, "student.toml"]) == 0
@@ -128,6 +135,39 @@ def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fai
     assert len(load(oof_path("student"), labels.classes).ids) == 90
     other = fails("train", "student.toml", "--set", "seed=43", "--set", "name='other'")
     assert "comp folds" in other or "other folds" in other
+
+
+def test_predict_compares_digests_instead_of_making_pseudo_labels_again(
+    finished: Path, fails, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    student = (finished / "tiny.toml").read_text() + '\n[pseudo]\nrun = "tiny"\nshare = 0.5\n'
+    (finished / "student.toml").write_text(student)
+    command = ["student.toml", "--folds", "0"]
+    for stage in ("train", "predict"):
+        assert main([stage, *command]) == 0
+    made: list[str] = []
+    make = extra_images._pseudo
+    monkeypatch.setattr(extra_images, "_pseudo", lambda *args: made.append("again") or make(*args))
+    capsys.readouterr()
+    assert main(["predict", *command]) == 0
+    assert "done already" in capsys.readouterr().out and not made
+
+    path = model_path("student", 0)
+    model, spec = load_model(path)
+    save_model(path, model, spec, read_stamp(path) or {})  # without the digest
+    assert main(["predict", *command]) == 0
+    assert "done already" in capsys.readouterr().out and made == ["again"]
+
+    decision = json.loads(decision_path("tiny").read_text())
+    decision["by_fold"]["0"]["thresholds"] = dict.fromkeys(decision["thresholds"], 0.999)
+    decision_path("tiny").write_text(json.dumps(decision))
+    assert "extras" in fails("predict", *command)
+    assert main(["train", *command, "--force"]) == 0
+    assert main(["predict", *command, "--force"]) == 0
+    teacher = load(paths.test_path("tiny", 0), tuple(decision["thresholds"]))
+    other = replace(teacher, probs=1 - teacher.probs)
+    save(paths.test_path("tiny", 0), other, read_stamp(paths.test_path("tiny", 0)) or {})
+    assert "extras" in fails("predict", *command)  # the same stamp, other predictions
 
 
 def test_a_fold_s_pseudo_labels_do_not_depend_on_its_own_labels(finished: Path):
@@ -141,28 +181,29 @@ def test_a_fold_s_pseudo_labels_do_not_depend_on_its_own_labels(finished: Path):
     other = targets.copy()
     other[parts == 0] = 1 - other[parts == 0]
 
-    first, second = (decide(oof.probs, y, folds=parts, n_trials=5, least=1) for y in (targets, other))
-    assert np.array_equal(first.honest.by_fold[0].thresholds, second.honest.by_fold[0].thresholds)
-    assert first.honest.by_fold[0].expected == second.honest.by_fold[0].expected
+    first, second = (
+        decide(oof.probs, y, folds=parts, min_labels=1, settings=SearchSettings(n_trials=5))
+        for y in (targets, other)
+    )
+    assert np.array_equal(first.choice.by_fold[0].thresholds, second.choice.by_fold[0].thresholds)
+    assert first.choice.by_fold[0].expected == second.choice.by_fold[0].expected
 
 
 def test_a_network_of_all_images_joins_the_folds(finished: Path, capsys, fails):
     full = ["--set", "full=true"]
-    for stage in ("blend", "decide"):  # they were of the folds alone
+    for stage in ("blend", "decide"):  # without the fold that holds nothing out
         (finished / f"runs/tiny/{'oof.npz' if stage == 'blend' else 'decision.json'}").unlink()
     (finished / "runs/tiny/test.npz").unlink()
     for stage in (*STAGES, "submit"):
         assert main([stage, "tiny.toml", *full]) == 0
     assert "fold 2" in capsys.readouterr().out
-    assert "holds nothing out" in fails("blend", "tiny.toml", *full, "--folds", "2", "--force")
+    assert "holds no image out" in fails("blend", "tiny.toml", *full, "--folds", "2", "--force")
     runs = finished / "runs/tiny"
     assert (runs / "fold2/model.safetensors").exists() and not (runs / "fold2/oof.npz").exists()
     recipe = load_recipe("tiny.toml")
     _, labels, _ = read_training(recipe)
-    parts = [load(artifacts.test_path("tiny", fold), labels.classes).probs for fold in range(3)]
-    assert load(artifacts.test_path("tiny"), labels.classes).probs == pytest.approx(
-        np.mean(parts, 0), abs=1e-6
-    )
+    parts = [load(paths.test_path("tiny", fold), labels.classes).probs for fold in range(3)]
+    assert load(paths.test_path("tiny"), labels.classes).probs == pytest.approx(np.mean(parts, 0), abs=1e-6)
     assert len(load(oof_path("tiny"), labels.classes).ids) == 90
     assert main(["infer", "tiny.toml", *full, "--to", "again.csv"]) == 0
     (written,) = (finished / "submissions").glob("tiny-*.csv")
@@ -206,9 +247,9 @@ def recipe_classes() -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ("members = [{ drop_rate = 0.1 }]", "two tables [[members]] or more"),
-        ("members = [{}, {}]", "two members are bad-test_resnet; give each a name"),
-        ("members = [{}, { name = 'b', seed = 3 }]", "members.1.seed differs; members have one seed"),
+        ("members = [{ drop_rate = 0.1 }]", "two tables [[members]]"),
+        ("members = [{}, {}]", "bad-test_resnet"),
+        ("members = [{}, { name = 'b', seed = 3 }]", "members.1.seed differs"),
         ("members = [{}, { name = 'b', backbon = 'x' }]", "unknown key 'members.1.backbon'; did you mean"),
     ],
 )

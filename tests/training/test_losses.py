@@ -1,4 +1,4 @@
-"""Losses against their definitions written out, and their gradients against differences."""
+"""Losses agree with their written-out definitions, and gradients with finite differences."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 from timm.loss import AsymmetricLossMultiLabel
 
-from comp.batches.sampling import epoch_steps, repeats_of
+from comp.batches.sampling import epoch_steps, oversampling_repeats
 from comp.cli.main import main
-from comp.decisions.metrics import fbeta
+from comp.decisions.metrics import FBeta
 from comp.errors import CompError
-from comp.training.losses import LOSSES, class_weights, loss_of
+from comp.training.losses import LOSSES, class_weights, make_loss
 
 GROUPS = [(0, 1), (3, 4, 5)]
 NAMES = [*LOSSES, "bce+fbeta", "focal+lovasz"]
@@ -24,7 +24,7 @@ def batch(n: int = 6, n_classes: int = 7, seed: int = 0) -> tuple[torch.Tensor, 
 
 
 def by_hand(name: str, z: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
-    """Element by element, as the papers write it."""
+    """The loss element by element, as in the papers."""
     n, n_classes = z.shape
     p = 1 / (1 + np.exp(-z))
     log_p, log_q = np.log(p), np.log(1 - p)
@@ -67,38 +67,38 @@ def by_hand(name: str, z: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
 def test_it_is_what_its_definition_says(name: str, weighted: bool):
     logits, targets = batch()
     weights = torch.linspace(0.5, 1.5, 7, dtype=torch.float64) if weighted else None
-    found = loss_of(name, groups=GROUPS, weights=weights)(logits, targets)
+    found = make_loss(name, groups=GROUPS, weights=weights)(logits, targets)
     w = np.ones(7) if weights is None else weights.numpy()
     assert float(found) == pytest.approx(by_hand(name, logits.numpy(), targets.numpy(), w))
 
 
 def test_the_asymmetric_one_is_that_of_timm():
     logits, targets = batch()
-    found = loss_of("asymmetric")(logits, targets)
+    found = make_loss("asymmetric")(logits, targets)
     reference = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05)(logits, targets)
     assert float(found) == pytest.approx(float(reference) / 7, rel=1e-4)  # it sums classes
 
 
 def test_a_sum_is_a_sum_and_smoothing_moves_targets():
     logits, targets = batch()
-    parts = [loss_of(name)(logits, targets) for name in ("bce", "fbeta")]
-    assert float(loss_of("bce+fbeta")(logits, targets)) == pytest.approx(float(sum(parts)))
-    smooth = loss_of("bce", smoothing=0.1)(logits, targets)
-    assert float(smooth) == pytest.approx(float(loss_of("bce")(logits, targets * 0.9 + 0.05)))
+    parts = [make_loss(name)(logits, targets) for name in ("bce", "fbeta")]
+    assert float(make_loss("bce+fbeta")(logits, targets)) == pytest.approx(float(sum(parts)))
+    smooth = make_loss("bce", smoothing=0.1)(logits, targets)
+    assert float(smooth) == pytest.approx(float(make_loss("bce")(logits, targets * 0.9 + 0.05)))
 
 
 def test_soft_f_beta_of_sure_probabilities_is_f_beta():
     logits, targets = batch(40)
     chosen = (logits > 0).double()
-    found = 1 - loss_of("fbeta", beta=2.0)((chosen - 0.5) * 1000, targets)
+    found = 1 - make_loss("fbeta", beta=2.0)((chosen - 0.5) * 1000, targets)
     truth, decided = targets.numpy().astype(int), chosen.numpy().astype(int)
-    assert float(found) == pytest.approx(fbeta(truth, decided, beta=2.0, average="samples"), abs=1e-5)
+    assert float(found) == pytest.approx(FBeta(beta=2.0, average="samples").score(truth, decided), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_those_of_differences(name: str):
     logits, targets = batch(5)
-    loss = loss_of(name, groups=GROUPS, weights=torch.linspace(0.5, 1.5, 7))
+    loss = make_loss(name, groups=GROUPS, weights=torch.linspace(0.5, 1.5, 7))
     assert torch.autograd.gradcheck(lambda z: loss(z, targets), (logits.requires_grad_(),), atol=1e-4)
 
 
@@ -109,7 +109,7 @@ def test_it_is_finite_whatever_the_network_says(name: str, dtype: torch.dtype, s
     logits, targets = batch(8)
     logits = (logits.sign() * scale).to(dtype).requires_grad_()
     for truth in (targets, torch.zeros_like(targets), torch.ones_like(targets)):
-        loss = loss_of(name, groups=GROUPS, smoothing=0.1)(logits, truth.to(dtype))
+        loss = make_loss(name, groups=GROUPS, smoothing=0.1)(logits, truth.to(dtype))
         (gradient,) = torch.autograd.grad(loss, logits)
         assert torch.isfinite(loss) and torch.isfinite(gradient).all()
 
@@ -125,15 +125,15 @@ def test_weights_are_those_of_their_formula():
 
 def test_unknown_losses_are_refused():
     with pytest.raises(CompError, match="no loss 'dice'; there are bce, focal"):
-        loss_of("bce+dice")
+        make_loss("bce+dice")
     with pytest.raises(CompError, match="needs labels.exclusive"):
-        loss_of("groups")
+        make_loss("groups")
 
 
 def test_rare_labels_are_shown_more_often_and_epochs_stay_as_long():
     rng = np.random.default_rng(0)
     targets = (rng.random((4000, 3)) < [0.9, 0.1, 0.004]).astype(np.uint8)
-    repeats = repeats_of(targets, 0.1)
+    repeats = oversampling_repeats(targets, 0.1)
     rare = targets[:, 2] == 1
     assert repeats[rare] == pytest.approx(np.sqrt(0.1 / targets[:, 2].mean()))
     assert (repeats[~rare] >= 1).all() and repeats[~rare].max() < 1.1
@@ -146,7 +146,7 @@ def test_rare_labels_are_shown_more_often_and_epochs_stay_as_long():
     assert lengths == {(int(repeats.sum()) // 16, 16)}
     assert shown[rare].mean() / 40 == pytest.approx(repeats[rare].mean(), rel=0.03)
     assert shown.min() > 0
-    assert repeats_of(targets, 0.0) is None
+    assert oversampling_repeats(targets, 0.0) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Learning rates by step and by layer, the test that suggests one, and the mean of the last weights."""
+"""Learning rates by step and by layer, the range test, and SWA."""
 
 import hashlib
 import json
@@ -16,7 +16,8 @@ from comp.commands.find_lr import show
 from comp.config.loading import load_recipe
 from comp.errors import CompError
 from comp.models import network as models
-from comp.training.lr_finder import lost, read
+from comp.training.lr_finder import has_diverged, range_test, read
+from comp.training.optimizer import set_rates
 from comp.training.schedule import rate
 from tests.benchmarks.test_speed import trainer_of
 
@@ -62,29 +63,29 @@ def test_rates_fall_from_layer_to_layer_as_timm_cuts_them(
     phases = "[{size = 32, epochs = 2, lr = 1e-2, body_lr = 1e-3, head_epochs = 1}]"
     trainer = trainer_of(tmp_path, monkeypatch, backbone=backbone, layer_decay=0.5, phases=phases)
     phase = trainer.recipe.phases[0]
-    trainer._set_rates(phase, 0.1, False)
-    found = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len(found)
-    assert found.keys() == {id(p) for p in trainer.parameters}
+    set_rates(trainer.state.optimizer, phase, 0.1, False)
+    found = {id(p): group["lr"] for group in trainer.state.optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in trainer.state.optimizer.param_groups) == len(found)
+    assert found.keys() == {id(p) for p in trainer.state.parameters}
     scales = {
         id(p): group["lr_scale"]
-        for group in param_groups_layer_decay(trainer.model, layer_decay=0.5)
+        for group in param_groups_layer_decay(trainer.state.model, layer_decay=0.5)
         for p in group["params"]
     }
-    in_head = {id(p) for p in trainer.model.get_classifier().parameters()}  # type: ignore[operator]
-    for p in trainer.parameters:
+    in_head = {id(p) for p in trainer.state.model.get_classifier().parameters()}  # type: ignore[operator]
+    for p in trainer.state.parameters:
         assert found[id(p)] == pytest.approx(1e-3 if id(p) in in_head else 1e-4 * scales[id(p)])
-    rates = sorted({found[id(p)] for p in trainer.parameters if id(p) not in in_head})
+    rates = sorted({found[id(p)] for p in trainer.state.parameters if id(p) not in in_head})
     assert len(rates) >= 5 and np.allclose(np.diff(np.log2(rates)), 1)
-    trainer._set_rates(phase, 1.0, True)
-    assert {group["lr"] for group in trainer.optimizer.param_groups if not group["head"]} == {0.0}
+    set_rates(trainer.state.optimizer, phase, 1.0, True)
+    assert {group["lr"] for group in trainer.state.optimizer.param_groups if not group["head"]} == {0.0}
 
 
 def test_without_layer_decay_all_layers_of_the_body_are_in_two_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     trainer = trainer_of(tmp_path, monkeypatch)
-    groups = [(g["head"], g["weight_decay"], g["scale"]) for g in trainer.optimizer.param_groups]
+    groups = [(g["head"], g["weight_decay"], g["scale"]) for g in trainer.state.optimizer.param_groups]
     assert groups == [(False, 0.0, 1.0), (False, 0.02, 1.0), (True, 0.0, 1.0), (True, 0.02, 1.0)]
 
 
@@ -93,7 +94,7 @@ def test_a_network_whose_layers_timm_does_not_know_is_refused():
         models.check("pit_ti_224", [224], 3, pretrained=False, weights=None, layers=True)
 
 
-# --- the mean of the last weights
+# --- SWA
 
 
 def test_the_mean_of_the_last_weights_is_that_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -102,15 +103,15 @@ def test_the_mean_of_the_last_weights_is_that_of_torch(tmp_path: Path, monkeypat
         tmp_path, monkeypatch, phases=phases, swa_epochs=2, ema_decay=0.5, augment="satellite", mixup=0.4,
         precision="fp32",
     )  # fmt: skip
-    reference = AveragedModel(trainer.averaged)
-    add = trainer._add_to_mean
+    reference = AveragedModel(trainer.state.averages.averaged)
+    add = trainer.state.averages.add_epoch
 
-    def both(epoch: int) -> None:
-        add(epoch)
+    def both(epoch: int, n_epochs: int) -> None:
+        add(epoch, n_epochs)
         if epoch > 1:
-            reference.update_parameters(trainer.averaged)
+            reference.update_parameters(trainer.state.averages.averaged)
 
-    monkeypatch.setattr(trainer, "_add_to_mean", both)
+    monkeypatch.setattr(trainer.state.averages, "add_epoch", both)
     lines: list[str] = []
 
     def report(line: str = "", **_: object) -> None:
@@ -119,24 +120,24 @@ def test_the_mean_of_the_last_weights_is_that_of_torch(tmp_path: Path, monkeypat
     while trainer.n_epochs_done < 3:
         lines.append(trainer.epoch(report, math.inf))
     phase = trainer.recipe.phases[0]
-    steps = trainer._steps(phase, 3)
-    assert {row for _, rows in steps for row in rows} <= set(trainer.train_rows.tolist())
-    assert len(steps) == len(trainer.train_rows) // 16
-    way = trainer._way(phase, reference)
+    steps = trainer.batches.steps(phase, 3)
+    assert {row for _, rows in steps for row in rows} <= set(trainer.inputs.train_rows.tolist())
+    assert len(steps) == len(trainer.inputs.train_rows) // 16
+    train_step = trainer.train_step(phase, reference)
     shown = []
-    for (images, targets), step in zip(trainer._batches(phase, steps), steps):
-        draws, seed = trainer._draws(way, step)
-        shown.append(way.mixed(way.prepare(images, draws), targets, seed)[0])
+    for (images, targets), step in zip(trainer.batches.training(phase, steps), steps):
+        draws, seed = train_step.draw(step)
+        shown.append(train_step.mixed(train_step.prepare(images, draws), targets, seed)[0])
     update_bn(shown, reference)
-    mine, wanted = trainer.averaged.state_dict(), reference.module.state_dict()
+    mine, wanted = trainer.state.averages.averaged.state_dict(), reference.module.state_dict()
     for key in wanted:
         if wanted[key].is_floating_point():
             assert torch.allclose(mine[key], wanted[key], rtol=1e-4, atol=1e-6), key
     assert [line.split()[0] for line in lines] == ["1/3", "2/3", "3/3", "mean"]
     assert [row["epoch"] for row in trainer.history] == [1, 2, 3]
-    scores = trainer._validate(phase, way, math.inf)
+    scores = trainer.validate(phase, train_step, math.inf)
     row = trainer.history[-1]
-    assert {key: row[key] for key in scores} == scores  # of the network that is kept
+    assert {key: row[key] for key in scores} == scores  # of the saved network
     assert scores["valid_loss"] != row["before_mean"]["valid_loss"]
 
 
@@ -167,18 +168,18 @@ def test_the_steepest_fall_of_a_known_curve_is_found():
 
 
 def test_a_loss_is_lost_at_4_times_its_lowest():
-    assert not lost([1.0] * 20)
-    assert not lost([1.0] * 20 + [3.0] * 50)
-    assert not lost([1.0] * 20 + [9.0])  # one batch
-    assert lost([1.0] * 20 + [9.0] * 20)
-    assert lost([1.0, math.nan]) and lost([math.inf]) and not lost([])
+    assert not has_diverged([1.0] * 20)
+    assert not has_diverged([1.0] * 20 + [3.0] * 50)
+    assert not has_diverged([1.0] * 20 + [9.0])  # one batch
+    assert has_diverged([1.0] * 20 + [9.0] * 20)
+    assert has_diverged([1.0, math.nan]) and has_diverged([math.inf]) and not has_diverged([])
 
 
 def test_the_range_test_takes_the_batches_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     phases = "[{size = 32, epochs = 2, lr = 1e-30, batch_size = 16, accumulate = 2}]"
     settings = {"phases": phases, "augment": "satellite", "mixup": 0.4, "label_smoothing": 0.1}
     trainer = trainer_of(tmp_path, monkeypatch, **settings)
-    losses = list(trainer.range_test([1e-30] * 6, quiet))
+    losses = list(range_test(trainer, [1e-30] * 6, quiet))
     again = trainer_of(tmp_path, monkeypatch, **settings)
     for _ in range(2):
         again.epoch(quiet, math.inf)
@@ -214,7 +215,7 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     lr = content["suggested"]
     printed = capsys.readouterr().out
     assert f"--set phases.1.lr={lr:.1e} --set phases.1.body_lr={float(f'{lr:.1e}') / 2:.1e}" in printed
-    assert main([*command, "--set", "phases.0.epochs=4"]) == 0  # which it does not read
+    assert main([*command, "--set", "phases.0.epochs=4"]) == 0  # the range test does not read it
     assert "tiny done already" in capsys.readouterr().out
     other = fails("find-lr", "tiny.toml", "--phase", "1", *body)
     assert "find-lr-1.json was made with steps = 60, not 150; --force replaces it" in other
@@ -223,4 +224,4 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     assert "in the recipe  3.0e-03" in printed and "that is an end of --rates" in printed
     assert "lowest / 10" in printed and "nan" not in printed
     assert "the recipe has phases 0 to 1" in fails("find-lr", "tiny.toml", "--phase", "2")
-    assert "--rates 1,0.1: the lowest and the highest" in fails("find-lr", "tiny.toml", "--rates", "1,0.1")
+    assert "--rates 1,0.1: expected are the lowest" in fails("find-lr", "tiny.toml", "--rates", "1,0.1")

@@ -1,6 +1,5 @@
-"""Drawn fluorescence microscopy in the form of the Human Protein Atlas: one grey image a channel, and labels
-that say where in the cells the protein is. Synthetic, and good for trying out the flow, not for judging a
-method."""
+"""Synthetic fluorescence microscopy in the form of the Human Protein Atlas: a grey image per channel, and
+labels that say where in the cells the protein is. It tests the flow; it can't show how good a method is."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -10,22 +9,22 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Rng = np.random.Generator
-DRAWN_AT = 2  # times the size, so that edges are smooth
-LEAST = 0.01  # of the images have each label, as the rarest would not occur among few
-ROUND = 2 * math.pi
+SUPERSAMPLING = 2  # times the size, for smooth edges
+MIN_SHARE = 0.01  # of images: the rarest labels would not occur in a small set
+FULL_TURN = 2 * math.pi
 
 
 class Pattern(NamedTuple):
-    """What a label looks like in each cell. `low` and `high` say where: shares of the way from the middle of
-    the cell to its edge, of which the nucleus takes NUCLEUS."""
+    """How a label looks in each cell. It lies between `low` and `high`: shares of the way from the middle of
+    the cell to its edge. The nucleus reaches to NUCLEUS."""
 
-    images: int  # of the competition's 31,072 training images that have it
+    images: int  # the competition's training images with this label, of 31,072
     shape: str
     low: float
     high: float
     n: int = 1
-    size: float = 0.0  # share of the cell's radius
-    spread: float = ROUND  # all of it is within such an angle
+    size: float = 0.0  # relative to the cell's radius
+    spread: float = FULL_TURN  # the angle within which all of it lies
 
 
 NUCLEUS = 0.42
@@ -61,7 +60,7 @@ LABELS = {
     "Rods & rings": Pattern(11, "rings", 0.2, 0.8, 2, 0.16),
 }
 N_IMAGES = 31_072
-BACKGROUND = {  # of the channels: microtubules, nothing but the protein, nuclei, endoplasmic reticulum
+BACKGROUND = {  # channels: microtubules, only the protein, nuclei, endoplasmic reticulum
     "red": (THREADS, 190),
     "green": (Pattern(0, "dots", 0, 1, 0), 0),
     "blue": (Pattern(0, "fill", 0, NUCLEUS), 180),
@@ -73,32 +72,32 @@ class Cell(NamedTuple):
     middle: np.ndarray  # (2,)
     radius: float
     bends: np.ndarray  # (2,) angles at which it bulges, twice and three times around
-    seed: int  # of its threads, which the protein may follow
+    seed: int  # of its threads; the protein may follow them
 
     def at(self, share: np.ndarray | float, angle: np.ndarray) -> np.ndarray:
-        """The points (…, 2) at shares of the way from the middle to the edge."""
+        """Return points (…, 2) at these shares of the way from the middle to the edge."""
         two, three = self.bends
         r = share * self.radius * (1 + 0.18 * np.cos(2 * (angle - two)) + 0.1 * np.cos(3 * (angle - three)))
         return self.middle + np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
 
 
-def cells(
+def render_cells(
     rng: Rng, size: int, known: Collection[str] = LABELS, in_yellow: Collection[str] = ()
 ) -> tuple[Mapping[str, Image.Image], list[str]]:
-    """({channel: grey image}, labels) with labels out of `known`. What `in_yellow` names shows in the yellow
-    channel alone."""
-    shares = np.array([max(LABELS[name].images / N_IMAGES, LEAST) for name in known])
+    """Return ({channel: grey image}, labels), with labels from `known`. Labels of `in_yellow` show in the
+    yellow channel only."""
+    shares = np.array([max(LABELS[name].images / N_IMAGES, MIN_SHARE) for name in known])
     there = rng.random(len(shares)) < shares
     green = np.array([name not in in_yellow for name in known])
-    if not there[green].any():  # every image shows some protein, so that none betrays what is in yellow
+    if not there[green].any():  # else an empty green channel would reveal a label in yellow
         there[rng.choice(len(shares), p=shares * green / (shares * green).sum())] = True
     labels = [name for name, is_there in zip(known, there) if is_there]
-    side = size * DRAWN_AT
+    side = size * SUPERSAMPLING
     group = [
         Cell(
             middle=(np.array(place) + rng.uniform(-0.07, 0.07, 2)) * side,
             radius=rng.uniform(0.19, 0.24) * side,
-            bends=rng.uniform(0, ROUND, 2),
+            bends=rng.uniform(0, FULL_TURN, 2),
             seed=int(rng.integers(2**31)),
         )
         for place in ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
@@ -113,7 +112,7 @@ def cells(
 
 
 def _layer(rng: Rng, group: list[Cell], side: int, pattern: Pattern, light: float) -> np.ndarray:
-    """(side, side): one pattern in all cells."""
+    """Return (side, side): one pattern in all cells."""
     canvas = Image.new("L", (side, side))
     pen = ImageDraw.Draw(canvas)
     for cell in group:
@@ -124,7 +123,7 @@ def _layer(rng: Rng, group: list[Cell], side: int, pattern: Pattern, light: floa
 
 def _draw(pen: ImageDraw.ImageDraw, rng: Rng, cell: Cell, pattern: Pattern, light: int) -> None:
     _, shape, low, high, n, size, spread = pattern
-    start = rng.uniform(0, ROUND)
+    start = rng.uniform(0, FULL_TURN)
     if shape == "fill":
         angle = np.linspace(start, start + spread, 30)
         rim = np.concatenate([cell.at(high, angle), cell.at(low, angle[::-1])])
@@ -145,14 +144,14 @@ def _draw(pen: ImageDraw.ImageDraw, rng: Rng, cell: Cell, pattern: Pattern, ligh
         if shape == "dots":
             pen.ellipse(line, fill=light)
         elif shape == "rings":
-            pen.ellipse(line, outline=light, width=DRAWN_AT)
+            pen.ellipse(line, outline=light, width=SUPERSAMPLING)
         else:
-            pen.line(line, fill=light, width=1 if shape == "threads" else DRAWN_AT)
+            pen.line(line, fill=light, width=1 if shape == "threads" else SUPERSAMPLING)
 
 
 def _exposed(rng: Rng, layer: np.ndarray) -> Image.Image:
-    """As a camera sees it: at the image's size, lighter or darker, over a background, with noise."""
-    n = len(layer) // DRAWN_AT
-    small = layer.reshape(n, DRAWN_AT, n, DRAWN_AT).mean((1, 3))
+    """Return the layer as a camera sees it: at the image's size, with exposure, background and noise."""
+    n = len(layer) // SUPERSAMPLING
+    small = layer.reshape(n, SUPERSAMPLING, n, SUPERSAMPLING).mean((1, 3))
     seen = small * rng.uniform(0.6, 1.0) + rng.uniform(2, 12) + rng.normal(0, 5, small.shape)
     return Image.fromarray(np.clip(seen, 0, 255).astype(np.uint8))

@@ -1,16 +1,16 @@
-"""Drawn satellite scenes and their labels."""
+"""Synthetic satellite scenes and their labels."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 WEATHER = {"clear": 0.62, "partly_cloudy": 0.2, "haze": 0.11, "cloudy": 0.07}
-RARE = 0.025  # share of the images with a mine
-LABEL_NOISE = 0.02  # people miss small things, and so does the drawn truth
+MINE_SHARE = 0.025  # share of the images with a mine
+LABEL_NOISE = 0.02  # share of small things that the labels miss, as people do
 Rng = np.random.Generator
 
 
-def scene(rng: Rng, size: int) -> tuple[Image.Image, list[str]]:
-    """An RGB image and its labels, sorted."""
+def render_scene(rng: Rng, size: int) -> tuple[Image.Image, list[str]]:
+    """Return an RGB image and its labels, sorted."""
     weather = str(rng.choice(list(WEATHER), p=list(WEATHER.values())))
     labels = {weather}
     ground, land = _land(rng, size)
@@ -30,7 +30,7 @@ def scene(rng: Rng, size: int) -> tuple[Image.Image, list[str]]:
 
 
 def _land(rng: Rng, size: int) -> tuple[np.ndarray, set[str]]:
-    """Ground (size, size, 3) as floats 0 … 255, and the labels of what is on it."""
+    """Return the ground (size, size, 3) as floats 0 … 255, and the labels of what is on it."""
     labels = set()
     texture = _smooth(rng, size, 8)[..., None] * 14 + _smooth(rng, size, 24)[..., None] * 9
     wooded = rng.random() < 0.88
@@ -65,14 +65,14 @@ def _land(rng: Rng, size: int) -> tuple[np.ndarray, set[str]]:
     if rng.random() < (0.35 if settled else 0.02):
         labels.add("habitation")
         _houses(pen, rng, size)
-    if rng.random() < RARE:
+    if rng.random() < MINE_SHARE:
         labels.add("mine")
         _mine(pen, rng, size)
     return np.asarray(canvas).astype(float), labels
 
 
 def _smooth(rng: Rng, size: int, cells: int) -> np.ndarray:
-    """Noise (size, size) with blobs of size / cells pixels, mean 0, deviation near 1."""
+    """Return noise (size, size) with blobs of size / cells pixels, mean 0, standard deviation near 1."""
     coarse = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
 
@@ -88,7 +88,7 @@ def _shade(rng: Rng, colour: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def _path(rng: Rng, size: int, bend: float = 0.22) -> list[tuple[float, float]]:
-    """A line across the image, from edge to edge, more or less bent."""
+    """Return the points of a bent line across the image."""
     angle, offset = rng.uniform(0, np.pi), rng.uniform(-0.3, 0.3) * size
     along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
     t = np.linspace(-0.8, 0.8, 9)
@@ -98,7 +98,7 @@ def _path(rng: Rng, size: int, bend: float = 0.22) -> list[tuple[float, float]]:
 
 
 def _field(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
-    """A quadrilateral in one even colour with furrows."""
+    """Draw a quadrilateral of one colour with furrows."""
     centre, half = rng.uniform(0.15, 0.85, 2) * size, rng.uniform(0.12, 0.28, 2) * size
     turn = rng.uniform(0, np.pi)
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -111,7 +111,7 @@ def _field(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
 
 
 def _clearing(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
-    """An irregular light patch: the same colours as a field, without its straight edges."""
+    """Draw an irregular light patch: the colours of a field without straight edges."""
     centre, angles = rng.uniform(0.15, 0.85, 2) * size, np.sort(rng.uniform(0, 2 * np.pi, 11))
     radii = rng.uniform(0.05, 0.17, 11) * size
     rim = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -128,7 +128,7 @@ def _houses(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
 
 
 def _mine(pen: ImageDraw.ImageDraw, rng: Rng, size: int) -> None:
-    """Ochre ground with small turquoise ponds."""
+    """Draw ochre ground with small turquoise ponds."""
     x, y = rng.uniform(0.25, 0.75, 2) * size
     r = rng.uniform(0.15, 0.24) * size
     pen.ellipse([x - r, y - 0.7 * r, x + r, y + 0.7 * r], fill=_shade(rng, (188, 158, 104)))

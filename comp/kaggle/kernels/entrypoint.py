@@ -1,9 +1,9 @@
-"""What the script of `comp kernel build` does in a Kaggle kernel: lay out what is mounted, run the stages one
-after the other within the time, and leave what is done in the working folder.
+"""Entry point of the script of `comp kernel build`: find the mounted inputs, install the wheels, and run the
+stages one after the other within the time budget.
 
-Reads the mounted competition, datasets and, to go on, the output of an earlier version; writes, in the
-working folder, what the stages write, and submission.csv. It needs nothing but what Kaggle's image has, until
-it has installed the wheels."""
+Reads the mounted competition and datasets, and to resume the output of an earlier version. Writes the files
+of the stages and submission.csv to the working folder. Until the wheels are installed it imports only
+packages of Kaggle's image."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.files import free_bytes, replacing
+from comp.artifacts.files import atomic_write, free_bytes
 from comp.artifacts.paths import (
     decision_path,
     duplicates_path,
@@ -25,27 +25,27 @@ from comp.artifacts.paths import (
     submissions_dir,
 )
 from comp.errors import CompError
-from comp.kaggle.kernels.wheels import reason_of
+from comp.kaggle.kernels.wheels import pip_error
 from comp.safe_text import told
 
 STAGES = {
     "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
     "infer": ("infer",),
 }
-RESERVE = 300.0  # seconds of the budget, a tenth of it at most, that no stage may use
-ROOM = 30e9  # bytes for resized images: enough for 100,000 of 256 px, or 30,000 of 512 px with 4 channels
+RESERVE = 300.0  # seconds of the budget that no stage may use; at most a tenth of the budget
+CACHE_BYTES = 30e9  # space for resized images: 100,000 of 256 px, or 30,000 of 512 px with 4 channels
 
 
 def main(home: Path, plan: dict[str, Any], started: float) -> int:
-    """Run a kernel; `home` is the temporary folder with the package and recipe.toml, `plan` is
-    `Kernel.plan`, `started` the moment at which the script began. Returns the exit code: 0 also
-    where the time was up and a next version can go on."""
+    """Run a kernel and return its exit code, which is also 0 if the time ran out and the next version can
+    resume. `home` is the temporary folder with the package and recipe.toml, `plan` is `Kernel.plan`,
+    `started` the time at which the script began."""
     working = Path(os.environ.get("COMP_KAGGLE_WORKING", "/kaggle/working"))
     spare = working / ".comp"
     try:
         working.mkdir(parents=True, exist_ok=True)
         os.chdir(working)
-        roomy = free_bytes(home) >= min(ROOM, free_bytes(working))
+        roomy = free_bytes(home) >= min(CACHE_BYTES, free_bytes(working))
         prepare(home, home if roomy else spare, plan)
         return run_stages(home, plan, started + plan["budget"])
     except CompError as error:
@@ -57,14 +57,15 @@ def main(home: Path, plan: dict[str, Any], started: float) -> int:
 
 
 def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
-    """Set what the stages look at: the environment, wheels, weights, models, and what is done already."""
+    """Prepare what the stages use: the environment, wheels, weights, models, and the files of an earlier
+    version. Resized images go to `data`/images."""
     packages = home / "wheels"
     paths = [str(packages), str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "COMP_DATA": str(data / "images")}
     os.environ.pop("COMP_RUNS", None)
-    install(found(plan["wheels"]), packages)
-    weights = found(plan["weights"]) if plan["weights"] else None
-    if plan["kind"] == "infer":  # what is in the working folder becomes the kernel's output: no models there
+    install(find_mounted(plan["wheels"]), packages)
+    weights = find_mounted(plan["weights"]) if plan["weights"] else None
+    if plan["kind"] == "infer":  # the working folder becomes the kernel's output: keep the models out of it
         assert weights is not None
         os.environ["COMP_RUNS"] = str(home / "finished")
         for fold in plan["folds"]:
@@ -73,8 +74,8 @@ def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
         return
     folds = folds_path(plan["competition"], plan["n_folds"], plan["seed"])
     if plan["earlier"]:
-        earlier = found(plan["earlier"])
-        print(f"kernel: goes on from {earlier}", flush=True)
+        earlier = find_mounted(plan["earlier"])
+        print(f"kernel: resuming from {earlier}", flush=True)
         for folder in (*map(run_dir, plan["runs"]), folds.parent):
             copy_files(earlier / folder, folder)
     if weights:
@@ -86,8 +87,8 @@ def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
                 _copy(weights / path.name, path)
 
 
-def found(source: str) -> Path:
-    """Where `source` is mounted; raises CompError where it isn't."""
+def find_mounted(source: str) -> Path:
+    """Return the folder where `source` is mounted. Raise CompError if it is not."""
     place = mounted(source)
     if place is None:
         raise CompError(f"{source} is not mounted; add it to the inputs of this kernel")
@@ -95,7 +96,8 @@ def found(source: str) -> Path:
 
 
 def install(wheels: Path, target: Path) -> None:
-    """All wheels of a folder, without a look at the network or at what the image has in other versions."""
+    """Install all wheels of a folder to `target`, without the network and without the versions in the
+    image."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     files = sorted(str(path) for path in wheels.glob("*.whl"))
     answer = subprocess.run(
@@ -104,22 +106,23 @@ def install(wheels: Path, target: Path) -> None:
         text=True,
     )
     if not files or answer.returncode:
-        reason = reason_of(answer.stderr) if answer.returncode else "there are none"
+        reason = pip_error(answer.stderr) if answer.returncode else "the folder has none"
         raise CompError(
             f"the wheels in {wheels} can't be installed for Python {sys.version_info[0]}."
-            f"{sys.version_info[1]} ({reason}); build the kernel for it with --python"
+            f"{sys.version_info[1]} ({reason}); build the kernel with --python for this version"
         )
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Whole files alone: those whose names start with a dot are locks, and parts of what a kill left."""
+    """Copy a folder without dot files, which are locks and incomplete files."""
     for path in sorted(source.rglob("*")):
         if path.is_file() and not path.name.startswith("."):
             _copy(path, target / path.relative_to(source))
 
 
 def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
-    """Each stage gets the time that is left, is interrupted a little after it, and killed at `end`."""
+    """Run the stages, each with the time that is left; interrupt a stage in the reserve and kill it at `end`.
+    Return the exit code."""
     reserve = min(RESERVE, plan["budget"] / 10)
     for stage in STAGES[plan["kind"]]:
         left = end - reserve - time.time()
@@ -130,10 +133,10 @@ def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
             code = run_until([*command, "--time-budget", f"{left:.3f}s"], end - reserve / 2, end)
         if code == 3:
             if plan["kind"] == "infer":
-                raise CompError("the time was up before submission.csv; build with a longer --time-budget")
+                raise CompError("the time ran out before submission.csv; build with a longer --time-budget")
             print(
-                f"kernel: the time was up in {stage}; what is done is kept, and the next version, built with "
-                "--resume, goes on from there",
+                f"kernel: the time ran out in {stage}; finished work is kept, and the next version, built "
+                "with --resume, continues from there",
                 flush=True,
             )
             return 0
@@ -141,7 +144,7 @@ def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
             return code
     if plan["kind"] == "train":
         keep_submission(plan)
-        if end - reserve > time.time():  # a picture of it, without which all is well too
+        if end - reserve > time.time():  # the report is optional
             command = [sys.executable, "-m", "comp", "report", str(home / "recipe.toml")]
             run_until(command, end - reserve / 2, end)
     print(f"kernel: submission.csv is written, {(end - time.time()) / 60:.0f} minutes before the end")
@@ -149,14 +152,14 @@ def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
 
 
 def keep_submission(plan: dict[str, Any]) -> Path:
-    """The submission that was written last, as the submission.csv that Kaggle looks for."""
+    """Copy the newest submission to submission.csv, the name that Kaggle expects; return that path."""
     written = submissions_dir().glob(f"{plan['recipe']}-*.csv")
     _copy(max(written, key=lambda path: path.stat().st_mtime_ns), target := Path("submission.csv"))
     return target
 
 
 def run_until(command: list[str], interrupt_at: float, kill_at: float) -> int:
-    """The exit code of a command; 3 where it had to be interrupted or killed."""
+    """Run a command and return its exit code, or 3 if it had to be interrupted or killed."""
     process = subprocess.Popen(command)
     try:
         return process.wait(max(0.0, interrupt_at - time.time()))
@@ -175,12 +178,12 @@ def run_until(command: list[str], interrupt_at: float, kill_at: float) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def _link(source: Path, target: Path) -> None:
     if not source.exists():
-        raise CompError(f"{source} is not there; build the kernel again and push its datasets")
+        raise CompError(f"{source} is missing; build the kernel again and push its datasets")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(source)

@@ -1,4 +1,4 @@
-"""A kernel's names, plan and metadata."""
+"""A kernel's names, options, plan and metadata."""
 
 import contextlib
 import os
@@ -15,17 +15,19 @@ from comp.config.recipe import Recipe
 from comp.errors import CompError
 from comp.kaggle.client import Kaggle
 
-PARTS = ("kernel", "weights", "wheels")  # folders of a built kernel; without weights where there are none
+PARTS = ("kernel", "weights", "wheels")  # folders of a built kernel; weights only if it needs any
+BUDGETS = {"train": "11h", "infer": "8.5h"}  # Kaggle ends kernels after 12 hours, most competitions after 9
+MAX_BUDGET = 12 * 3600.0  # seconds
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a recipe: its names on Kaggle, what it is given and what it does there."""
+    """A kernel of a recipe: its options, its names on Kaggle, and its plan."""
 
     recipe: Recipe
     kind: str  # "train" or "infer"
     owner: str
-    python: str  # of Kaggle's image, such as "3.12"
+    python: str  # version in Kaggle's image, such as "3.12"
     budget: float  # seconds
     folds: tuple[int, ...]
     resume: bool
@@ -47,7 +49,7 @@ class Kernel:
         return f"{self.owner}/comp-wheels-{self.python.replace('.', '')}"
 
     def plan(self, with_weights: bool) -> dict[str, Any]:
-        """What `comp.kaggle.kernels.entrypoint` is told."""
+        """Return the plan that `comp.kaggle.kernels.entrypoint` follows."""
         return {
             "kind": self.kind,
             "recipe": self.recipe.name,
@@ -63,7 +65,7 @@ class Kernel:
         }
 
     def metadata(self, with_weights: bool) -> dict[str, Any]:
-        """kernel-metadata.json. `machine_shape` NvidiaTeslaT4 is two T4."""
+        """Return the content of kernel-metadata.json. `machine_shape` NvidiaTeslaT4 means two T4 GPUs."""
         sources = [source.partition("/") for source in self.recipe.competition.all_sources]
         datasets = [self.wheels_id, *([self.weights_id] if with_weights else [])]
         return {
@@ -84,29 +86,39 @@ class Kernel:
         }
 
 
+def check_options(kind: str, python: str, budget: float | None, resume: bool) -> None:
+    """Raise CompError for options that no kernel can have. `budget` is in seconds, None for the default."""
+    if not re.fullmatch(r"3\.(1[1-9]|[2-9]\d)", python):
+        raise CompError(f"--python {python}: expected 3.11 or newer, such as 3.12")
+    if budget is not None and budget > MAX_BUDGET:
+        raise CompError("Kaggle ends every kernel after 12 hours; give a shorter --time-budget")
+    if resume and kind == "infer":
+        raise CompError("--resume needs --kind train: an infer kernel finishes in one run")
+
+
 def as_slug(name: str) -> str:
-    """A recipe's name as Kaggle writes it in addresses: short enough for the 50 characters of a dataset's,
-    and different for different names."""
+    """Return a recipe's name as a Kaggle slug: unique, and short enough for a dataset's limit of 50
+    characters."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return slug if slug == name and len(slug) <= 30 else f"{slug[:21].strip('-')}-{digest(name)[:8]}"
 
 
 def find_owner(given: str | None) -> str:
-    """The Kaggle user name: as given, of $KAGGLE_USERNAME, or of kaggle.json, of which nothing else is
-    read."""
+    """Return the Kaggle user name: as given, from $KAGGLE_USERNAME, from kaggle.json (whose key is not used),
+    or from the account of a token. Raise CompError if none is found."""
     folders = [os.environ.get("KAGGLE_CONFIG_DIR"), "~/.kaggle", "~/.config/kaggle"]
     paths = [Path(folder).expanduser() / "kaggle.json" for folder in folders if folder]
     name = given or os.environ.get("KAGGLE_USERNAME")
     if not name and (path := next((p for p in paths if p.is_file()), None)):
         try:
             name = read_json(path, User).get("username")
-        except CompError:  # it shows what it found, which may be a key
-            raise CompError(f"{path} is not what Kaggle gives as kaggle.json; fetch it anew") from None
+        except CompError:  # its message shows what was found, which may be a key
+            raise CompError(f"{path} is not a valid kaggle.json; download it again from Kaggle") from None
     if not name:
-        with contextlib.suppress(CompError):  # a token alone: Kaggle knows whose it is
+        with contextlib.suppress(CompError):  # a token alone: Kaggle knows its user
             name = Kaggle().user
     if not name:
-        raise CompError("whose kernel is it? Give --owner NAME, your user name on Kaggle")
+        raise CompError("the kernel's owner is not known; give --owner NAME, your user name on Kaggle")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise CompError(f"{name!r} is no user name of Kaggle; give --owner NAME")
+        raise CompError(f"{name!r} is not a Kaggle user name; give --owner NAME")
     return name

@@ -1,5 +1,5 @@
-"""The wheels that this package needs and the image of Kaggle's kernels lacks, for the image's Python, and not
-for this machine's."""
+"""Download the wheels that comp needs and Kaggle's image lacks, for the image's Python instead of this
+machine's."""
 
 import subprocess
 import sys
@@ -10,25 +10,26 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from rich.text import Text
 
-from comp.console import progress, say
+from comp.console import info, progress
 from comp.errors import CompError
 
-# What Kaggle's image has (github.com/Kaggle/docker-python: kaggle_requirements.txt, on top of Colab's image).
-# Nothing of it is shipped, so that torch, CUDA and numpy stay those that fit the machine.
+# Packages in Kaggle's image (github.com/Kaggle/docker-python: kaggle_requirements.txt, on top of Colab's
+# image). They are not uploaded, so that the image's own torch, CUDA and numpy stay in use.
 ON_KAGGLE = {
     *("torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "optuna", "pillow", "pydantic"),
     *("opencv-python", "opencv-python-headless", "pyyaml", "matplotlib", "tqdm", "requests", "psutil"),
     *("huggingface-hub", "safetensors", "rich", "kaggle", "six", "packaging", "typing-extensions"),
 }
-GLIBC = 35  # the image is Ubuntu 22.04
+GLIBC_MINOR = 35  # of glibc 2.35 in Ubuntu 22.04, the image's system
 PLATFORMS = [
-    *(f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC, 4, -1)),
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC_MINOR, 4, -1)),
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
 ]
 
 
-def needed(python: str) -> dict[str, str]:
-    """Name and version, as installed here, of each package to ship for a Linux of this Python ('3.12')."""
+def list_needed(python: str) -> dict[str, str]:
+    """Return {name: version installed here} of all packages to upload for Linux with this Python ('3.12').
+    Raise CompError if one is not installed here."""
     environment = {
         "python_version": python,
         "python_full_version": f"{python}.0",
@@ -47,7 +48,7 @@ def needed(python: str) -> dict[str, str]:
             package = distribution(requirement.name)
         except PackageNotFoundError as error:
             raise CompError(
-                f"{requirement.name}, which Python {python} needs, is not installed here; pip install it"
+                f"{requirement.name} is needed for Python {python} but not installed here; pip install it"
             ) from error
         versions[canonicalize_name(requirement.name)] = package.version
         for text in package.requires or []:
@@ -62,18 +63,18 @@ def needed(python: str) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def fetch(python: str, folder: Path) -> list[Path]:
-    """The needed wheels in `folder`, sorted by name; those that are there are not fetched again. Raises
-    CompError where pip can't get them."""
+def fetch_wheels(python: str, folder: Path) -> list[Path]:
+    """Download the needed wheels to `folder` unless they are there; return their paths, sorted by name. Raise
+    CompError if pip fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = needed(python)
-    if absent := {name: wanted[name] for name in wanted.keys() - _there(folder, wanted).keys()}:
+    wanted = list_needed(python)
+    if absent := {name: wanted[name] for name in wanted.keys() - _find_wheels(folder, wanted).keys()}:
         _download(python, absent, folder)
-    there = _there(folder, wanted)
+    there = _find_wheels(folder, wanted)
     return sorted(there[name] for name in wanted)
 
 
-def _there(folder: Path, wanted: dict[str, str]) -> dict[str, Path]:
+def _find_wheels(folder: Path, wanted: dict[str, str]) -> dict[str, Path]:
     found = {}
     for path in folder.glob("*.whl"):
         name, version, *_ = parse_wheel_filename(path.name)
@@ -82,16 +83,16 @@ def _there(folder: Path, wanted: dict[str, str]) -> dict[str, Path]:
     return found
 
 
-def reason_of(printed: str) -> str:
-    """Pip's last error, or what it printed last, without colours."""
+def pip_error(printed: str) -> str:
+    """Return pip's last error, or else its last line, without colour codes."""
     lines = [Text.from_ansi(line).plain.strip() for line in printed.splitlines()]
     told = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return (told or [line for line in lines if line] or ["pip failed"])[-1]
 
 
 def _download(python: str, versions: dict[str, str], folder: Path) -> None:
-    partial = folder / ".partial"  # pip's copies may be cut off by a kill
-    say(f"kernel: fetching {len(versions)} wheels for Python {python}")
+    partial = folder / ".partial"  # a kill may leave incomplete files
+    info(f"kernel: downloading {len(versions)} wheels for Python {python}")
     with progress("wheels", len(versions)):
         answer = subprocess.run(
             [
@@ -105,8 +106,10 @@ def _download(python: str, versions: dict[str, str], folder: Path) -> None:
             text=True,
         )
     if answer.returncode:
-        reason = reason_of(answer.stderr)
-        raise CompError(f"wheels for Python {python} can't be had ({reason}); run where pip reaches them")
+        reason = pip_error(answer.stderr)
+        raise CompError(
+            f"wheels for Python {python} could not be downloaded ({reason}); run where pip has a network"
+        )
     for path in sorted(partial.glob("*.whl")):
         path.replace(folder / path.name)
     partial.rmdir()

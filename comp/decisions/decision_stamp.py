@@ -1,0 +1,32 @@
+"""What a decision was made with: the stamp of decision.json."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from comp.config.recipe import Recipe
+
+
+def decision_settings(recipe: Recipe, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that a decision depends on, as stamps hold them."""
+    competition = recipe.competition
+    return {
+        "metric": competition.metric.stamp,
+        "empty": competition.labels.empty,
+        "exclusive": competition.labels.exclusive_names(tuple(classes)),
+        "rule": recipe.rule,
+        "n_trials": recipe.n_trials,
+        "seed": recipe.seed,
+    }
+
+
+def decision_stamp(
+    recipe: Recipe, classes: Sequence[str], *, oof: str, labels: str, folds: str
+) -> dict[str, Any]:
+    """Return what a decision is made with: the settings, and the fingerprints of the out-of-fold
+    probabilities' stamp, of the labels and of the folds."""
+    return {"oof": oof, "labels": labels, "folds": folds, **decision_settings(recipe, classes)}
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return those of the keys in which the stamp of a decision.json differs from the wanted one."""
+    return [key for key in keys if found.get(key) != wanted[key]]

@@ -1,0 +1,156 @@
+"""The parts of rules, fitted without some of the folds: thresholds, calibration, and parameters that are
+searched by inner cross-fitting."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.decisions.bootstrap import MIN_WIN_PROBABILITY, win_probability
+from comp.decisions.calibration import calibration
+from comp.decisions.metrics import FBeta
+from comp.decisions.optuna_search import search
+from comp.decisions.rules import ColumnGroups, FittedRule, is_single_label
+from comp.decisions.single_label import offset_thresholds
+from comp.decisions.thresholds import (
+    class_thresholds,
+    global_threshold,
+    prevalence_thresholds,
+    shrunk_thresholds,
+)
+
+DEFAULT_SHARE = 0.5  # of a label's own threshold in a shrunk one
+
+HeldOut = frozenset  # folds that a fit leaves out
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of the searches by Optuna. The journal file `storage` keeps studies whose names begin with
+    `name`."""
+
+    seed: int = 0
+    n_trials: int = 30
+    storage: Path | None = None
+    name: str = ""
+    told: Callable[[int, int], None] = lambda done, total: None  # reports progress in fits
+
+
+class RuleParts:
+    """The parts of rules by the folds that are held out. Each part is computed once."""
+
+    def __init__(
+        self,
+        probs: np.ndarray,
+        targets: np.ndarray,
+        folds: np.ndarray,
+        metric: FBeta,
+        groups: ColumnGroups,
+        settings: SearchSettings,
+    ):
+        self.probs, self.targets, self.folds, self.metric = probs, targets, folds, metric
+        self.groups = tuple(tuple(group) for group in groups)
+        self.single = is_single_label(targets, self.groups)
+        self.settings = settings
+        self.names = tuple(np.unique(folds).tolist())
+        self.known: dict[tuple[str, HeldOut], Any] = {}
+
+    def inner(self, held: HeldOut) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
+        """Return (N,) bool the rows outside of the folds `held`, and by fold which of these are its own."""
+        rows = ~np.isin(self.folds, list(held))
+        return rows, {name: self.folds[rows] == name for name in self.names if name not in held}
+
+    def can_search(self, held: HeldOut) -> bool:
+        """Return whether enough folds are left for inner cross-fitting. A search that is impossible without
+        a fold is also left out with all folds, so that all fits follow the same steps."""
+        return len(self.names) >= 3 and len(self.inner(held)[1]) >= 2
+
+    def every_image_has_labels(self, held: HeldOut) -> bool:
+        return self._once("labels", held, lambda _, y: bool(y.any(1).all()))
+
+    def common(self, held: HeldOut) -> float:
+        """Return the best single threshold for all labels."""
+        if self.single:
+            return 0.5
+        return self._once("common", held, lambda p, y: global_threshold(p, y, self.metric))
+
+    def exact(self, held: HeldOut) -> np.ndarray:
+        """Return (C,) the best thresholds, one per label."""
+        if self.single:
+            return self._once("exact", held, lambda p, y: offset_thresholds(p, y, self.metric))
+        start = self.common(held)
+        return self._once("exact", held, lambda p, y: class_thresholds(p, y, self.metric, start=start))
+
+    def prevalence(self, held: HeldOut) -> np.ndarray:
+        """Return (C,) thresholds that give each label as often as it occurs."""
+        return self._once("prevalence", held, prevalence_thresholds)
+
+    def calibration(self, held: HeldOut) -> tuple[np.ndarray, np.ndarray]:
+        """Return slopes and offsets (C,) of each label's logits."""
+        return self._once("calibration", held, calibration)
+
+    def shrunk(self, held: HeldOut, share: float) -> np.ndarray:
+        """Return (C,) thresholds per label, shrunk towards the common one."""
+        return shrunk_thresholds(self.exact(held), self.common(held), share)
+
+    def share(self, held: HeldOut) -> float:
+        """Return how much of a label's own threshold to keep: half, unless another share beats it with enough
+        probability in inner cross-fitting."""
+        if not self.can_search(held):
+            return DEFAULT_SHARE
+        rows, parts = self.inner(held)
+        probs, targets = self.probs[rows], self.targets[rows]
+
+        def decisions(share: float) -> np.ndarray:
+            decided = np.zeros(probs.shape, np.uint8)
+            for name, part in parts.items():
+                rule = self.with_thresholds(self.shrunk(held | {name}, share))
+                decided[part] = rule.decide(probs[part], FBeta(self.metric.beta, self.metric.average))
+            return decided
+
+        best = self.search(
+            f"fit shrunk without {sorted(held)}",
+            lambda trial: self.metric.score(targets, decisions(trial.suggest_float("share", 0, 1))),
+            [{"share": share} for share in (DEFAULT_SHARE, 1.0, 0.75, 0.25, 0.0)],
+        )["share"]
+        probability = win_probability(
+            decisions(best), decisions(DEFAULT_SHARE), targets, self.metric, seed=self.settings.seed
+        )
+        return best if probability > MIN_WIN_PROBABILITY else DEFAULT_SHARE
+
+    def searched(self, held: HeldOut) -> np.ndarray:
+        """Return (C,) thresholds that Optuna finds, starting from the exact ones."""
+        rows, _ = self.inner(held)
+        columns = np.ascontiguousarray(self.probs[rows].T)
+        true = np.ascontiguousarray(self.targets[rows].T.astype(bool))
+        classes = range(len(columns))
+
+        def value(trial: Any) -> float:
+            thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in classes])
+            return self.metric.of_columns(columns, true, thresholds)
+
+        starts = [np.full(len(columns), self.common(held)), self.exact(held)]
+        named = [{f"t{c}": float(start[c]) for c in classes} for start in starts]
+        best = self.search(f"fit optuna without {sorted(held)}", value, named)
+        return np.array([best[f"t{c}"] for c in classes])
+
+    def with_thresholds(self, thresholds: np.ndarray, min_labels: int = 0) -> FittedRule:
+        return FittedRule(thresholds, groups=self.groups if self.single else (), min_labels=min_labels)
+
+    def search(
+        self, name: str, value: Callable[[Any], float], starts: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the parameters of the highest `value(trial)`."""
+        given = self.settings
+        name = f"{given.name} {name}".strip()
+        return search(
+            value, starts, n_trials=given.n_trials, seed=given.seed, storage=given.storage, name=name
+        )
+
+    def _once(self, what: str, held: HeldOut, make: Callable[[np.ndarray, np.ndarray], Any]) -> Any:
+        if (what, held) not in self.known:
+            rows = ~np.isin(self.folds, list(held))
+            self.known[what, held] = make(self.probs[rows], self.targets[rows])
+        return self.known[what, held]

@@ -1,0 +1,100 @@
+"""The network in training: weights, optimizer and averages, and their state for a checkpoint."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from comp.batches.loader import open_caches
+from comp.batches.preprocessing import channel_statistics
+from comp.compute.distributed import ProcessGroup
+from comp.data.labels import exclusive_groups
+from comp.models import network as models
+from comp.models.precision import choose_precision
+from comp.training.averaging import WeightAverages
+from comp.training.optimizer import make_optimizer, take_step, train_parts
+from comp.training.prepare import FoldInputs
+
+
+def make_spec(inputs: FoldInputs) -> models.ModelSpec:
+    """Return the spec of the fold's network, with the mean and deviation that normalise its images."""
+    recipe, last = inputs.recipe, inputs.recipe.phases[-1]
+    groups = exclusive_groups(recipe.competition.labels, inputs.labels.classes)
+    in_softmax = groups if "groups" in (last.loss or recipe.loss).split("+") else ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    if recipe.normalize == "imagenet" or (recipe.normalize == "auto" and not recipe.channels):
+        mean, std = models.pretrained_statistics(recipe.backbone)
+    elif recipe.normalize != "image":
+        caches = inputs.caches
+        mean, std = channel_statistics(open_caches(caches[min(caches)]), inputs.train_rows)
+    return models.ModelSpec(
+        recipe.backbone, inputs.labels.classes, recipe.n_channels, last.size, mean, std, recipe.drop_rate,
+        in_softmax,
+    )  # fmt: skip
+
+
+class ModelState:
+    """The network of a fold, with its optimizer, gradient scaler and averages."""
+
+    def __init__(self, inputs: FoldInputs, device: torch.device, ranks: ProcessGroup):
+        recipe = self.recipe = inputs.recipe
+        self.device, self.ranks = device, ranks
+        self.spec = make_spec(inputs)
+        torch.manual_seed(recipe.seed * 1000 + inputs.fold)
+        model = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
+        if recipe.gradient_checkpointing:
+            models.checkpoint_gradients(model, recipe.backbone)
+        n_at_once = min(p.batch_size // p.accumulate for p in recipe.phases) // ranks.size
+        self.model = ranks.prepare(model, device, n_at_once)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        dtypes = [self.precision(phase.size) for phase in recipe.phases]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=torch.float16 in dtypes)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.averages = WeightAverages(self.model, recipe.ema_decay, recipe.swa_epochs)
+        self.parameters = list(self.model.parameters())
+        if recipe.compile:  # sizes × micro-batches × head only can exceed torch's limit of 8 compilations
+            torch._dynamo.config.recompile_limit = 64
+            self.model.compile(dynamic=False)
+        self.n_steps_done = 0
+        self.net: tuple[bool, nn.Module] | None = None  # whether for the head only, and the module to call
+
+    def precision(self, size: int) -> torch.dtype:
+        """Return the type to compute in, for images of this size."""
+        return choose_precision(self.recipe.precision, self.device, self.model, size)
+
+    def running(self, head_only: bool) -> nn.Module:
+        """Return the module to call in training. With `head_only` the body is frozen, its batch norms'
+        statistics included."""
+        self.model.train(not head_only)
+        train_parts(self.optimizer, head_only)
+        if self.net is None or self.net[0] != head_only:
+            self.net = head_only, self.ranks.wrap(self.model, self.device)
+        return self.net[1]
+
+    def update(self) -> None:
+        """Take an optimizer step with the gradients, and update the averages."""
+        take_step(self.optimizer, self.scaler, self.parameters, self.recipe.clip_norm)
+        self.n_steps_done += 1
+        self.averages.update(self.n_steps_done)
+
+    def state_dict(self) -> dict[str, Any]:
+        ema = self.averages.ema
+        return {
+            "model": self.model.state_dict(),
+            "ema": ema.state_dict() if ema else None,
+            "swa": self.averages.swa,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "n_steps_done": self.n_steps_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.averages.ema:
+            self.averages.ema.load_state_dict(state["ema"])
+        self.averages.swa = dict(state["swa"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.n_steps_done = int(state["n_steps_done"])

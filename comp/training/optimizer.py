@@ -1,0 +1,66 @@
+"""AdamW: parameter groups, their learning rates, and a step with clipped gradients."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from comp.config.recipe import Phase, Recipe
+from comp.models.network import depths
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameter_groups(model, recipe), lr=1e-3, fused=True)
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the parameters in groups: body or head; with or without weight decay (biases and norms have
+    none); and, with layer_decay, by layer. `scale` is a group's share of the body's rate (Howard and Ruder
+    2018)."""
+    heads: Any = model.get_classifier()  # type: ignore[operator]
+    heads = heads if isinstance(heads, list | tuple) else [heads]
+    in_head = {id(p) for head in heads for p in head.parameters()}
+    below = depths(model, recipe.backbone) if recipe.layer_decay < 1 else {}
+    groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        head = id(parameter) in in_head
+        key = head, parameter.ndim > 1, 0 if head else below.get(name, 0)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "head": head,
+            "scale": recipe.layer_decay**depth,
+            "weight_decay": recipe.weight_decay if decay else 0.0,
+        }
+        for (head, decay, depth), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, share: float, head_only: bool) -> float:
+    """Set the rates to this share of the phase's highest ones. Return the head's rate."""
+    for group in optimizer.param_groups:
+        body = 0.0 if head_only else phase.body_lr or phase.lr
+        group["lr"] = share * (phase.lr if group["head"] else body * group["scale"])
+    return share * phase.lr
+
+
+def train_parts(optimizer: torch.optim.Optimizer, head_only: bool) -> None:
+    """Require gradients for all parameters, or with `head_only` for the head's only."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(group["head"] or not head_only)
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    parameters: list[nn.Parameter],
+    clip_norm: float,
+) -> None:
+    """Clip the gradients, take a step, and clear the gradients."""
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
