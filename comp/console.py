@@ -45,8 +45,11 @@ def info(text: str) -> None:
 
 
 @contextlib.contextmanager
-def said_if_slow(text: str, after: float = 1.0) -> Iterator[None]:
-    """Print the text if the block takes longer than `after` seconds."""
+def said_if_slow(text: str, after: float | None = None) -> Iterator[None]:
+    """Print the text if the block takes longer than `after` seconds: 1 on a terminal, where a person waits,
+    and 10 in a log, unless given."""
+    if after is None:
+        after = 1.0 if sys.stdout.isatty() else 10.0
     timer = threading.Timer(after, info, [text])
     timer.daemon = True
     timer.start()
