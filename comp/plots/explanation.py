@@ -40,10 +40,10 @@ def draw(answers: Sequence[Explanation], classes: tuple[str, ...], title: str, p
         handles.append(Line2D([], [], color="black", linewidth=2.5, label="threshold"))
     legend = panel(0.2, height - 0.5, maps_at, 0.5)
     legend.legend(handles=handles, loc="center left", ncols=3, fontsize=13, frameon=False, borderaxespad=0)
-    text(maps_at, height - 0.75, "heat maps: evidence for the label, from none")
+    text(maps_at + 3.6, height - 0.75, "heat maps: evidence for the label, none", ha="right")
     scale = panel(maps_at + 3.7, height - 0.65, 2.2, 0.2)
     scale.imshow(heat(np.linspace(0, 1, 256)[None], np.full((8, 256, 3), 150, np.uint8)), aspect="auto")
-    text(maps_at + 6, height - 0.75, "to the most in this image")
+    text(maps_at + 6, height - 0.75, "the most in this image")
     bare, top = [legend, scale], height - 1.1
     for answer, high in zip(answers, heights):
         text(0.2, top - 0.2, f"{written(answer.query.name)}: {answer.about}", fontsize=14)

@@ -11,7 +11,7 @@ from comp.tuning.study import SharedStudy
 
 def draw(path: Path, study: SharedStudy, before: float | None) -> None:
     """Draw tune.png: the score of each trial and the best so far, then the score against each key's values.
-    Crosses are pruned trials, at their last score. `before` is the score of the recipe as it is."""
+    Crosses are pruned trials, at their last score. `before` is the score of the unchanged recipe."""
     from matplotlib.ticker import MaxNLocator, NullFormatter
     from optuna.distributions import IntDistribution
 
@@ -51,7 +51,7 @@ def draw(path: Path, study: SharedStudy, before: float | None) -> None:
     best = np.maximum.accumulate([trial.value for trial in complete])
     panels[0].step([trial.number for trial in complete], best, where="post", color="tab:orange", label="best")
     if before is not None:
-        panels[0].axhline(before, color="0.6", linestyle="--", linewidth=1, label="the recipe as it is")
+        panels[0].axhline(before, color="0.6", linestyle="--", linewidth=1, label="the unchanged recipe")
     panels[0].legend(loc="lower right", fontsize=8)
     panels[0].set_ylabel("held-out mAP")
     for panel in panels[n_panels:]:

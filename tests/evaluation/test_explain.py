@@ -23,6 +23,7 @@ from comp.evaluation.explanation import names_of
 from comp.models import network as models
 from comp.models.gradcam import as_grid, heat_maps, target_layer
 from comp.models.network import ModelSpec
+from comp.plots import explanation as explanation_plot
 
 CPU = torch.device("cpu")
 SIDE, BLOB = 64, 12  # pixels
@@ -237,6 +238,21 @@ def test_the_picture_has_a_row_an_image_and_replaces_nothing_silently(copy: Path
         "explain", "tiny.toml", "three.png", "--to", "three.png", "--force"
     )
     assert "ends in .png" in fails("explain", "tiny.toml", "wide.jpg", "--to", "three.jpg")
+
+
+def test_no_text_of_the_picture_lies_over_another_or_over_a_panel(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    figures: list = []
+    monkeypatch.setattr(explanation_plot, "save", lambda figure, *_, **__: figures.append(figure))
+    assert main(["explain", "tiny.toml", "files/train-jpg/train_1.jpg"]) == 0
+    figure = figures[0]
+    figure.draw_without_rendering()
+    texts = [text.get_window_extent() for text in figure.texts]
+    legend = figure.axes[0].get_legend().get_window_extent()
+    panels = [axes.get_window_extent() for axes in figure.axes[1:]]
+    for i, box in enumerate(texts):
+        assert not any(box.overlaps(other) for other in [*texts[:i], legend, *panels])
 
 
 def test_any_name_and_any_shape(copy: Path, told):

@@ -249,6 +249,7 @@ def test_names_that_look_like_markup_stay_text(here: Path, browser: Any):
     (here / "sample.csv").write_text("image,tags\n" + "".join(f"test{i},plain\n" for i in range(12)))
     (here / "odd.toml").write_text(
         'name = "odd"\n[labels]\ncsv = "train.csv"\nid = "image"\ncolumn = "tags"\nseparator = ";"\n'
+        f"classes = {json.dumps(names)}\n"
         '[images]\ntrain = "train/{id}.png"\ntest = "test/{id}.png"\n[submission]\nsample = "sample.csv"\n'
     )
     sets = [
