@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from comp.safe_text import told, visible
+from comp.safe_text import sanitize, visible
 
 SECONDS_BETWEEN_LINES = 15.0
 COLUMN_GAP = 2  # characters between columns of a table
@@ -41,11 +41,11 @@ def console() -> Console:
 
 def info(text: str) -> None:
     """Print one line; control characters and secrets in it are made safe."""
-    print(told(text), flush=True)
+    print(sanitize(text), flush=True)
 
 
 @contextlib.contextmanager
-def said_if_slow(text: str, after: float | None = None) -> Iterator[None]:
+def announce_if_slow(text: str, after: float | None = None) -> Iterator[None]:
     """Print the text if the block takes longer than `after` seconds: 1 on a terminal, where a person waits,
     and 10 in a log, unless given."""
     if after is None:

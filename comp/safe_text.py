@@ -47,17 +47,17 @@ def _secrets() -> set[str]:
     return {secret for secret in found if len(secret) >= MIN_SECRET_LENGTH}
 
 
-def told(text: object) -> str:
+def sanitize(text: object) -> str:
     """Return the text as one printable line without secrets."""
     return visible(without_secrets(str(text)))
 
 
-def as_cell(text: str) -> str:
-    """Return the text as a CSV cell that no spreadsheet takes for a formula. `of_cell` is the inverse."""
+def escape_cell(text: str) -> str:
+    """Return the text as a CSV cell that no spreadsheet takes for a formula; `unescape_cell` undoes it."""
     is_formula = re.match(f"'*{FORMULA_START}", text) and not NUMBER.fullmatch(text)
     return f"'{text}" if is_formula else text
 
 
-def of_cell(text: str) -> str:
-    """Return the text that `as_cell` was given."""
+def unescape_cell(text: str) -> str:
+    """Return the text that `escape_cell` was given."""
     return text[1:] if re.match(f"'+{FORMULA_START}", text) else text

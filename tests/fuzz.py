@@ -39,6 +39,7 @@ import pandas as pd
 from comp.cli.main import main
 from comp.config.loading import _toml
 from comp.kaggle import download as transfer
+from comp.tuning import study
 
 COMPETITION = """
 title = "A small drawn competition"
@@ -550,6 +551,7 @@ def attempt(command: list[str]) -> str | None:
 def fuzz(seed: int, *, seconds: float = 1e9, cases: range = range(10**9), failures: Path) -> int:
     """Try cases until the time is over; give how many kinds of failure there are."""
     found: Counter[str] = Counter()
+    study.LOST_AFTER = 1.0  # seconds; an edited trial may look like one that runs elsewhere
     with alone():
         with contextlib.redirect_stdout(io.StringIO()):
             submission = build()

@@ -42,7 +42,7 @@ from comp.kaggle import ledger
 from comp.kaggle.submission_file import submission_text
 from comp.plots import comparison, explanation, lr_finder, thresholds, tuning
 from comp.plots import ledger as ledger_plot
-from comp.safe_text import as_cell, of_cell, visible, without_secrets
+from comp.safe_text import escape_cell, unescape_cell, visible, without_secrets
 from comp.tracking.clients import first_line
 from comp.tuning import study as studies
 from comp.tuning.pruning import make_pruner
@@ -424,12 +424,12 @@ def test_long_names_leave_room_for_the_picture(pictures, drawn: list[Figure]):
     ],
 )
 def test_no_cell_for_people_begins_a_formula_and_all_are_read_back(text: str):
-    assert not re.match(r"[=+\-@\t\r＝]", as_cell(text)) and of_cell(as_cell(text)) == text
-    assert (as_cell(text) == text) == (text in ("'plain", "plain", ""))
+    assert not re.match(r"[=+\-@\t\r＝]", escape_cell(text)) and unescape_cell(escape_cell(text)) == text
+    assert (escape_cell(text) == text) == (text in ("'plain", "plain", ""))
 
 
 def test_numbers_are_no_formulas():
-    assert [as_cell(text) for text in ("-5", "+0.5", "-1e-3", "0.9")] == ["-5", "+0.5", "-1e-3", "0.9"]
+    assert [escape_cell(text) for text in ("-5", "+0.5", "-1e-3", "0.9")] == ["-5", "+0.5", "-1e-3", "0.9"]
 
 
 def test_the_ledger_keeps_scores_whole_and_messages_harmless(here: Path):

@@ -72,7 +72,7 @@ class Note(Stored):
     mtime_ns: int
 
 
-class Compared(Stored):
+class DuplicatesStamp(Stored):
     """The stamp of folds/<competition>-duplicates.csv."""
 
     sets: dict[str, str]
@@ -87,7 +87,7 @@ class TrainedRecipe(Stored):
     n_folds: int = Field(ge=2)
 
 
-class Started(Stored):
+class TrainingStart(Stored):
     """started.json."""
 
     recipe: TrainedRecipe
@@ -111,7 +111,7 @@ class Epoch(Stored):
     memory: Count
 
 
-class Predicted(Stored):
+class PredictionStamp(Stored):
     """The stamp of a fold's predictions."""
 
     views: list[str] = []
@@ -119,7 +119,7 @@ class Predicted(Stored):
     ids: str
 
 
-class Blended(Stored):
+class BlendStamp(Stored):
     """The stamp of a run's predictions: blended from its folds, or with `how` from other runs."""
 
     members: dict[str, str] = Field(min_length=1)  # digest of the stamps, by "fold 0" or run name
@@ -303,7 +303,7 @@ class Submitted(Stored):
     sha256: str | None = None
 
 
-class Told(Stored):
+class TrackedRows(Stored):
     """tracked-<tracker>.json."""
 
     run: str

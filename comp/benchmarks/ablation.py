@@ -26,7 +26,7 @@ from comp.data.manifest import read_training
 from comp.deadline import NEVER
 from comp.decisions.decide import decide
 from comp.decisions.metrics import FBeta, average_precisions, log_losses, mean_average_precision
-from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE
+from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE, is_single_label
 from comp.errors import CompError
 from comp.models.inference import PredictionInputs, predict_set
 from comp.training.fit import train_fold
@@ -98,11 +98,9 @@ def measure(inputs: FoldInputs, answer: Path, *, device: Device, report: Report,
     wanted = PredictionInputs(recipe, model, path, labels.ids[rows], rows, cache, inputs.stamp)
     predict_set(wanted, **settings)
     probs, targets = load(path, labels.classes).probs.astype(float), labels.targets[rows]
-    competition, rule = (
-        recipe.competition,
-        REFERENCE_SINGLE if recipe.competition.labels.single else REFERENCE_RULE,
-    )
+    competition = recipe.competition
     groups = exclusive_groups(competition.labels, labels.classes)
+    rule = REFERENCE_SINGLE if is_single_label(labels.targets, groups) else REFERENCE_RULE
     decided = decide(probs, targets, FBeta.of(competition.metric), rule=rule, exclusive=groups)
     scores = {
         "score": decided.scores["cross_fitted"],

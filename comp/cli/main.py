@@ -13,7 +13,7 @@ from comp import __version__
 from comp.cli.help import ABOUT, ACTIONS, BENCH, BESIDES, COMPARE, DETAILS, EPILOG, LEDGER, OTHERS, STAGES
 from comp.cli.options import OPTIONS, TABLES
 from comp.errors import CompError, TimeIsUp
-from comp.safe_text import told
+from comp.safe_text import sanitize
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,10 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _hide_password(storage)
         _run(given)
     except CompError as error:
-        print(told(f"comp {given.stage}: {error}"), file=sys.stderr)
+        print(sanitize(f"comp {given.stage}: {error}"), file=sys.stderr)
         return error.code
     except TimeIsUp as stop:
-        print(told(f"comp {given.stage}: the time is up ({stop}); run it again to resume"), file=sys.stderr)
+        print(
+            sanitize(f"comp {given.stage}: the time is up ({stop}); run it again to resume"), file=sys.stderr
+        )
         return 3
     except KeyboardInterrupt:
         print(f"comp {given.stage}: stopped; run it again to resume", file=sys.stderr)
@@ -105,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         reason = f"{error.filename or 'system'}: {error.strerror or error}"
-        print(told(f"comp {given.stage}: {reason}"), file=sys.stderr)
+        print(sanitize(f"comp {given.stage}: {reason}"), file=sys.stderr)
         return 1
     return 0
 
@@ -120,9 +122,9 @@ def _hide_password(storage: str) -> None:
 
 def _command(name: str) -> Any:
     """Import the command's module, with its libraries, which may take seconds."""
-    from comp.console import said_if_slow
+    from comp.console import announce_if_slow
 
-    with said_if_slow(f"{name}: loading its libraries"):
+    with announce_if_slow(f"{name}: loading its libraries"):
         return importlib.import_module(f"comp.commands.{name.replace('-', '_')}")
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from comp.config.loading import load_recipe
-from comp.console import said_if_slow
+from comp.console import announce_if_slow
 
 
 def run(*, subject: str, recipe: str, overrides: list[str], **options: Any) -> None:
     """Run the benchmark `subject`; each reads its own of the command-line `options`."""
-    with said_if_slow("bench: loading its libraries"):
+    with announce_if_slow("bench: loading its libraries"):
         from comp.benchmarks import ablation, decisions, speed
     if subject == "decide":
         decisions.run(**{name: options[name] for name in ("probs", "labels", "large")})

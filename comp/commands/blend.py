@@ -12,7 +12,7 @@ import numpy as np
 from comp.artifacts.files import write_text
 from comp.artifacts.paths import oof_path, predicted_paths, run_dir, study_path, test_path
 from comp.artifacts.predictions import Predictions, aligned, concatenated, load, mean_of_folds, save
-from comp.artifacts.schemas import Predicted
+from comp.artifacts.schemas import PredictionStamp
 from comp.artifacts.stamps import digest, is_done, read_stamp
 from comp.config.loading import load_recipe, toml_text
 from comp.config.recipe import Recipe
@@ -45,7 +45,7 @@ def run(
     members = {}
     for fold in folds:
         predicted = predicted_paths(recipe.name, fold, recipe.n_folds)
-        stamps = [read_stamp(path, Predicted) or {} for path in predicted]
+        stamps = [read_stamp(path, PredictionStamp) or {} for path in predicted]
         if not all(stamps):
             raise CompError(f"fold {fold} of {recipe.name} has no predictions; run `comp predict` first")
         if fold < recipe.n_folds and stamps[0]["ids"] != digest(labels.ids[fold_of == fold]):

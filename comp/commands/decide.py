@@ -133,7 +133,7 @@ def run_on_files(asked: TableRequest) -> None:
     with ProgressBars() as bars:
         decision = decide(
             oof.probs, targets, fbeta, rule=asked.rule or "auto", folds=folds, exclusive=groups,
-            settings=SearchSettings(told=partial(bars.at, "rules")),
+            settings=SearchSettings(report_progress=partial(bars.at, "rules")),
         )  # fmt: skip
     single = is_single_label(targets, groups) and average != "macro"
     metric = Metric(average="accuracy") if single else Metric.model_validate(asdict(fbeta))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from comp.artifacts.files import write_json, write_text
 from comp.artifacts.paths import cache_dir, duplicates_path
-from comp.artifacts.schemas import Compared
+from comp.artifacts.schemas import DuplicatesStamp
 from comp.artifacts.stamps import is_done, read_stamp
 from comp.config.recipe import Recipe
 from comp.console import info, table
@@ -53,7 +53,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
         n_rows = len(read_groups(competition.name))
         info(f"duplicates: {path} was not written by comp; its {n_rows:,} rows are used unchanged")
         return
-    before = (read_stamp(stamp_path, Compared) or {"sets": {}})["sets"] if path.exists() else {}
+    before = (read_stamp(stamp_path, DuplicatesStamp) or {"sets": {}})["sets"] if path.exists() else {}
     shared = {name: value for name, value in fingerprints.items() if name in before}
     stamp = {"sets": before | shared, "likeness": likeness}  # sets of other recipes are no reason to repeat
     if before and is_done(stamp_path, stamp, force=force) and len(shared) == len(fingerprints):

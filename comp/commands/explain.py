@@ -7,7 +7,7 @@ here, to recognise training images. Writes a picture.
 from pathlib import Path
 
 from comp.artifacts.paths import explanation_path, model_path, oof_path
-from comp.artifacts.schemas import Blended
+from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import read_stamp
 from comp.config.recipe import Recipe
 from comp.console import info, progress, table
@@ -20,7 +20,7 @@ MAX_IMAGES = 50  # rows of a picture
 
 
 def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, force: bool) -> None:
-    made = read_stamp(oof_path(recipe.name), Blended) or {}
+    made = read_stamp(oof_path(recipe.name), BlendStamp) or {}
     if recipe.members or "how" in made:
         names = ", ".join([member.name for member in recipe.members] or made["members"])
         raise CompError(f"{recipe.name} is a blend of {names}; explain takes the recipe of one of them")

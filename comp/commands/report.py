@@ -9,7 +9,7 @@ from typing import Any
 
 from comp.artifacts.files import write_text
 from comp.artifacts.paths import oof_path, report_path
-from comp.artifacts.schemas import Blended
+from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import digest, read_stamp, to_json
 from comp.config.recipe import Recipe
 from comp.console import ProgressBars, info, size_text, table
@@ -48,7 +48,7 @@ def read_members(results: RunResults) -> list[RunMetadata]:
     """Return the runs whose networks predicted, without those that have changed since."""
     found, name = [], results.recipe.name
     for member in members_of(name, results.made):
-        made = results.made if member == name else read_stamp(oof_path(member), Blended) or {}
+        made = results.made if member == name else read_stamp(oof_path(member), BlendStamp) or {}
         if member != name and digest(made) != results.made["members"][member]:
             info(f"report: {member} was trained or predicted again since it was blended; left out")
             continue

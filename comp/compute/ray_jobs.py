@@ -148,7 +148,7 @@ class RayJobRunner:
         """Run all jobs to their end, or until `late` holds those that did not finish in time."""
         for name in self.arguments:
             self._start(name)
-        told = time.monotonic()
+        last_line = time.monotonic()
         with ProgressBars() as bars:
             while self.running:
                 waiting = {stream: name for stream, name in self.running.items() if name not in self.machines}
@@ -162,8 +162,8 @@ class RayJobRunner:
                     for stream, name in waiting.items():
                         self._withdraw(stream)
                         self._start(name)
-                if len(waiting) == len(self.running) and time.monotonic() - told > 30:
-                    told = time.monotonic()
+                if len(waiting) == len(self.running) and time.monotonic() - last_line > 30:
+                    last_line = time.monotonic()
                     info("waiting for free resources in the Ray cluster")
                 for stream in self.ray.wait(list(self.running), num_returns=1, timeout=1)[0]:
                     self._next(stream, bars)

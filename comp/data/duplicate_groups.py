@@ -10,7 +10,7 @@ import pandas as pd
 from comp.artifacts.stamps import digest
 from comp.data.duplicates import FoundDuplicates
 from comp.data.image_files import ImageSet
-from comp.safe_text import as_cell
+from comp.safe_text import escape_cell
 
 MIN_GROUP_LIMIT = 10  # train images
 
@@ -88,7 +88,7 @@ def _urgency(group: Group) -> int:
 def groups_csv(groups: Sequence[Group]) -> str:
     """Return the table of groups (split, id, group, likeness) as CSV."""
     rows = [
-        (member.images.name, as_cell(member.id), number, f"{member.likeness:.4f}")
+        (member.images.name, escape_cell(member.id), number, f"{member.likeness:.4f}")
         for number, group in enumerate(groups, 1)
         for member in group
     ]

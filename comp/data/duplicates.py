@@ -19,13 +19,13 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from comp.artifacts.csv_tables import read_table
 from comp.artifacts.paths import duplicates_path
-from comp.artifacts.schemas import Compared
+from comp.artifacts.schemas import DuplicatesStamp
 from comp.artifacts.stamps import digest, read_stamp
 from comp.console import progress
 from comp.data.image_files import resize
 from comp.data.labels import Labels
 from comp.errors import CompError, summarize
-from comp.safe_text import of_cell
+from comp.safe_text import unescape_cell
 
 THUMBNAIL_SIDE = 32  # pixels of a thumbnail
 N_FREQUENCIES = 16  # lowest frequencies per direction
@@ -180,14 +180,14 @@ def read_groups(competition: str) -> Groups:
     if not path.exists():
         return {}
     table = read_table(path, ["split", "id", "group"])
-    return dict(zip(zip(table["split"], table["id"].map(of_cell)), table["group"]))
+    return dict(zip(zip(table["split"], table["id"].map(unescape_cell)), table["group"]))
 
 
 def read_groups_for(competition: str, sets: Mapping[str, str]) -> Groups:
     """Return the groups, and raise CompError if they were found in other images than `sets`, the fingerprints
     by name. A table without a stamp was not written by comp and is used unchanged."""
     path = duplicates_path(competition)
-    groups, made = read_groups(competition), read_stamp(path.with_suffix(".json"), Compared)
+    groups, made = read_groups(competition), read_stamp(path.with_suffix(".json"), DuplicatesStamp)
     for name, fingerprint in sets.items():
         if path.exists() and made and made["sets"].get(name) != fingerprint:
             raise CompError(f"{path} is about other {name} images; run `comp duplicates --force`")

@@ -78,7 +78,7 @@ def decide(
     targets, folds = targets.astype(np.uint8), _folds(folds, len(probs), settings.seed)
     fitter = CrossFitter(
         probs, targets, folds, metric, groups=exclusive, min_labels=min_labels, settings=settings,
-        step=lambda: settings.told(next(done), total),
+        step=lambda: settings.report_progress(next(done), total),
     )  # fmt: skip
     if len(probs) == 1:
         names = [REFERENCE_SINGLE if fitter.single else "global"]

@@ -35,7 +35,7 @@ class SearchSettings:
     n_trials: int = 30
     storage: Path | None = None
     name: str = ""
-    told: Callable[[int, int], None] = lambda done, total: None  # reports progress in fits
+    report_progress: Callable[[int, int], None] = lambda done, total: None  # reports progress in fits
 
 
 class RuleParts:

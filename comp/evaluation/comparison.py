@@ -11,7 +11,7 @@ import numpy as np
 from comp.artifacts.files import flatten, read_json
 from comp.artifacts.paths import decision_path, finished_runs, model_path, oof_path, run_dir, runs_dir
 from comp.artifacts.resumable import read_log
-from comp.artifacts.schemas import Blended, Decision
+from comp.artifacts.schemas import BlendStamp, Decision
 from comp.artifacts.stamps import digest, read_safetensors_header, read_stamp
 from comp.config.competition import Metric
 from comp.config.loading import load_recipe
@@ -158,7 +158,7 @@ def _read_run(name: str, before: Sequence[Run]) -> Run:
         raise CompError(f"{name}: a run's name, as in {runs_dir()}, or its recipe's TOML file is expected")
     if name in [run.name for run in before]:
         raise CompError(f"{name} is named twice")
-    made = read_stamp(oof_path(name), Blended)
+    made = read_stamp(oof_path(name), BlendStamp)
     if made is None:
         known = summarize(finished_runs(), 20) if finished_runs() else "none"
         raise CompError(f"{oof_path(name)} is not there; run `comp blend` first. Finished runs: {known}")
@@ -235,7 +235,7 @@ class Cost:
 def cost_of(name: str, made: dict[str, Any]) -> Cost:
     """Return what a run took by its logs; a blend took what its members took together."""
     if "how" in made:
-        known = {member: read_stamp(oof_path(member), Blended) for member in made["members"]}
+        known = {member: read_stamp(oof_path(member), BlendStamp) for member in made["members"]}
         parts = [cost_of(member, stamp) for member, stamp in known.items() if stamp]
         return Cost(
             sum(part.n_networks for part in parts),

@@ -8,7 +8,7 @@ import numpy as np
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import decision_path, oof_path
 from comp.artifacts.predictions import load
-from comp.artifacts.schemas import Blended, Decision
+from comp.artifacts.schemas import BlendStamp, Decision
 from comp.artifacts.stamps import Stamp, digest, read_stamp
 from comp.config.recipe import Recipe
 from comp.data.duplicates import with_duplicate_groups
@@ -51,7 +51,7 @@ def read_results(recipe: Recipe) -> RunResults:
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp decide` first")
     data, labels, fold_of = read_training(recipe)
-    decision, made_from = read_json(path, Decision), read_stamp(oof_path(recipe.name), Blended)
+    decision, made_from = read_json(path, Decision), read_stamp(oof_path(recipe.name), BlendStamp)
     wanted = stamp_now(recipe, labels, fold_of, made_from)
     if other := differences(decision["stamp"], wanted, ("oof", "labels", "folds", "metric")):
         raise CompError(f"{path} was made with other {' and '.join(other)}; run `comp decide` again")

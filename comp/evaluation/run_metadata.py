@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import predicted_paths, started_path
-from comp.artifacts.schemas import Predicted, Started
+from comp.artifacts.schemas import PredictionStamp, TrainingStart
 from comp.artifacts.stamps import digest, read_stamp
 from comp.config.loading import problem
 from comp.config.recipe import Recipe
@@ -35,9 +35,9 @@ def metadata_of(name: str, made: Mapping[str, Any]) -> RunMetadata:
     recipe, views, folds, changed = None, (), [], []
     for fold in made["folds"]:
         path = started_path(name, fold)
-        started = read_json(path, Started) if path.exists() else {"recipe": {"n_folds": fold + 1}}
+        started = read_json(path, TrainingStart) if path.exists() else {"recipe": {"n_folds": fold + 1}}
         predicted = predicted_paths(name, fold, started["recipe"]["n_folds"])
-        stamps = [read_stamp(p, Predicted) or {} for p in predicted]
+        stamps = [read_stamp(p, PredictionStamp) or {} for p in predicted]
         trained = digest(started.get("stamp")) == stamps[0].get("train")
         if not trained or digest(stamps) != made["members"][f"fold {fold}"]:
             changed.append(fold)

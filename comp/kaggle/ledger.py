@@ -13,7 +13,7 @@ from comp.artifacts.csv_tables import read_table
 from comp.artifacts.files import lock, write_text
 from comp.artifacts.paths import ledger_path
 from comp.errors import CompError
-from comp.safe_text import as_cell, of_cell
+from comp.safe_text import escape_cell, unescape_cell
 
 COLUMNS = [
     *("time", "name", "recipe", "competition", "cross_fitted", "public", "private"),
@@ -51,7 +51,7 @@ def read() -> list[Row]:
         return []
     frame = read_table(ledger_path(), ["time", "name"])
     columns = list(dict.fromkeys([*COLUMNS, *frame.columns]))  # users may add columns
-    cells = frame.reindex(columns=columns, fill_value="").astype(str).map(of_cell)
+    cells = frame.reindex(columns=columns, fill_value="").astype(str).map(unescape_cell)
     rows: list[Row] = cells.to_dict("records")  # type: ignore[assignment]
     for number, row in enumerate(rows, 2):
         for column, is_valid in CELL_CHECKS.items():
@@ -106,7 +106,7 @@ def _write(change: Any) -> None:
         change(rows)
         if rows == before:
             return
-        write_text(path, pd.DataFrame(rows).fillna("").map(as_cell).to_csv(index=False))
+        write_text(path, pd.DataFrame(rows).fillna("").map(escape_cell).to_csv(index=False))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:

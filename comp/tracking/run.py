@@ -6,7 +6,7 @@ from typing import Any
 from comp.artifacts.files import flatten, read_json, write_json
 from comp.artifacts.paths import decision_path, started_path, tensorboard_dir, tracked_path
 from comp.artifacts.resumable import read_log
-from comp.artifacts.schemas import Decision, Started, Told
+from comp.artifacts.schemas import Decision, TrackedRows, TrainingStart
 from comp.artifacts.stamps import digest, read_stamp, to_json
 from comp.config.recipe import Recipe
 from comp.errors import CompError
@@ -24,7 +24,7 @@ class Run:
     def id(self) -> str:
         """Return the run's id. It stays the same when training resumes, and changes when it starts again."""
         path = None if self.fold is None else started_path(self.recipe.name, self.fold)
-        begun = read_json(path, Started).get("begun") if path and path.exists() else None
+        begun = read_json(path, TrainingStart).get("begun") if path and path.exists() else None
         return digest(self.recipe.name, self.fold, to_json(self.stamp), begun)
 
     @property
@@ -66,7 +66,7 @@ class Run:
         if tracker == "tensorboard" and not tensorboard_dir(self.recipe.name, self.fold).exists():
             return 0
         try:
-            sent = read_json(path, Told) if path.exists() else {}
+            sent = read_json(path, TrackedRows) if path.exists() else {}
         except CompError:  # truncated or edited: send all rows again
             sent = {}
         return sent["rows"] if sent.get("run") == self.id else 0

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from comp.artifacts.files import read_json, write_json
 from comp.artifacts.paths import checkpoint_path, model_path, started_path
 from comp.artifacts.resumable import training_files
-from comp.artifacts.schemas import Started
+from comp.artifacts.schemas import TrainingStart
 from comp.artifacts.stamps import is_done
 from comp.compute.devices import Device
 from comp.compute.distributed import ProcessGroup
@@ -36,7 +36,7 @@ def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Repor
             model_path(recipe.name, fold).unlink(missing_ok=True)
             trainer.write_log()  # before started.json, which says whose log it is
             path = started_path(recipe.name, fold)
-            kept = read_json(path, Started) if resumed and path.exists() else {"begun": time.time_ns()}
+            kept = read_json(path, TrainingStart) if resumed and path.exists() else {"begun": time.time_ns()}
             about = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": kept.get("begun")}
             write_json(path, about)
         if resumed:

@@ -24,6 +24,7 @@ from comp.config.recipe import Phase
 from comp.data.labels import exclusive_groups
 from comp.deadline import check_time
 from comp.decisions.metrics import FBeta
+from comp.decisions.rules import is_single_label
 from comp.errors import Diverged
 from comp.training.averaging import reset_batch_norms
 from comp.training.checkpoint import (
@@ -64,7 +65,7 @@ class Trainer:
         self.n_epochs = sum(phase.epochs for phase in recipe.phases)
         self.history: list[dict[str, Any]] = []
         self.groups = exclusive_groups(recipe.competition.labels, labels.classes)
-        self.single = recipe.competition.labels.single
+        self.single = is_single_label(labels.targets, self.groups)
         self.metric = FBeta.of(recipe.competition.metric)
         self.mixed = MixupCutmix(recipe.mixup, recipe.cutmix)
         n_images = labels.targets[inputs.train_rows].sum(0, dtype=np.int64)

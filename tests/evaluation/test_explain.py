@@ -171,7 +171,7 @@ def copy(submitted: Path, here: Path) -> Path:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], pd.DataFrame]]:
+def explained(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], pd.DataFrame]]:
     """Run `comp explain …` for one image; give the first line about it and the last one, and the table
     between."""
 
@@ -187,14 +187,14 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], p
     return run
 
 
-def test_a_training_image_is_explained_by_the_network_that_held_it_out(copy: Path, told):
+def test_a_training_image_is_explained_by_the_network_that_held_it_out(copy: Path, explained):
     labels = pd.read_csv("files/train.csv", index_col="image_name")["tags"]
     for fold in (0, 1):
         oof = load(oof_path("tiny", fold), classes())
         name, probs = oof.ids[0], dict(zip(oof.classes, oof.probs[0]))
         Path("elsewhere").mkdir(exist_ok=True)
         image = shutil.copy(f"files/train-jpg/{name}.jpg", "elsewhere")
-        (first, last), table = told("tiny.toml", image)
+        (first, last), table = explained("tiny.toml", image)
         assert first.startswith(f"{name}: a training image") and f"fold {fold}" in first
         assert last == f"explain: runs/tiny/explain-{name}.png"
         assert {c for c, true in table["true"].items() if true == "yes"} == set(labels[name].split())
@@ -202,17 +202,20 @@ def test_a_training_image_is_explained_by_the_network_that_held_it_out(copy: Pat
             assert float(prob) == pytest.approx(probs[c], abs=2e-3)
 
 
-def test_other_images_are_explained_by_all_networks_without_training_data(copy: Path, told):
+def test_other_images_are_explained_by_all_networks_without_training_data(copy: Path, explained):
     decided = pd.read_csv(next(Path("submissions").glob("tiny-*.csv")), index_col="image_name")["tags"]
     test = load(Path("runs/tiny/test.npz"), classes())
     Image.open(f"files/train-jpg/{test.ids[0].replace('test', 'train')}.jpg").save("train_1.jpg")
-    assert told("tiny.toml", "train_1.jpg")[0][0].startswith("train_1: mean of 2 networks")  # a name alone
+    # a name alone is enough
+    assert explained("tiny.toml", "train_1.jpg")[0][0].startswith(
+        "train_1: mean of 2 networks"
+    )  # a name alone
     shutil.copy("train_1.jpg", "files/train-jpg/unlabelled.jpg")
-    assert told("tiny.toml", "files/train-jpg/unlabelled.jpg")[0][0].startswith("unlabelled: mean of 2")
+    assert explained("tiny.toml", "files/train-jpg/unlabelled.jpg")[0][0].startswith("unlabelled: mean of 2")
     shutil.rmtree("data")
     shutil.rmtree("folds")
     for k in (0, 7):
-        (first, _), table = told("tiny.toml", f"files/test-jpg/{test.ids[k]}.jpg")
+        (first, _), table = explained("tiny.toml", f"files/test-jpg/{test.ids[k]}.jpg")
         assert first.startswith(f"{test.ids[k]}: mean of 2 networks")
         assert "true" not in table
         predicted = table.index[table["predicted"] == "yes"]
@@ -220,7 +223,7 @@ def test_other_images_are_explained_by_all_networks_without_training_data(copy: 
         for c, prob in table["probability"].items():
             assert float(prob) == pytest.approx(test.probs[k, classes().index(c)], abs=2e-3)
     (Path("runs/tiny/fold1/model.safetensors")).unlink()
-    assert told("tiny.toml", "train_1.jpg")[0][0].startswith("train_1: one network")
+    assert explained("tiny.toml", "train_1.jpg")[0][0].startswith("train_1: one network")
 
 
 def test_the_picture_has_a_row_an_image_and_replaces_nothing_silently(copy: Path, fails):
@@ -255,10 +258,10 @@ def test_no_text_of_the_picture_lies_over_another_or_over_a_panel(
         assert not any(box.overlaps(other) for other in [*texts[:i], legend, *panels])
 
 
-def test_any_name_and_any_shape(copy: Path, told):
+def test_any_name_and_any_shape(copy: Path, explained):
     for name, shape in (("cost $x^$ z", (1, 3000, 3)), ("tall", (3000, 1, 3)), ("grey", (9, 20))):
         Image.fromarray(np.zeros(shape, np.uint8)).save(f"{name}.png")
-        assert told("tiny.toml", f"{name}.png", "--to", "picture.png", "--force")[0][0].startswith(name)
+        assert explained("tiny.toml", f"{name}.png", "--to", "picture.png", "--force")[0][0].startswith(name)
 
 
 def test_what_cannot_be_explained_is_one_line(copy: Path, fails):

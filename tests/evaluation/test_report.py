@@ -79,10 +79,10 @@ def test_what_takes_long_says_so_at_once_and_shows_how_far_it_is(
 
 
 def test_what_is_soon_over_is_not_announced(capsys: pytest.CaptureFixture[str]):
-    with console.said_if_slow("soon over", after=60):
+    with console.announce_if_slow("soon over", after=60):
         pass
     printed = ""
-    with console.said_if_slow("takes long", after=0):
+    with console.announce_if_slow("takes long", after=0):
         while not printed:
             printed = capsys.readouterr().out
     assert printed == "takes long\n"

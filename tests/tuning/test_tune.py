@@ -305,6 +305,16 @@ def test_a_trial_that_is_lost_again_and_again_at_the_same_place_is_left_out(here
     assert study.study.ask(study.space).params != {"x": 0.5}
 
 
+@pytest.mark.parametrize(
+    "line", ['{"op_code": 0', '{"op_code": 99, "worker_id": "x"}', "[1]", '{"op_code": "x"}']
+)
+def test_an_edited_journal_is_one_line_that_names_the_file(tmp_path: Path, line: str):
+    path = tmp_path / "study.log"
+    path.write_text(f"{line}\n")
+    with pytest.raises(CompError, match=r"study\.log is (damaged|not an Optuna journal)"):
+        open_storage(str(path))
+
+
 def test_storages_that_cannot_be_are_named_without_their_password(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -26,7 +26,7 @@ from comp.artifacts.paths import (
     wheel_cache_dir,
 )
 from comp.artifacts.safe_paths import inside, refuse_link, remove
-from comp.artifacts.schemas import Blended, Decision
+from comp.artifacts.schemas import BlendStamp, Decision
 from comp.artifacts.stamps import digest, read_stamp
 from comp.config.loading import PACKAGE_DIR, toml_text
 from comp.config.recipe import Recipe
@@ -149,7 +149,7 @@ def collect_finished_models(kernel: Kernel) -> Files:
             f"{name}: folds without a model: {summarize(absent)}; "
             "run `comp train`, or choose others with --folds"
         )
-    blend = read_stamp(oof_path(name), Blended)
+    blend = read_stamp(oof_path(name), BlendStamp)
     if blend is None or not decision_file.exists():
         raise CompError(f"{decision_file} or {oof_path(name)} is missing; run `comp blend` and `comp decide`")
     decision = read_json(decision_file, Decision)

@@ -26,7 +26,7 @@ from comp.artifacts.paths import (
 )
 from comp.errors import CompError
 from comp.kaggle.kernels.wheels import pip_error
-from comp.safe_text import told
+from comp.safe_text import sanitize
 
 STAGES = {
     "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
@@ -49,7 +49,7 @@ def main(home: Path, plan: dict[str, Any], started: float) -> int:
         prepare(home, home if roomy else spare, plan)
         return run_stages(home, plan, started + plan["budget"])
     except CompError as error:
-        print(told(f"kernel: {error}"), file=sys.stderr)
+        print(sanitize(f"kernel: {error}"), file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(home, ignore_errors=True)

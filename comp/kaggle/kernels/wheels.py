@@ -86,8 +86,8 @@ def _find_wheels(folder: Path, wanted: dict[str, str]) -> dict[str, Path]:
 def pip_error(printed: str) -> str:
     """Return pip's last error, or else its last line, without colour codes."""
     lines = [Text.from_ansi(line).plain.strip() for line in printed.splitlines()]
-    told = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (told or [line for line in lines if line] or ["pip failed"])[-1]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or [line for line in lines if line] or ["pip failed"])[-1]
 
 
 def _download(python: str, versions: dict[str, str], folder: Path) -> None:
