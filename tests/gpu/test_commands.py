@@ -16,11 +16,12 @@ from comp.compute.devices import Device, devices, n_cores
 from comp.compute.local_jobs import run_jobs
 from comp.config.loading import load_recipe
 from tests.conftest import TINY
+from tests.gpu.place_job import write_place
 from tests.pretend_cuda import PretendCuda
 
 SHORT = (
     'precision = "fp32"\nviews = ["flips"]\n'
-    + TINY[: TINY.index("[[phases]]")].replace("n_train = 90, n_test = 60", "n_train = 50, n_test = 10")
+    + TINY[: TINY.index("[[phases]]")].replace("n_train = 90, n_test = 60", "n_train = 50, n_test = 50")
     + "[[phases]]\nsize = 32\nepochs = 1\nlr = 3e-3\nbatch_size = 12\n"
     + '[tune]\n"phases.0.lr" = [3e-3, 1e-3]\n'
 )
@@ -79,12 +80,6 @@ def test_the_bare_step_waits_only_before_and_after(gpu: Any, precision: str):
     assert sum(gpu.waits.values()) == 2 and all("synchroniz" in why for why in gpu.waits)
 
 
-def write_place(folder: Path, *, device: Device, report: Callable[..., None], deadline: float) -> None:
-    """A job: write down which device it got, in which process."""
-    (folder / device.name.replace(":", "")).write_text(f"{os.getpid()} {device.n_threads}")
-    report(line="placed")
-
-
 def test_each_gpu_gets_a_fold_in_a_process_of_its_own(pretended: PretendCuda, tmp_path: Path):
     pretended.n_gpus = 2
     places = devices(5)
@@ -92,7 +87,7 @@ def test_each_gpu_gets_a_fold_in_a_process_of_its_own(pretended: PretendCuda, tm
     assert {place.n_threads for place in places} == {max(1, n_cores() // 2)}
     assert all(place.n_loaders >= 1 for place in places)
     run_jobs(write_place, {f"fold {fold}": (tmp_path,) for fold in range(2)}, places, float("inf"))
-    written = {path.name: path.read_text().split()[0] for path in tmp_path.iterdir()}
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written.keys() == {"cuda0", "cuda1"}
     assert len({*written.values(), str(os.getpid())}) == 3
 
