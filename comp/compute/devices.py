@@ -12,6 +12,16 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
+OUT_OF_MEMORY = (  # in lower case: parts of messages of an error that is a plain RuntimeError
+    "can't allocate memory",
+    "out of memory",
+    "unable to find an engine",  # cuDNN finds none whose workspace fits
+    "unable to find a valid cudnn algorithm",  # the same
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # no memory for its workspace
+    "cudnn_status_alloc_failed",
+    "nvml_success == r",  # PyTorch fails while it composes the message
+)
 
 
 @dataclass(frozen=True)
@@ -44,15 +54,8 @@ class Device:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether PyTorch, or a library that it calls, ran out of memory. Some of them only say so in the
     message."""
-    signs = (
-        "can't allocate memory",
-        "CUDA out of memory",
-        "CUDA error: out of memory",
-        "unable to find an engine",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "CUDNN_STATUS_ALLOC_FAILED",
-    )
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY)
 
 
 def memory_in_use(device: torch.device) -> int:

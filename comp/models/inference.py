@@ -13,6 +13,7 @@ from torch import nn
 from comp.artifacts.predictions import Predictions, save
 from comp.artifacts.resumable import GrowingArray, prediction_files
 from comp.artifacts.stamps import read_stamp, to_json
+from comp.batches.augmentation import to_device
 from comp.batches.loader import CachedDataset, DeviceLoader
 from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import ordered_steps
@@ -117,7 +118,10 @@ def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torc
     logits = logits.float()
     probs = logits.sigmoid()
     for group in groups:
-        probs[:, list(group)] = logits[:, list(group)].softmax(1)
+        columns = to_device(
+            np.array(group, np.int64), logits.device
+        )  # a list would make the CPU wait for a GPU
+        probs.index_copy_(1, columns, logits.index_select(1, columns).softmax(1))
     return probs
 
 

@@ -1,11 +1,10 @@
 """The checkpoint of a training, last.pt, and log.jsonl, which is written from it."""
 
 import contextlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,12 +17,32 @@ from comp.errors import CompError
 RETRAIN = "remove it to train this fold from the start"
 
 
+class _Writer:
+    """A file that torch writes to. It keeps the error of a full disk, which torch would report as its own."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        if not self.error:
+            try:
+                self.file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        pass
+
+
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write last.pt. Raise CompError where the disk is full."""
-    with atomic_write(path) as temporary:
-        buffer = io.BytesIO()  # torch's own writer does not report a full disk
-        torch.save(state, buffer)
-        temporary.write_bytes(buffer.getbuffer())
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        writer = _Writer(file)
+        torch.save(state, writer)  # type: ignore[arg-type]
+        if writer.error:
+            raise writer.error
 
 
 def load_checkpoint(path: Path, stamp: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:

@@ -2,10 +2,13 @@
 precision is, to stay finite. A name is one of `LOSSES` or a sum, such as "focal+lovasz"."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from comp.batches.augmentation import to_device
 from comp.errors import CompError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -45,13 +48,20 @@ def make_loss(
     if "groups" in parts and not groups:
         raise CompError(f'loss "{name}" needs labels.exclusive or labels.single in the competition')
 
+    @cache  # a list as an index would be sent at each use, and the CPU would wait for the GPU
+    def columns(n_classes: int, device: torch.device) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the columns of each group, and those in no group."""
+        rest = sorted(set(range(n_classes)).difference(*groups))
+        on_device = [to_device(np.array(part, np.int64), device) for part in (*groups, rest)]
+        return on_device[:-1], on_device[-1]
+
     def element(part: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if part == "fbeta":
             return soft_fbeta(logits, targets, beta)
         if part == "lovasz":
             return lovasz(logits, targets, weights)
         if part == "groups":
-            return _grouped(logits, targets, groups, weights, smoothing)
+            return _grouped(logits, targets, *columns(logits.shape[1], logits.device), weights, smoothing)
         by_class = {"bce": _bce, "focal": focal, "asymmetric": asymmetric}[part](logits, targets)
         return (by_class if weights is None else by_class * weights.to(by_class)).mean()
 
@@ -116,31 +126,32 @@ def lovasz(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | 
 def _grouped(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    groups: ColumnGroups,
+    groups: Sequence[torch.Tensor],
+    rest: torch.Tensor,
     weights: torch.Tensor | None,
     smoothing: float,
 ) -> torch.Tensor:
     """Return the mean over images and columns, where each group is one column: the cross-entropy between its
     softmax and its labels as shares, 0 for images without any of its labels. Weights and smoothing work as in
-    torch's `cross_entropy` with probabilities as targets."""
+    torch's `cross_entropy` with probabilities as targets. `groups` and `rest` hold numbers of columns."""
     weights = None if weights is None else weights.to(logits)
-    members = {c for group in groups for c in group}
     columns = []
-    for group in map(list, groups):
-        total = targets[:, group].sum(1)
-        shares = targets[:, group] / total.clamp(min=1e-6)[:, None]
+    for group in groups:
+        true = targets.index_select(1, group)
+        total = true.sum(1)
         by_image = functional.cross_entropy(
-            logits[:, group],
-            shares,
-            None if weights is None else weights[group],
+            logits.index_select(1, group),
+            true / total.clamp(min=1e-6)[:, None],
+            None if weights is None else weights.index_select(0, group),
             label_smoothing=smoothing,
             reduction="none",
         )
         columns.append(by_image * (total > 0))
-    rest = [c for c in range(logits.shape[1]) if c not in members]
-    if rest:
-        by_class = _bce(logits[:, rest], targets[:, rest] * (1 - smoothing) + smoothing / 2)
-        columns += list((by_class if weights is None else by_class * weights[rest]).unbind(1))
+    if len(rest):
+        smooth = targets.index_select(1, rest) * (1 - smoothing) + smoothing / 2
+        by_class = _bce(logits.index_select(1, rest), smooth)
+        by_class = by_class if weights is None else by_class * weights.index_select(0, rest)
+        columns += list(by_class.unbind(1))
     return torch.stack(columns, 1).mean()
 
 

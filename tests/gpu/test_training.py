@@ -1,0 +1,200 @@
+"""Training on a GPU ends where training on a CPU ends, and no step waits for the GPU."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from comp.compute.distributed import ProcessGroup
+from comp.errors import Diverged
+from comp.training import trainer as training
+from comp.training.step import LossMonitor
+from comp.training.trainer import Trainer
+from tests.gpu.conftest import CPU, difference, run_epochs, watch_steps
+from tests.pretend_cuda import H100, T4, PretendCuda
+
+New = Callable[..., Trainer]
+EVERYTHING = {
+    "augment": "satellite",
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "swa_epochs": 2,
+    "class_weights": "inverse",
+}
+LOSSES = ("bce", "focal", "asymmetric", "bce+fbeta", "focal+lovasz", "groups")
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
+def test_a_run_in_fp32_ends_with_the_weights_of_a_cpu(gpu: Any, new_trainer: New, resident: bool):
+    there = new_trainer(gpu.device, resident, precision="fp32", **EVERYTHING)
+    for part in (there.state.model, there.state.averages.averaged):
+        assert all(tensor.device == gpu.device for tensor in part.state_dict().values())
+    run_epochs(there, 2)
+    here = new_trainer(CPU, precision="fp32", **EVERYTHING)
+    run_epochs(here, 2)
+    assert (
+        difference(there.state.averages.averaged.state_dict(), here.state.averages.averaged.state_dict())
+        < 2e-3
+    )
+    for key in ("loss", "valid_loss", "mAP"):
+        assert there.history[-1][key] == pytest.approx(here.history[-1][key], rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [(T4, torch.float16), (H100, torch.bfloat16)], ids=["T4", "H100"]
+)
+def test_half_precision_is_chosen_by_the_gpu_and_ends_near_fp32(
+    gpu: Any, new_trainer: New, capability, dtype
+):
+    gpu.capability = capability
+    there, here = new_trainer(gpu.device, True), new_trainer(CPU, precision="fp32")
+    seen: set[Any] = set()
+
+    def look(layer: Any, inputs: Any, output: torch.Tensor) -> None:
+        seen.add((output.dtype, inputs[0].is_contiguous(memory_format=torch.channels_last)))
+
+    there.state.model.conv1[0].register_forward_hook(look)
+    run_epochs(there)
+    run_epochs(here)
+    assert seen == {(dtype, True)}
+    assert there.state.scaler.is_enabled() == (dtype == torch.float16)
+    assert {p.dtype for p in there.state.parameters} == {torch.float32}
+    assert there.history[-1]["loss"] == pytest.approx(here.history[-1]["loss"], rel=0.02)
+    assert difference(there.state.model.state_dict(), here.state.model.state_dict()) < 0.02
+
+
+def test_the_optimizer_sees_clipped_gradients_without_the_scale(gpu: Any, new_trainer: New):
+    norms = {}
+    for device, precision in ((gpu.device, "fp16"), (CPU, "fp32")):
+        trainer, seen = new_trainer(device, True, precision=precision, clip_norm=0.05), []
+
+        def look(optimizer: Any, *_: Any, seen: list[float] = seen) -> None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            seen.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+        trainer.state.optimizer.register_step_pre_hook(look)
+        run_epochs(trainer)
+        norms[precision] = seen
+    assert norms["fp32"] == pytest.approx([0.05] * 2, rel=1e-3)
+    assert norms["fp16"] == pytest.approx([0.05] * 2, rel=1e-3)
+
+
+def test_a_step_with_infinite_gradients_is_skipped(gpu: Any, new_trainer: New):
+    trainer = new_trainer(gpu.device, True, precision="fp16")
+    run_epochs(trainer)
+    state, scale = trainer.state, trainer.state.scaler.get_scale()
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    for p in state.parameters:
+        p.grad = torch.full(p.shape, math.inf, device=gpu.device)
+    state.update()
+    assert difference(before, dict(state.model.named_parameters())) == 0
+    assert state.scaler.get_scale() == scale / 2
+    assert all(p.grad is None for p in state.parameters)
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
+def test_no_step_waits_for_the_gpu(
+    gpu: Any, new_trainer: New, monkeypatch: pytest.MonkeyPatch, resident: bool
+):
+    monkeypatch.setattr(training, "STEPS_PER_LOSS_CHECK", 1)
+    watch_steps(gpu, new_trainer(gpu.device, resident, **EVERYTHING))
+    assert not gpu.waits, gpu.waits
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_loss_waits_for_the_gpu(gpu: Any, new_trainer: New, loss: str):
+    groups = {"competition.labels.exclusive": '[["a","b"]]', "competition.labels.classes": '["a","b","c"]'}
+    short = "[{size=32,epochs=1,batch_size=16,lr=1e-3}]"
+    settings = {"phases": short, "loss": loss, "class_weights": "inverse", "label_smoothing": 0.1, **groups}
+    trainer = new_trainer(gpu.device, True, precision="fp32", **settings)
+    watch_steps(gpu, trainer)
+    assert not gpu.waits, gpu.waits
+    here = new_trainer(CPU, precision="fp32", **settings)
+    run_epochs(here)
+    assert trainer.history[-1]["loss"] == pytest.approx(here.history[-1]["loss"], rel=1e-3)
+
+
+def test_what_makes_the_cpu_wait_is_counted(gpu: Any):
+    """Without this, the tests above could pass for nothing."""
+    on_gpu = torch.ones(4, device=gpu.device)
+    gpu.watching = True
+    float(on_gpu.sum())
+    on_gpu.cpu()
+    torch.ones(4).to(gpu.device)
+    gpu.watching = False
+    assert sum(gpu.waits.values()) == 3
+
+
+def test_the_loss_is_looked_at_without_waiting(gpu: Any):
+    monitor = LossMonitor(gpu.device)
+    gpu.watching = True
+    seen = []
+    for value in (1.0, 2.0, 4.0):
+        monitor.add(torch.full((), value, device=gpu.device))
+        seen.append(monitor.look())
+        if gpu.real:  # a second is enough for the copy
+            torch.cuda._sleep(1_000_000)
+    gpu.watching = False
+    assert seen[0] == 0 and set(seen) <= {0.0, 1.0, 3.0}  # sums of earlier looks, or none yet
+    assert not gpu.waits
+
+
+def test_a_loss_that_is_not_finite_stops_the_epoch(gpu: Any, new_trainer: New):
+    trainer = new_trainer(gpu.device, True, precision="bf16", clip_norm=1e30)
+    for p in trainer.state.parameters:
+        p.data.fill_(math.nan)
+    with pytest.raises(Diverged, match="the loss is not finite"):
+        run_epochs(trainer)
+
+
+def test_a_run_goes_on_from_its_checkpoint(gpu: Any, new_trainer: New):
+    phases = "[{size=32,epochs=2,batch_size=16,lr=1e-3}]"
+    settings = {"precision": "fp16", "swa_epochs": 2, "augment": "satellite", "phases": phases}
+    whole = new_trainer(gpu.device, True, **settings)
+    run_epochs(whole)
+    whole.state.scaler.update(512.0)
+    whole.save()
+    again = new_trainer(gpu.device, True, **settings)
+    assert again.resume()
+    assert again.state.scaler.get_scale() == 512
+    assert all(tensor.device == gpu.device for tensor in again.state.averages.swa.values())
+    run_epochs(whole)
+    run_epochs(again)
+    close = 1e-3 if gpu.real else 0  # a real GPU adds gradients up in any order
+    assert difference(again.state.model.state_dict(), whole.state.model.state_dict()) <= close
+    assert (
+        difference(again.state.averages.averaged.state_dict(), whole.state.averages.averaged.state_dict())
+        <= close
+    )
+
+
+def test_epochs_of_the_head_alone_leave_the_body_as_it_was(gpu: Any, new_trainer: New):
+    trainer = new_trainer(
+        gpu.device,
+        False,
+        phases="[{size=32,epochs=2,batch_size=16,lr=1e-3,head_epochs=1}]",
+        normalize="image",
+    )
+    state = trainer.state
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    for expected in ({"fc.weight", "fc.bias"}, set(before)):
+        run_epochs(trainer)
+        changed = {
+            name for name, tensor in state.model.state_dict().items() if not torch.equal(tensor, before[name])
+        }
+        assert changed == expected
+
+
+def test_a_rank_takes_its_own_gpu_and_few_images_synchronise_batch_norms(
+    pretended: PretendCuda, monkeypatch: pytest.MonkeyPatch
+):
+    pretended.n_gpus = 2
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    ranks = ProcessGroup.from_torchrun()
+    assert ranks.device().name == "cuda:1"
+    for n_images, synchronised in ((15, True), (16, False)):
+        norm = ranks.prepare(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), pretended.device, n_images)[0]
+        assert isinstance(norm, torch.nn.SyncBatchNorm) == synchronised
