@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ STAGES = {
     "infer": ("infer",),
 }
 RESERVE = 300.0  # seconds of the budget that no stage may use; at most a tenth of the budget
-CACHE_BYTES = 30e9  # space for resized images: 100,000 of 256 px, or 30,000 of 512 px with 4 channels
+# Kaggle ends a session when all its files together pass 57.6 GiB, while the disk itself shows terabytes.
+DISK_BYTES = 57 * 2**30
 
 
 def main(home: Path, plan: dict[str, Any], started: float) -> int:
@@ -45,7 +47,9 @@ def main(home: Path, plan: dict[str, Any], started: float) -> int:
     try:
         working.mkdir(parents=True, exist_ok=True)
         os.chdir(working)
-        roomy = free_bytes(home) >= min(CACHE_BYTES, free_bytes(working))
+        folders = (tempfile.gettempdir(), str(working))
+        os.environ.setdefault("COMP_DISK_LIMIT", os.pathsep.join((str(DISK_BYTES), *folders)))
+        roomy = free_bytes(home) >= free_bytes(working) / 2  # where both are one disk, they differ by little
         prepare(home, home if roomy else spare, plan)
         return run_stages(home, plan, started + plan["budget"])
     except CompError as error:
