@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,29 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the free bytes of the disk where `path` is or will be."""
+    """Return the bytes that may still be written where `path` is or will be: what its disk has free, at most
+    what is left of COMP_DISK_LIMIT. That variable holds bytes and the folders that share them, such as
+    60000000000:/tmp:/home/me, for a quota that the disk itself does not show."""
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    free = shutil.disk_usage(path).free
+    if limit := os.environ.get("COMP_DISK_LIMIT"):
+        n_bytes, *folders = limit.split(os.pathsep)
+        if not (n_bytes.isdecimal() and folders):
+            raise CompError(
+                f"COMP_DISK_LIMIT is {limit!r}; expected bytes and folders, such as 60000000000:/tmp"
+            )
+        free = min(free, max(0, int(n_bytes) - used_bytes(folders)))
+    return free
+
+
+def used_bytes(folders: Sequence[str]) -> int:
+    """Return the bytes on the disk of all files in these folders, each file counted once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(OSError):  # removed meanwhile
+                    facts = Path(place, name).lstat()
+                    sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return sum(sizes.values())

@@ -37,9 +37,9 @@ def mounted(source: str) -> Path | None:
     return next((path for path in places if path.is_dir()), None)
 
 
-def wheel_cache_dir(python: str) -> Path:
+def wheel_cache_dir() -> Path:
     """Return the folder of wheels downloaded for kernels with this Python, such as 3.12."""
-    return Path(os.environ.get("COMP_DATA", "data")) / ".wheels" / python
+    return Path(os.environ.get("COMP_DATA", "data")) / ".wheels"
 
 
 def kernel_dir(recipe: str, kind: str) -> Path:

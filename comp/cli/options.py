@@ -213,9 +213,13 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "the Kaggle user name (default: $KAGGLE_USERNAME, kaggle.json, or the token's owner)",
         },
     ),
-    "--python": (
+    "--accelerator": (
         ("kernel",),
-        {"metavar": "X.Y", "default": "3.12", "help": "the Python of Kaggle's image (default: 3.12)"},
+        {
+            "metavar": "NAME",
+            "default": "NvidiaTeslaT4",
+            "help": "the GPU as Kaggle's client names it, such as NvidiaL4 (default: NvidiaTeslaT4: two T4)",
+        },
     ),
     "--resume": (
         ("kernel",),

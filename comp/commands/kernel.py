@@ -11,6 +11,7 @@ from comp.deadline import parse_budget
 from comp.kaggle.kernels.build import build, list_parts
 from comp.kaggle.kernels.kernel import BUDGETS, Kernel, check_options, find_owner
 from comp.kaggle.kernels.push import push, watch
+from comp.kaggle.kernels.wheels import image_versions
 
 
 def run(
@@ -19,17 +20,17 @@ def run(
     action: str,
     kind: str,
     owner: str | None,
-    python: str,
+    accelerator: str,
     folds: list[int],
     budget: float | None,
     resume: bool,
 ) -> None:
-    check_options(kind, python, budget, resume)
+    check_options(kind, accelerator, budget, resume)
     kernel = Kernel(
         recipe=recipe,
         kind=kind,
         owner=find_owner(owner),
-        python=python,
+        machine=accelerator,
         budget=parse_budget(BUDGETS[kind]) if budget is None else budget,
         folds=tuple(folds),
         resume=resume,
@@ -49,4 +50,7 @@ def show(kernel: Kernel, *, changed: bool) -> None:
     state = "built" if changed else "done already"
     info(f"kernel: {kernel.folder} {state}, to run for at most {clock(kernel.budget)}")
     rows = [[folder, name, n, size_text(size)] for folder, name, n, size in list_parts(kernel)]
+    date, versions = image_versions()
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    info(f"kernel: tried with the versions of Kaggle's image of {date}: {listed}")
     table(["folder", "on Kaggle", "files", "size"], rows)

@@ -196,8 +196,12 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _unpack_7z(path: Path, folder: Path, room: "UnpackLimits") -> None:
-    import py7zr
-
+    try:
+        import py7zr
+    except ImportError as error:  # a kernel on Kaggle comes without it, since Kaggle unpacks archives
+        raise CompError(
+            f"{path} is a 7z archive, and py7zr is not installed; pip install py7zr, or unpack it yourself"
+        ) from error
     try:
         with py7zr.SevenZipFile(path) as archive:
             for member in archive.list():

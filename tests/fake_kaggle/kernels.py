@@ -58,6 +58,9 @@ class Kernels(Storage):
         url = f"https://www.kaggle.com/code/{ref}"
         return {"ref": f"/code/{ref}", "url": url, "versionNumber": number, "kernelId": kernel.id, **invalid}
 
+    def _kernels_get_accelerator_quota_statistics(self, _request: Json, _user: str) -> Json:
+        return {"gpuQuota": {"timeUsed": "45000s", "totalTimeAllowed": "108000s"}}
+
     def _kernels_get_kernel_session_status(self, request: Json, _user: str) -> Json:
         run = self._run_of(request)
         return {"status": run.status, "failureMessage": run.failure}

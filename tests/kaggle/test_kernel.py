@@ -22,9 +22,10 @@ from safetensors.numpy import load_file, save_file
 
 from comp.cli.main import main
 from comp.config.loading import load_recipe, toml_text
+from comp.errors import CompError
+from comp.kaggle.kernels import wheels
 from comp.kaggle.kernels.kernel import as_slug, find_owner
-from comp.kaggle.kernels.wheels import pip_error
-from tests.conftest import MOUNTED, NO_NETWORK, PYTHON, SECRET, SLUG, STAGES
+from tests.conftest import MOUNTED, NO_NETWORK, SECRET, SLUG, STAGES
 from tests.fake_kaggle import FakeKaggle
 from tests.pipeline.test_infer import hidden_test_set
 
@@ -156,7 +157,7 @@ def test_a_stopped_kernel_resumes_in_its_next_version(
 ):
     here = copy_of(built, tmp_path / "here", monkeypatch)
     longer = ["tiny.toml", "--set", "phases.0.epochs=40", "--folds", "0"]
-    build = ["kernel", "build", *longer, "--python", PYTHON]
+    build = ["kernel", "build", *longer]
     kernel = here / "runs" / "tiny" / "kernel-train"
     for seconds in (24, 48, 96, 192):  # on a slow machine the first are too short for an epoch
         assert main([*build, "--time-budget", f"{seconds}s"]) == 0
@@ -194,7 +195,7 @@ def test_a_kernel_s_last_line_names_the_missing_input(built: Path, image: Path, 
     (tmp_path / "input").mkdir()
     answer = run_kernel(kernel, image, tmp_path)
     assert answer.returncode == 1
-    assert re.fullmatch(r"kernel: datasets/somebody/comp-wheels-3\d+ is not mounted; .*\n", answer.stderr)
+    assert re.fullmatch(r"kernel: datasets/somebody/comp-wheels is not mounted; .*\n", answer.stderr)
     mount(kernel, tmp_path / "src", tmp_path / "other" / "input", LAYOUTS["by slug"])
     answer = run_kernel(kernel, image, tmp_path / "other")
     assert answer.returncode == 1
@@ -214,7 +215,7 @@ def test_building_again_changes_no_byte(built: Path, tmp_path: Path, monkeypatch
     (kernel / "weights" / "stray").write_text("not of this kernel")
     (kernel / "weights" / "fold0.safetensors").unlink()
     shutil.rmtree(kernel / "wheels")
-    assert main(["kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON]) == 0
+    assert main(["kernel", "build", "tiny.toml", "--kind", "infer"]) == 0
     assert {path: path.read_bytes() for path in kernel.rglob("*") if path.is_file()} == before
 
 
@@ -222,7 +223,7 @@ def test_an_infer_kernel_is_built_of_models_and_a_decision_that_belong_together(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails
 ):
     here = copy_of(built, tmp_path / "here", monkeypatch)
-    build = ("kernel", "build", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    build = ("kernel", "build", "tiny.toml", "--kind", "infer")
     assert "was not made for the predictions" in fails(*build, "--set", 'views=["identity"]')
     assert "--folds 0,1" in fails(*build, "--folds", "0")
     line = fails(*build, "--resume")
@@ -266,7 +267,7 @@ def test_a_train_kernel_contains_imagenet_weights_and_keeps_the_stamp(
         "pretrained = false\n", ""
     )
     (here / "tiny.toml").write_text(text)
-    assert main(["kernel", "build", "tiny.toml", "--python", PYTHON]) == 0
+    assert main(["kernel", "build", "tiny.toml"]) == 0
     folder = here / "runs" / "tiny" / "kernel-train"
     travelled = folder / "weights" / "test_resnet.safetensors"
     assert travelled.read_bytes() == (here / "imagenet" / "test_resnet.safetensors").read_bytes()
@@ -310,18 +311,24 @@ def test_slugs_are_those_of_kaggles_client():
     ],
 )  # fmt: skip
 def test_the_reason_of_pip_is_printed_without_colours(printed: str, reason: str):
-    assert pip_error(printed) == reason
+    assert wheels.pip_error(printed) == reason
 
 
-def test_wheels_are_for_kaggles_python_and_not_for_this_one(built: Path, tmp_path: Path):
-    from comp.kaggle.kernels.wheels import fetch_wheels
+def test_wheels_run_on_any_python_and_are_downloaded_once(built: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = built / "data" / ".wheels"
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    parsed = [parse_wheel_filename(path.name) for path in sorted(before)]
+    assert [str(name) for name, *_ in parsed] == ["iterative-stratification", "timm"]
+    assert {str(tag) for *_, tags in parsed for tag in tags} <= {"py2-none-any", "py3-none-any"}
+    assert wheels.fetch_wheels(folder) == sorted(before)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
-    wheels = fetch_wheels("3.12", tmp_path)
-    tags = {tag for path in wheels for tag in parse_wheel_filename(path.name)[3]}
-    assert {tag.interpreter for tag in tags if tag.abi not in ("none", "abi3")} == {"cp312"}
-    assert all(tag.platform == "any" or tag.platform.endswith("x86_64") for tag in tags)
-    shipped = {str(parse_wheel_filename(path.name)[0]) for path in wheels}
-    assert {"timm", "albumentations", "iterative-stratification", "py7zr"} <= shipped
-    assert not shipped & {"torch", "numpy", "pandas", "kaggle", "comp"}
-    before = {path: path.stat().st_mtime_ns for path in wheels}
-    assert {path: path.stat().st_mtime_ns for path in fetch_wheels("3.12", tmp_path)} == before
+
+def test_a_compiled_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wheels, "ON_KAGGLE", wheels.ON_KAGGLE - {"safetensors"})
+    for name, version in wheels.list_needed().items():
+        (tmp_path / f"{name.replace('-', '_')}-{version}-py3-none-any.whl").touch()
+    (plain,) = tmp_path.glob("safetensors-*")
+    compiled = plain.rename(tmp_path / plain.name.replace("py3-none-any", "cp38-abi3-manylinux_2_17_x86_64"))
+    with pytest.raises(CompError, match=f"{compiled.name} is compiled .* install a safetensors"):
+        wheels.fetch_wheels(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from comp.cli.main import main
 from comp.kaggle.kernels import push as pushing
-from tests.conftest import PYTHON, SLUG
+from tests.conftest import SLUG
 from tests.fake_kaggle import FakeKaggle
 
 
@@ -24,7 +24,7 @@ def ready(here: Path, built: Path, image: Path, kaggle: FakeKaggle, monkeypatch:
 
 
 def push(kind: str, *more: str) -> int:
-    return main(["kernel", "push", "tiny.toml", "--kind", kind, "--python", PYTHON, *more])
+    return main(["kernel", "push", "tiny.toml", "--kind", kind, *more])
 
 
 def n_versions(kaggle: FakeKaggle) -> dict[str, int]:
@@ -37,6 +37,10 @@ def test_a_pushed_kernel_runs_and_its_output_is_downloaded(ready: Path, kaggle: 
     kaggle.fail("cut", r"GET .*submission.csv", at=0.5)
     assert push("infer") == 0
     printed = capsys.readouterr().out
+    assert "17.5 of 30 GPU hours are left; it may take 8:30:00" in printed
+    (pushed,) = kaggle.kernels["tester/comp-tiny-infer"].runs
+    assert pushed.request["machineShape"] == "NvidiaTeslaT4"
+    assert pushed.request["sessionTimeoutSeconds"] == 8.5 * 3600 + 600
     assert "complete" in printed and "kernel: submission.csv is written" in printed
     answer = pd.read_csv(ready / "runs/tiny/kernel-infer-v1/submission.csv")
     sample = pd.read_csv(ready / "files/sample_submission.csv")
@@ -44,7 +48,7 @@ def test_a_pushed_kernel_runs_and_its_output_is_downloaded(ready: Path, kaggle: 
     assert (
         "submission.csv is written" in (ready / "runs/tiny/kernel-infer-v1/comp-tiny-infer.log").read_text()
     )
-    datasets = {f"tester/comp-wheels-{PYTHON.replace('.', '')}": 1, "tester/comp-tiny-infer-weights": 1}
+    datasets = {"tester/comp-wheels": 1, "tester/comp-tiny-infer-weights": 1}
     assert n_versions(kaggle) == datasets
     assert main(["kernel", "watch", "tiny.toml", "--kind", "infer"]) == 0
     decision = ready / "runs/tiny/decision.json"
@@ -61,18 +65,16 @@ def test_a_failed_kernel_shows_its_log(ready: Path, kaggle: FakeKaggle, fails, c
     image.write_bytes(image.read_bytes()[:50])
     files = {str(p.relative_to(ready / "cut")): p for p in (ready / "cut").rglob("*") if p.is_file()}
     kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
-    line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    line = fails("kernel", "push", "tiny.toml", "--kind", "infer")
     assert "status error" in line and "comp-tiny-infer.log" in line
     assert image.name in (ready / "runs/tiny/kernel-infer-v1/comp-tiny-infer.log").read_text()
 
 
 def test_refused_inputs_are_named(ready: Path, kaggle: FakeKaggle, fails):
     kaggle.competitions[SLUG].accepted = False
-    line = fails("kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON)
+    line = fails("kernel", "push", "tiny.toml", "--kind", "infer")
     assert f"competitions/{SLUG}" in line
     kaggle.fail("403", r"PUT /upload", times=9)
     (ready / "runs/tiny/kernel-infer-pushed.json").unlink()
     kaggle.datasets.clear()
-    assert "could not be uploaded" in fails(
-        "kernel", "push", "tiny.toml", "--kind", "infer", "--python", PYTHON
-    )
+    assert "could not be uploaded" in fails("kernel", "push", "tiny.toml", "--kind", "infer")

@@ -94,7 +94,7 @@ def build(kernel: Kernel) -> bool:
     metadata = kernel.metadata(bool(weights))
     code = build_script(kernel, recipe, kernel.plan(bool(weights)))
     files: Files = {f"kernel/{metadata['code_file']}": code.encode()}
-    wheels = {path.name: path for path in fetch_wheels(kernel.python, wheel_cache_dir(kernel.python))}
+    wheels = {path.name: path for path in fetch_wheels(wheel_cache_dir())}
     contents: Mapping[str, Mapping[str, bytes | Path]] = {"weights": weights, "wheels": wheels}
     for part, name in (("weights", kernel.weights_id), ("wheels", kernel.wheels_id)):
         if contents[part]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from comp.kaggle import download as transfer
 from comp.kaggle.download import fetch_file
 from comp.kaggle.errors import NotFound, explain_error
 from comp.kaggle.session import PAGE_SIZE, KaggleSession, silence_output
+
+HOUR = timedelta(hours=1)
 
 
 class KernelClient(KaggleSession):
@@ -46,12 +49,13 @@ class KernelClient(KaggleSession):
         if answer.error:
             raise CompError(f"Kaggle refuses datasets/{ref}: {answer.error}")
 
-    def push_kernel(self, folder: Path) -> tuple[str, int, list[str]]:
-        """Save and run the kernel in a folder with a kernel-metadata.json; return (owner/slug, version,
-        inputs that it does not get). No retry: a second request would start a second run on the quota."""
+    def push_kernel(self, folder: Path, session_limit: int) -> tuple[str, int, list[str]]:
+        """Save and run the kernel in a folder with a kernel-metadata.json, for at most `session_limit`
+        seconds; return (owner/slug, version, inputs that it does not get). No retry: a second request would
+        start a second run on the quota."""
         try:
             with silence_output():
-                answer = self.api.kernels_push(str(folder))
+                answer = self.api.kernels_push(str(folder), timeout=str(session_limit))
         except requests.RequestException as error:
             raise explain_error(error, "the kernel") from error
         except ValueError as error:
@@ -65,6 +69,14 @@ class KernelClient(KaggleSession):
             reason = f"no access to {', '.join(invalid)}" if invalid else "no reason given"
             raise CompError(f"Kaggle refuses the kernel: {answer.error or reason}")
         return "/".join(answer.ref.strip("/").split("/")[-2:]), answer.version_number, invalid
+
+    def gpu_hours(self) -> tuple[float, float] | None:
+        """Return this week's GPU quota as (hours used, hours allowed), or None if Kaggle does not tell."""
+        try:
+            quota = self.call(lambda: self.api.quota_view().gpu_quota, about="the quota")
+        except CompError:
+            return None
+        return quota and (quota.time_used / HOUR, quota.total_time_allowed / HOUR)
 
     def kernel_status(self, ref: str) -> tuple[str, str]:
         """Return (status, reason of a failure); the status is queued, running, complete, error, …"""

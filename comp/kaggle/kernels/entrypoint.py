@@ -10,11 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.files import atomic_write, free_bytes
+from comp.artifacts.files import atomic_write
 from comp.artifacts.paths import (
     decision_path,
     duplicates_path,
@@ -33,7 +34,8 @@ STAGES = {
     "infer": ("infer",),
 }
 RESERVE = 300.0  # seconds of the budget that no stage may use; at most a tenth of the budget
-CACHE_BYTES = 30e9  # space for resized images: 100,000 of 256 px, or 30,000 of 512 px with 4 channels
+# Kaggle ends a session when all its files together pass 57.6 GiB, while the disk itself shows terabytes.
+DISK_BYTES = 57 * 2**30
 
 
 def main(home: Path, plan: dict[str, Any], started: float) -> int:
@@ -41,28 +43,27 @@ def main(home: Path, plan: dict[str, Any], started: float) -> int:
     resume. `home` is the temporary folder with the package and recipe.toml, `plan` is `Kernel.plan`,
     `started` the time at which the script began."""
     working = Path(os.environ.get("COMP_KAGGLE_WORKING", "/kaggle/working"))
-    spare = working / ".comp"
     try:
         working.mkdir(parents=True, exist_ok=True)
         os.chdir(working)
-        roomy = free_bytes(home) >= min(CACHE_BYTES, free_bytes(working))
-        prepare(home, home if roomy else spare, plan)
+        prepare(home, plan)
         return run_stages(home, plan, started + plan["budget"])
     except CompError as error:
         print(sanitize(f"kernel: {error}"), file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(home, ignore_errors=True)
-        shutil.rmtree(spare, ignore_errors=True)
 
 
-def prepare(home: Path, data: Path, plan: dict[str, Any]) -> None:
+def prepare(home: Path, plan: dict[str, Any]) -> None:
     """Prepare what the stages use: the environment, wheels, weights, models, and the files of an earlier
-    version. Resized images go to `data`/images."""
+    version. The working folder is the current one. Resized images go to `home`/images."""
     packages = home / "wheels"
     paths = [str(packages), str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "COMP_DATA": str(data / "images")}
+    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "COMP_DATA": str(home / "images")}
     os.environ.pop("COMP_RUNS", None)
+    disk = (str(DISK_BYTES), tempfile.gettempdir(), str(Path.cwd()))
+    os.environ.setdefault("COMP_DISK_LIMIT", os.pathsep.join(disk))
     install(find_mounted(plan["wheels"]), packages)
     weights = find_mounted(plan["weights"]) if plan["weights"] else None
     if plan["kind"] == "infer":  # the working folder becomes the kernel's output: keep the models out of it
@@ -108,8 +109,8 @@ def install(wheels: Path, target: Path) -> None:
     if not files or answer.returncode:
         reason = pip_error(answer.stderr) if answer.returncode else "the folder has none"
         raise CompError(
-            f"the wheels in {wheels} can't be installed for Python {sys.version_info[0]}."
-            f"{sys.version_info[1]} ({reason}); build the kernel with --python for this version"
+            f"the wheels in {wheels} can't be installed ({reason}); build the kernel again and push its "
+            "datasets"
         )
 
 

@@ -18,6 +18,7 @@ from comp.kaggle.client import Kaggle
 PARTS = ("kernel", "weights", "wheels")  # folders of a built kernel; weights only if it needs any
 BUDGETS = {"train": "11h", "infer": "8.5h"}  # Kaggle ends kernels after 12 hours, most competitions after 9
 MAX_BUDGET = 12 * 3600.0  # seconds
+STARTUP = 600.0  # seconds at most until the script's own clock starts, and after its end
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Kernel:
     recipe: Recipe
     kind: str  # "train" or "infer"
     owner: str
-    python: str  # version in Kaggle's image, such as "3.12"
+    machine: str  # Kaggle's name of the accelerator, such as "NvidiaTeslaT4"
     budget: float  # seconds
     folds: tuple[int, ...]
     resume: bool
@@ -35,6 +36,11 @@ class Kernel:
     @property
     def folder(self) -> Path:
         return kernel_dir(self.recipe.name, self.kind)
+
+    @property
+    def session_limit(self) -> int:
+        """Seconds after which Kaggle ends the session, so that a hung kernel does not use up the quota."""
+        return int(min(self.budget + STARTUP, MAX_BUDGET))
 
     @property
     def id(self) -> str:
@@ -46,7 +52,7 @@ class Kernel:
 
     @property
     def wheels_id(self) -> str:
-        return f"{self.owner}/comp-wheels-{self.python.replace('.', '')}"
+        return f"{self.owner}/comp-wheels"
 
     def plan(self, with_weights: bool) -> dict[str, Any]:
         """Return the plan that `comp.kaggle.kernels.entrypoint` follows."""
@@ -65,7 +71,7 @@ class Kernel:
         }
 
     def metadata(self, with_weights: bool) -> dict[str, Any]:
-        """Return the content of kernel-metadata.json. `machine_shape` NvidiaTeslaT4 means two T4 GPUs."""
+        """Return the content of kernel-metadata.json."""
         sources = [source.partition("/") for source in self.recipe.competition.all_sources]
         datasets = [self.wheels_id, *([self.weights_id] if with_weights else [])]
         return {
@@ -78,7 +84,7 @@ class Kernel:
             "enable_gpu": True,
             "enable_tpu": False,
             "enable_internet": False,
-            "machine_shape": "NvidiaTeslaT4",
+            "machine_shape": self.machine,
             "dataset_sources": [*datasets, *(name for kind, _, name in sources if kind == "datasets")],
             "competition_sources": [name for kind, _, name in sources if kind == "competitions"],
             "kernel_sources": [self.id] if self.resume else [],
@@ -86,10 +92,13 @@ class Kernel:
         }
 
 
-def check_options(kind: str, python: str, budget: float | None, resume: bool) -> None:
+def check_options(kind: str, machine: str, budget: float | None, resume: bool) -> None:
     """Raise CompError for options that no kernel can have. `budget` is in seconds, None for the default."""
-    if not re.fullmatch(r"3\.(1[1-9]|[2-9]\d)", python):
-        raise CompError(f"--python {python}: expected 3.11 or newer, such as 3.12")
+    if not re.fullmatch(r"Nvidia[A-Za-z0-9]{2,40}", machine):
+        raise CompError(
+            f"--accelerator {machine}: expected a GPU as Kaggle's client names it, such as NvidiaTeslaT4, "
+            "NvidiaL4 or NvidiaRtxPro6000"
+        )
     if budget is not None and budget > MAX_BUDGET:
         raise CompError("Kaggle ends every kernel after 12 hours; give a shorter --time-budget")
     if resume and kind == "infer":

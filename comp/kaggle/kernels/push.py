@@ -41,7 +41,10 @@ def push(kernel: Kernel) -> None:
     for part, ref in (("wheels", kernel.wheels_id), ("weights", kernel.weights_id)):
         if (kernel.folder / part).is_dir():
             wait_until_ready(kaggle, ref)
-    ref, version, lacking = kaggle.push_kernel(kernel.folder / "kernel")
+    if hours := kaggle.gpu_hours():
+        left = max(0.0, hours[1] - hours[0])
+        info(f"kernel: {left:.1f} of {hours[1]:.0f} GPU hours are left; it may take {clock(kernel.budget)}")
+    ref, version, lacking = kaggle.push_kernel(kernel.folder / "kernel", kernel.session_limit)
     write_json(record, {**pushed, "kernel": ref, "version": version})
     info(f"kernel: version {version} of https://www.kaggle.com/code/{ref} is pushed")
     if lacking:

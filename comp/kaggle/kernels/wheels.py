@@ -1,5 +1,5 @@
-"""Download the wheels that comp needs and Kaggle's image lacks, for the image's Python instead of this
-machine's."""
+"""Download the wheels that comp needs and Kaggle's image lacks. They are pure Python, so that they run on
+whatever Python the image has."""
 
 import subprocess
 import sys
@@ -19,27 +19,15 @@ ON_KAGGLE = {
     *("torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "optuna", "pillow", "pydantic"),
     *("opencv-python", "opencv-python-headless", "pyyaml", "matplotlib", "tqdm", "requests", "psutil"),
     *("huggingface-hub", "safetensors", "rich", "kaggle", "six", "packaging", "typing-extensions"),
+    "albumentations",
 }
-GLIBC_MINOR = 35  # of glibc 2.35 in Ubuntu 22.04, the image's system
-PLATFORMS = [
-    *(f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC_MINOR, 4, -1)),
-    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
-]
+NOT_NEEDED = {"py7zr"}  # compiled; Kaggle mounts archives unpacked
+IMAGE_VERSIONS = Path(__file__).with_name("image.txt")  # of the image that the tests are run with
 
 
-def list_needed(python: str) -> dict[str, str]:
-    """Return {name: version installed here} of all packages to upload for Linux with this Python ('3.12').
-    Raise CompError if one is not installed here."""
-    environment = {
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-        "os_name": "posix",
-        "platform_machine": "x86_64",
-        "platform_system": "Linux",
-        "sys_platform": "linux",
-    }
+def list_needed() -> dict[str, str]:
+    """Return {name: version installed here} of all packages to upload. Raise CompError if one is not
+    installed here."""
     versions: dict[str, str] = {}
     waiting = [Requirement("comp")]
     while waiting:
@@ -48,30 +36,42 @@ def list_needed(python: str) -> dict[str, str]:
             package = distribution(requirement.name)
         except PackageNotFoundError as error:
             raise CompError(
-                f"{requirement.name} is needed for Python {python} but not installed here; pip install it"
+                f"{requirement.name} is needed on Kaggle but not installed here; pip install it"
             ) from error
         versions[canonicalize_name(requirement.name)] = package.version
         for text in package.requires or []:
             child = Requirement(text)
-            extras = requirement.extras or {""}
             applies = child.marker is None or any(
-                child.marker.evaluate({**environment, "extra": extra}) for extra in extras
+                child.marker.evaluate({"extra": extra}) for extra in requirement.extras or {""}
             )
-            if applies and canonicalize_name(child.name) not in ON_KAGGLE | versions.keys():
+            if applies and canonicalize_name(child.name) not in ON_KAGGLE | NOT_NEEDED | versions.keys():
                 waiting.append(child)
     del versions["comp"]
     return dict(sorted(versions.items()))
 
 
-def fetch_wheels(python: str, folder: Path) -> list[Path]:
+def fetch_wheels(folder: Path) -> list[Path]:
     """Download the needed wheels to `folder` unless they are there; return their paths, sorted by name. Raise
-    CompError if pip fails."""
+    CompError if pip fails or a wheel is compiled."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = list_needed(python)
+    wanted = list_needed()
     if absent := {name: wanted[name] for name in wanted.keys() - _find_wheels(folder, wanted).keys()}:
-        _download(python, absent, folder)
+        _download(absent, folder)
     there = _find_wheels(folder, wanted)
+    for name, path in there.items():
+        if not path.name.endswith("-none-any.whl"):
+            raise CompError(
+                f"{path.name} is compiled for one Python, and Kaggle's image may have another; install a "
+                f"{name} here that is pure Python (py3-none-any)"
+            )
     return sorted(there[name] for name in wanted)
+
+
+def image_versions() -> tuple[str, dict[str, str]]:
+    """Return (date, {package: version}) of Kaggle's image with which kernels were tried."""
+    about, *lines = IMAGE_VERSIONS.read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    return about.rpartition(" ")[2], pins
 
 
 def _find_wheels(folder: Path, wanted: dict[str, str]) -> dict[str, Path]:
@@ -90,16 +90,14 @@ def pip_error(printed: str) -> str:
     return (errors or [line for line in lines if line] or ["pip failed"])[-1]
 
 
-def _download(python: str, versions: dict[str, str], folder: Path) -> None:
+def _download(versions: dict[str, str], folder: Path) -> None:
     partial = folder / ".partial"  # a kill may leave incomplete files
-    info(f"kernel: downloading {len(versions)} wheels for Python {python}")
+    info(f"kernel: downloading {len(versions)} wheels")
     with progress("wheels", len(versions)):
         answer = subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-                *("--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python),
-                *(word for platform in PLATFORMS for word in ("--platform", platform)),
-                *("--dest", str(partial)),
+                *("--no-deps", "--only-binary=:all:", "--dest", str(partial)),
                 *sorted(f"{name}=={version}" for name, version in versions.items()),
             ],
             capture_output=True,
@@ -107,9 +105,7 @@ def _download(python: str, versions: dict[str, str], folder: Path) -> None:
         )
     if answer.returncode:
         reason = pip_error(answer.stderr)
-        raise CompError(
-            f"wheels for Python {python} could not be downloaded ({reason}); run where pip has a network"
-        )
+        raise CompError(f"wheels could not be downloaded ({reason}); run where pip has a network")
     for path in sorted(partial.glob("*.whl")):
         path.replace(folder / path.name)
     partial.rmdir()
