@@ -25,11 +25,10 @@ if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
         echo "$torch" > "$venv/torch"
         pins=$venv/constraints.txt
         grep -Ev '^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==' "$here/constraints.txt" > "$pins"
-        if [ "$torch" = keep ]; then
-            "$venv/bin/python" -c "import torch"
-        else
+        if [ "$torch" != keep ]; then
             "$venv/bin/pip" install --quiet --disable-pip-version-check --index-url "$torch" torch torchvision
         fi
+        "$venv/bin/python" -c "from importlib.metadata import version; print('torch==' + version('torch'))" >> "$pins"
     fi
     "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$pins" -e "$here[test]"
     echo "$wanted" > "$venv/installed"
