@@ -1,9 +1,12 @@
-"""The bare training step: forward, backward and optimizer update on a batch in memory."""
+"""The bare training step: forward, backward and optimizer update on a batch in memory. How busy a GPU is."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from comp.config.recipe import Phase, Recipe
 from comp.models import network as models
@@ -55,3 +58,32 @@ def make_bare_step(
 def synchronize(place: torch.device) -> None:
     if place.type == "cuda":
         torch.cuda.synchronize(place)
+
+
+def busy_share(work: Callable[[], Any], place: torch.device) -> float | None:
+    """Return the share of the time of `work` in which the GPU works; None where the profiler sees nothing.
+
+    The kernels are timed in a second run: the profiler slows the CPU down, but not them."""
+    synchronize(place)
+    started = time.perf_counter()
+    work()
+    synchronize(place)
+    seconds = time.perf_counter() - started
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        work()
+        synchronize(place)
+    spans = [
+        (event.time_range.start, event.time_range.end)
+        for event in profiled.events() or ()
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]
+    return min(1.0, covered(spans) / 1e6 / seconds) if spans else None
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length that spans (start, end) cover together; kernels on several streams overlap."""
+    total, last = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, last))
+        last = max(last, end)
+    return total

@@ -133,6 +133,8 @@ def _run(given: argparse.Namespace) -> None:
         from comp.config.schema import current_rule
 
         given.rule = current_rule(given.rule)
+    if given.stage != "train" and "WORLD_SIZE" in os.environ:
+        _refuse_ranks(given.stage)
     if given.stage == "ledger":
         _command("ledger").run(sync=given.sync)
         return
@@ -183,6 +185,14 @@ def _run(given: argparse.Namespace) -> None:
             raise TimeIsUp(f"{member.name}: not started")
         left = None if wanted["budget"] is None else wanted["budget"] - (time.monotonic() - started)
         run(member, **{**wanted, "budget": left})
+
+
+def _refuse_ranks(stage: str) -> None:
+    from comp.compute.devices import in_ranks
+
+    if in_ranks():
+        hint = "; start it once per GPU, on one --storage" if stage == "tune" else ""
+        raise CompError(f"torchrun is for `comp train` alone; leave it out{hint}")
 
 
 def _folds(text: str | None, n_folds: int) -> list[int]:

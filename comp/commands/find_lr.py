@@ -14,7 +14,7 @@ from comp.artifacts.files import read_json, write_json
 from comp.artifacts.paths import find_lr_path
 from comp.artifacts.schemas import RangeTest
 from comp.artifacts.stamps import is_done
-from comp.compute.devices import Device, devices, in_ranks
+from comp.compute.devices import Device, devices
 from comp.compute.jobs import Report
 from comp.compute.local_jobs import run_jobs
 from comp.config.recipe import Recipe
@@ -33,8 +33,6 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, phase: int, rates: str
 
 
 def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: int) -> None:
-    if in_ranks():
-        raise CompError("find-lr runs in one process; leave out torchrun")
     if not 0 <= phase < len(recipe.phases):
         raise CompError(f"--phase {phase}: the recipe has phases 0 to {len(recipe.phases) - 1}")
     if steps < 20:
@@ -58,7 +56,7 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
     losses: list[float] = []
 
     def job(*, device: Device, report: Report, deadline: float) -> None:
-        place = device.activate()
+        place = device.activate(deterministic=recipe.deterministic)
         trainer = Trainer(inputs, place, device.n_loaders)
         for loss in range_test(trainer, tested.tolist(), report):
             losses.append(loss)

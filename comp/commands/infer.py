@@ -78,6 +78,7 @@ def _predict(
     todo = [f for f in folds if not is_done(inferred_path(recipe.name, f), stamps[f], force=force)]
     if not todo:
         return
+    places = devices(len(folds))
     where = cache_dir(recipe.competition.name)
     needed = {"test": (images, [size])}
     cache = build_caches(needed, where, images_stamp, deadline, recipe.max_size, recipe.filter)["test"][size]
@@ -97,7 +98,7 @@ def _predict(
         )
         for fold in todo
     }
-    run_jobs(predict_set, jobs, devices(len(folds)), deadline)
+    run_jobs(predict_set, jobs, places, deadline)
 
 
 def _mean_probs(recipe: Recipe, folds: list[int], ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

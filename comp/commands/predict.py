@@ -60,13 +60,14 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     ids = {
         split: all_ids for split, all_ids in (("train", labels.ids), ("test", test_ids)) if split in splits
     }
+    places = devices(len(folds)) if on == "local" else []
     arguments = _arguments(recipe, parts, ids, data, deadline)
     info(f"predict: {recipe.name}, {len(view_names(recipe.views))} views, {', '.join(arguments)}")
     if on == "ray":
         files = {part.name: prediction_files(part.path) for part in parts}
         run_on_ray(predict_set, arguments, files, n_jobs=len(folds), deadline=deadline)
     else:
-        run_jobs(predict_set, arguments, devices(len(folds)), deadline)
+        run_jobs(predict_set, arguments, places, deadline)
 
 
 def _checked_stamp(model: Path, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def _run(
     if not todo:
         with tracked(runs):  # sends rows that trackers lack
             return
+    places = [ranks.device()] if ranks.size > 1 else devices(len(folds)) if on == "local" else []
     caches = training.build_caches(todo, deadline, n_ranks=ranks.size)
     extra = "".join(map(_used, zip(*(training.extras[fold] for fold in todo))))
     info(
@@ -70,7 +71,6 @@ def _run(
                 train_fold, jobs, files, n_jobs=len(folds), deadline=deadline, environment=_weights(recipe)
             )
         else:
-            places = [ranks.device()] if ranks.size > 1 else devices(len(folds))
             run_jobs(train_fold, jobs, places, deadline)
 
 

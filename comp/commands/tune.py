@@ -20,7 +20,6 @@ from comp.artifacts.paths import (
 )
 from comp.artifacts.safe_paths import refuse_link
 from comp.artifacts.stamps import digest
-from comp.compute.devices import in_ranks
 from comp.config.loading import toml_text, with_values
 from comp.config.recipe import Recipe
 from comp.console import info, table
@@ -38,10 +37,6 @@ MIN_TRIALS_FOR_IMPORTANCE = 10  # fewer can't tell what the score depends on
 
 
 def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, storage: str | None) -> None:
-    if in_ranks():
-        raise CompError(
-            "a trial is trained on one device; start `comp tune` once per GPU instead of torchrun"
-        )
     if trials < 1:
         raise CompError(f"--trials {trials}: expected is 1 or more")
     deadline = deadline_in(budget)

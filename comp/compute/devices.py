@@ -11,6 +11,10 @@ from typing import TypeVar
 
 import torch
 
+from comp.compute.gpus import usable_gpus
+from comp.console import info
+from comp.errors import CompError
+
 T = TypeVar("T")
 OUT_OF_MEMORY = (  # in lower case: parts of messages of an error that is a plain RuntimeError
     "can't allocate memory",
@@ -29,13 +33,20 @@ class Device:
     name: str  # "cpu", "cuda:0", …
     n_threads: int  # shared by torch and the loaders
 
-    def activate(self) -> torch.device:
-        """Set up torch for this device, and return it."""
+    def activate(self, *, deterministic: bool = False) -> torch.device:
+        """Set up torch for this device, and return it. With `deterministic` a GPU computes the same bits each
+        time, except where torch warns that an operation can't. Raise CompError for a GPU that can't be
+        used."""
         torch.set_num_threads(self.n_threads if self.name == "cpu" else max(1, self.n_threads // 2))
         device = torch.device(self.name)
         if device.type == "cuda":
+            if device.index not in usable_gpus()[0]:
+                raise CompError(f"{self.name} can't be used; `comp check` says what can")
+            if deterministic:  # cuBLAS reads it at its first call
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.cuda.set_device(device)
-            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.benchmark = not deterministic  # it times algorithms, and takes the fastest
+            torch.use_deterministic_algorithms(deterministic, warn_only=True)
             torch.set_float32_matmul_precision("high")
         return device
 
@@ -80,12 +91,15 @@ def in_ranks() -> bool:
 
 
 def devices(n_jobs: int) -> list[Device]:
-    """Return the devices that jobs run on in parallel: all GPUs, or equal shares of the cores. On CPUs small
-    networks gain more from parallel folds than from threads. `n_jobs` is the number of requested jobs, not of
-    unfinished ones, so a resumed run has the same number of threads and rounds the same."""
-    n_gpus = torch.cuda.device_count()
-    if n_gpus:
-        return [Device(f"cuda:{i}", max(1, n_cores() // n_gpus)) for i in range(n_gpus)]
+    """Return the devices that jobs run on in parallel: all usable GPUs, or equal shares of the cores. On CPUs
+    small networks gain more from parallel folds than from threads. `n_jobs` is the number of requested jobs,
+    not of unfinished ones, so a resumed run has the same number of threads and rounds the same. Raise
+    CompError for GPUs that can't be used."""
+    gpus, others = usable_gpus()
+    for line in others:
+        info(line)
+    if gpus:
+        return [Device(f"cuda:{i}", max(1, n_cores() // len(gpus))) for i in gpus]
     n_workers = max(1, min(n_jobs, n_cores()))
     return [Device("cpu", n_cores() // n_workers)] * n_workers
 

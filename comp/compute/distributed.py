@@ -17,7 +17,10 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from comp.compute.devices import Device, n_cores
+from comp.compute.gpus import usable_gpus
+from comp.errors import CompError
 
+TIMEOUT = timedelta(minutes=30)  # for a rank that is gone; caches are built outside of collectives
 MIN_NORM_IMAGES = 16  # per GPU; with fewer, batch norms use the statistics of all GPUs
 
 
@@ -46,7 +49,7 @@ class ProcessGroup:
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
         if not torch.distributed.is_initialized():  # once per process: a second group is never complete
-            torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
+            torch.distributed.init_process_group(backend, timeout=TIMEOUT)
             atexit.register(torch.distributed.destroy_process_group)
         with contextlib.ExitStack() as stack:
             if not ranks.is_first:
@@ -55,12 +58,19 @@ class ProcessGroup:
             yield ranks
 
     def device(self) -> Device:
-        """Return this rank's GPU, or its share of the cores."""
+        """Return this rank's GPU, or its share of the cores. Raise CompError if there are fewer usable GPUs
+        than ranks here."""
         n_here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         n_threads = max(1, n_cores() // n_here)
-        return Device(
-            f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu", n_threads
-        )
+        gpus, others = usable_gpus()
+        if not gpus:
+            return Device("cpu", n_threads)
+        if n_here > len(gpus):
+            raise CompError(
+                f"{n_here} processes were started for {len(gpus)} usable GPUs"
+                f"{''.join(f'; {line}' for line in others)}; set torchrun's --nproc-per-node to {len(gpus)}"
+            )
+        return Device(f"cuda:{gpus[int(os.environ.get('LOCAL_RANK', 0))]}", n_threads)
 
     @property
     def is_first(self) -> bool:

@@ -154,7 +154,9 @@ class Recipe(Strict):
     clip_norm: float = Field(1.0, gt=0)  # largest norm of the gradients
     ema_decay: float = Field(0.998, ge=0, lt=1)  # EMA: decay of the averaged weights per step; 0: off
     swa_epochs: int = Field(0, ge=0)  # SWA: average the weights of the last n epochs; 0: off
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # mixed precision
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # mixed precision; fp32: TF32 on new GPUs
+    # on a GPU: the same bits each time, except where torch warns; slower. A CPU does so anyway
+    deterministic: bool = False
     compile: bool = False  # torch.compile: minutes at the start, faster steps afterwards
     gradient_checkpointing: bool = False  # less memory for large inputs; steps are a third slower
     # test-time views (TTA) by name; d4: the 8 symmetries of the square, crops: the whole image and 5 crops

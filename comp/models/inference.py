@@ -63,7 +63,7 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
         if read_stamp(path) == to_json(stamp):
             report(line="predicted by another process")
             return
-        place = device.activate()
+        place = device.activate(deterministic=recipe.deterministic)
         model, spec = models.load(model_file)
         model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         prepare = Preprocess(spec.mean, spec.std, spec.size).to(place)

@@ -28,7 +28,7 @@ def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Repor
         if ranks.broadcast(is_done(model_path(recipe.name, fold), stamp, force=force)):
             report(line="finished by another process")
             return
-        place = device.activate()
+        place = device.activate(deterministic=recipe.deterministic)
         trainer = Trainer(inputs, place, device.n_loaders, ranks)
         resumed = trainer.resume()
         ranks.wait()  # all ranks have read the files that are replaced now

@@ -20,6 +20,8 @@ from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import epoch_steps
 from comp.batches.tta import SYMMETRIES
 from comp.benchmarks import speed as bench_speed
+from comp.benchmarks import training_speed
+from comp.benchmarks.bare_step import covered
 from comp.cli.main import main
 from comp.config.augment import Augment
 from comp.data.labels import Labels
@@ -313,8 +315,13 @@ def test_too_many_micro_batches_are_refused(ready: Path, fails):
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options that make `comp bench speed` short."""
-    for name, value in (("N_ROUNDS", 1), ("ROUND_SECONDS", 0.1), ("N_SYNTHETIC", 4), ("N_IMAGES", 40)):
-        monkeypatch.setattr(bench_speed, name, value)
+    for module, name, value in (
+        (training_speed, "N_ROUNDS", 1),
+        (training_speed, "ROUND_SECONDS", 0.1),
+        (bench_speed, "N_SYNTHETIC", 4),
+        (bench_speed, "N_IMAGES", 40),
+    ):
+        monkeypatch.setattr(module, name, value)
     return [
         f"--set={x}" for x in ("backbone=test_resnet", "phases=[{size = 32, epochs = 1, batch_size = 8}]")
     ]
@@ -336,3 +343,17 @@ def test_bench_speed_names_the_bottleneck(here: Path, short: list[str], capsys):
     for what in ("decoded on 1 core", "batches read from the cache", "bare training step", "whole training"):
         assert what in printed
     assert "training reaches" in printed and "prediction, 8 views" in printed
+
+
+def test_a_gpu_that_idles_for_nothing_waits_for_launches():
+    paths = {"loader: batches read from the cache": 9000.0, "augmentation on the device": 5000.0}
+    assert training_speed.name_bottleneck(0.95, 1000, paths, None) == "the network itself"
+    assert training_speed.name_bottleneck(0.95, 1000, paths, 0.97) == "the network itself"
+    assert training_speed.name_bottleneck(0.85, 1000, paths, 0.3) == "the CPU's launches"
+    slow = paths | {"loader: batches read from the cache": 1100.0}
+    assert training_speed.name_bottleneck(0.85, 1000, slow, 0.3) == "loader"
+
+
+def test_kernels_that_overlap_count_once():
+    assert covered([(5, 9), (0, 2), (1, 3), (6, 7)]) == 7
+    assert covered([]) == 0
