@@ -5,7 +5,7 @@
 #                                   downloads from Kaggle, and sends the submission
 #   ./run.sh hpa                    the same; without its images and an account, synthetic cells in their place
 #   ./run.sh test                   the tests
-# Options after the recipe go to every stage: --from FOLDER, --set KEY=VALUE, --folds 0,1, --force, -m TEXT.
+# Options after the recipe are those of `comp run`: --as NAME, --set KEY=VALUE, --from FOLDER, --folds 0,1, …
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,17 +28,4 @@ fi
 
 [[ "${1:-}" == -* ]] && set -- demo "$@"
 
-stages() {
-    for stage in download duplicates folds train predict blend decide submit report; do
-        comp "$stage" "$@" || return
-    done
-}
-
-code=0
-stages "${1:-demo}" "${@:2}" || code=$?
-if [ "$code" = 4 ] && [ "$1" = hpa ] && [[ " $* " != *" --send "* ]]; then
-    echo "run.sh: synthetic cells (recipe hpa-drawn) stand in for the images of hpa; their scores say nothing about it"
-    code=0
-    stages hpa-drawn "${@:2}" || code=$?
-fi
-exit "$code"
+exec comp run "${@:-demo}"
