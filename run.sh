@@ -6,8 +6,8 @@
 #   ./run.sh hpa                    the same; without its images and an account, synthetic cells in their place
 #   ./run.sh test                   the tests
 # COMP_TORCH chooses another torch, for a GPU or driver that is too old for the pinned one, and is remembered: keep
-# (that of $PYTHON, or of COMP_VENV), or an index of wheels, such as https://download.pytorch.org/whl/cu126.
-# Options after the recipe go to every stage: --from FOLDER, --set KEY=VALUE, --folds 0,1, --force, -m TEXT.
+# (that of $PYTHON, or of COMP_VENV), or the address of an index of PyTorch's wheels, such as that for CUDA 12.6.
+# Options after the recipe are those of `comp run`: --as NAME, --set KEY=VALUE, --from FOLDER, --folds 0,1, …
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -43,17 +43,4 @@ fi
 
 [[ "${1:-}" == -* ]] && set -- demo "$@"
 
-stages() {
-    for stage in download duplicates folds train predict blend decide submit report; do
-        comp "$stage" "$@" || return
-    done
-}
-
-code=0
-stages "${1:-demo}" "${@:2}" || code=$?
-if [ "$code" = 4 ] && [ "$1" = hpa ] && [[ " $* " != *" --send "* ]]; then
-    echo "run.sh: synthetic cells (recipe hpa-drawn) stand in for the images of hpa; their scores say nothing about it"
-    code=0
-    stages hpa-drawn "${@:2}" || code=$?
-fi
-exit "$code"
+exec comp run "${@:-demo}"

@@ -62,6 +62,26 @@ def run_dir(recipe: str) -> Path:
     return below(runs_dir(), recipe, "the name of a run")
 
 
+def run_recipe_path(recipe: str) -> Path:
+    return run_dir(recipe) / "recipe.toml"
+
+
+def run_recipes() -> dict[str, Path]:
+    """Return the recipe.toml of each run, by the run's name."""
+    return {path.parent.name: path for path in sorted(runs_dir().glob("*/recipe.toml"))}
+
+
+def has_results(recipe: str) -> bool:
+    """Whether a run has files that depend on its settings."""
+    patterns = ("fold*/*", "oof.npz", "test.npz", "decision.json", "report.html")
+    return any(next(run_dir(recipe).glob(pattern), None) for pattern in patterns)
+
+
+def finished_path(recipe: str) -> Path:
+    """Return the note of `comp run` of what its stages left."""
+    return run_dir(recipe) / "finished.json"
+
+
 def finished_runs() -> list[str]:
     """Return the names of runs with out-of-fold predictions, sorted."""
     return sorted(path.parent.name for path in runs_dir().glob("*/oof.npz"))

@@ -248,6 +248,17 @@ class Decision(PartRule):
         return self
 
 
+class Finished(Stored):
+    """finished.json."""
+
+    options: dict[str, Any]
+    scores: dict[str, float | None]
+    best: dict[str, float]
+    worst: dict[str, float]
+    seconds: float
+    files: dict[str, list[int] | None]
+
+
 class RangeTest(Stored):
     """find-lr-<phase>.json."""
 

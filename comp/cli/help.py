@@ -12,6 +12,8 @@ STAGES = {
     "report": "write one page about a run: scores, labels, images, likely label errors",
 }
 OTHERS = {
+    "run": "all stages, one after the other, in one process",
+    "runs": "list all runs: settings, folds that are done, scores",
     "find-lr": "learning-rate range test: suggest a learning rate",
     "tune": "hyperparameter search with Optuna, on one machine or on several",
     "infer": "make a submission with finished models, without training data",
@@ -29,14 +31,18 @@ The stages, in order (each can be stopped at any time and resumed by the same co
 """
 BESIDES = "\nOther commands:\n"
 EPILOG = """\
-RECIPE is the name of a shipped recipe (demo, planet, planet32, hpa, hpa-drawn), or the path of a TOML file:
-a recipe, or your own competition. `./run.sh` runs all stages on the synthetic demo competition; `comp STAGE
---help` shows a stage's options.
+RECIPE is the name of a shipped recipe (demo, planet, planet32, hpa, hpa-drawn), or of a run in runs/, or the
+path of a TOML file: a recipe, or your own competition. The first stage of a run keeps its settings in
+runs/<name>/recipe.toml, so the later ones need its name alone; --as NAME starts a second run of a recipe.
+`comp COMMAND --help` shows a command's options.
 
 Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 time budget used up (finished work is
 kept; the same command resumes), 4 no images here and no Kaggle credentials to download them with.
 """
 DETAILS = {
+    "run": "Runs the stages above in order, and ends with a summary: score, leaderboard, best and worst "
+    "labels, files. Finished stages are skipped; a finished run answers at once. Without the images of hpa "
+    "and without Kaggle credentials, synthetic cells (hpa-drawn) stand in.",
     "download": "Downloads the files that data/<competition>/ lacks from Kaggle, or takes them from a "
     "folder with --from. Interrupted downloads are resumed. Archives (zip, tar, 7z, tar.7z) are unpacked "
     "into data/<competition>/; folders that are unpacked already are used in place. manifest.json, written "
@@ -102,6 +108,7 @@ BENCH = (
     "tricks: an ablation: train the RECIPE as it is and with each change of --tricks, with several seeds, "
     "on the same part of its images, with one fold held out. The same command resumes."
 )
+RUNS = "Lists the runs in runs/, the newest first: backbone, sizes, folds that are done, scores, time, rank."
 LEDGER = (
     "Lists all submissions with their cross-fitted, public and private scores, and plots them in "
     "submissions/ledger.png."

@@ -2,16 +2,27 @@
 instant."""
 
 import argparse
-import importlib
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from comp import __version__
-from comp.cli.help import ABOUT, ACTIONS, BENCH, BESIDES, COMPARE, DETAILS, EPILOG, LEDGER, OTHERS, STAGES
-from comp.cli.options import OPTIONS, TABLES
+from comp.cli.dispatch import refuse_unread, run_command
+from comp.cli.help import (
+    ABOUT,
+    ACTIONS,
+    BENCH,
+    BESIDES,
+    COMPARE,
+    DETAILS,
+    EPILOG,
+    LEDGER,
+    OTHERS,
+    RUNS,
+    STAGES,
+)
+from comp.cli.options import OPTIONS, TABLES, help_of, readers_of
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
 
@@ -27,15 +38,14 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True, help="one of the above")
     for name, details in DETAILS.items():
         line = (STAGES | OTHERS)[name]
-        note = "Options of other stages are ignored, so that run.sh can pass the same options to all stages."
-        stage = stages.add_parser(name, description=f"{line[0].upper()}{line[1:]}. {details}", epilog=note)
+        stage = stages.add_parser(name, description=f"{line[0].upper()}{line[1:]}. {details}")
         if name in ACTIONS:
             stage.add_argument("action", choices=ACTIONS[name], help="what to do")
         tables: dict[str, Any] = {"nargs": "?"} if name == "decide" else {}
         stage.add_argument(
             "recipe",
             metavar="RECIPE",
-            help="a recipe's name, or the path of a recipe or competition TOML",
+            help="the name of a recipe or run, or the path of a recipe or competition TOML",
             **tables,
         )
         if name == "blend":
@@ -44,13 +54,13 @@ def parser() -> argparse.ArgumentParser:
             stage.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
         for option, arguments in TABLES.items() if name == "decide" else ():
             stage.add_argument(option, **arguments)
-        for option, (readers, arguments) in OPTIONS.items():
-            text = arguments["help"] if name in readers else argparse.SUPPRESS
-            if isinstance(arguments["help"], dict):
-                text = arguments["help"].get(name, argparse.SUPPRESS)
+        for option, (_, arguments) in OPTIONS.items():
+            text = help_of(option, name) if name in readers_of(option) else argparse.SUPPRESS
             stage.add_argument(option, **{**arguments, "help": text})
     command = stages.add_parser("ledger", description=LEDGER)
     command.add_argument("--sync", action="store_true", help="first fetch missing scores from Kaggle")
+    command = stages.add_parser("runs", description=RUNS)
+    command.add_argument("--by", choices=("time", "score"), default="time", help="the order (default: time)")
     command = stages.add_parser("compare", description=COMPARE)
     command.add_argument(
         "names", metavar="RUN", nargs="+", help="a finished run's name in runs/, or its recipe's TOML"
@@ -86,11 +96,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit code."""
-    given = parser().parse_args(arguments)
+    commands = parser()
+    given = commands.parse_args(arguments)
+    if wrong := refuse_unread(given):
+        commands.error(wrong)
     try:
         if arguments is None and (storage := getattr(given, "storage", None)):
             _hide_password(storage)
-        _run(given)
+        run_command(given)
     except CompError as error:
         print(sanitize(f"comp {given.stage}: {error}"), file=sys.stderr)
         return error.code
@@ -118,87 +131,3 @@ def _hide_password(storage: str) -> None:
     if os.name == "posix" and ("@" in storage or "=" in storage):
         os.environ["COMP_STORAGE"] = storage
         os.execv(sys.executable, [part.replace(storage, "$COMP_STORAGE") for part in sys.orig_argv])
-
-
-def _command(name: str) -> Any:
-    """Import the command's module, with its libraries, which may take seconds."""
-    from comp.console import announce_if_slow
-
-    with announce_if_slow(f"{name}: loading its libraries"):
-        return importlib.import_module(f"comp.commands.{name.replace('-', '_')}")
-
-
-def _run(given: argparse.Namespace) -> None:
-    if getattr(given, "rule", None):
-        from comp.config.schema import current_rule
-
-        given.rule = current_rule(given.rule)
-    if given.stage != "train" and "WORLD_SIZE" in os.environ:
-        _refuse_ranks(given.stage)
-    if given.stage == "ledger":
-        _command("ledger").run(sync=given.sync)
-        return
-    if given.stage == "compare":
-        _command("compare").run(given.names, to=given.to, force=given.force)
-        return
-    if given.stage == "bench":
-        asked = {name: value for name, value in vars(given).items() if name != "stage"}
-        _command("bench").run(**asked)
-        return
-    if given.stage == "decide" and given.recipe is None:
-        if not (given.probs and given.labels):
-            raise CompError("a RECIPE, or --probs FILE with --labels FILE, is expected")
-        decide = _command("decide")
-        names = ("probs", "labels", "rule", "fold_file", "apply", "exclusive", "force")
-        metric = decide.FBeta(given.beta, given.average, given.zero_division)
-        asked = {name: getattr(given, name) for name in names}
-        decide.run_on_files(decide.TableRequest(**asked, metric=metric, to=given.to or "decision.json"))
-        return
-    from comp.config.loading import load_recipe
-    from comp.deadline import parse_budget
-
-    recipe = load_recipe(given.recipe, given.overrides)
-    options = {
-        **vars(given),
-        "folds": _folds(given.folds, recipe.n_networks),
-        "to": given.to or ("submission.csv" if given.stage == "infer" else None),
-        "budget": None if given.budget is None else parse_budget(given.budget),
-    }
-    wanted = {
-        (name := arguments.get("dest", option.lstrip("-"))): options[name]
-        for option, (readers, arguments) in OPTIONS.items()
-        if given.stage in readers and option != "--set"
-    }
-    if given.stage in ACTIONS:
-        wanted["action"] = given.action
-    if given.stage == "blend":
-        wanted["others"] = given.others
-    if given.stage == "explain":
-        wanted["images"] = given.images
-    run = _command(given.stage).run
-    if given.stage not in ("train", "predict") or not recipe.members:
-        run(recipe, **wanted)
-        return
-    started = time.monotonic()
-    for member in recipe.members:
-        if wanted["budget"] is not None and time.monotonic() - started > wanted["budget"]:
-            raise TimeIsUp(f"{member.name}: not started")
-        left = None if wanted["budget"] is None else wanted["budget"] - (time.monotonic() - started)
-        run(member, **{**wanted, "budget": left})
-
-
-def _refuse_ranks(stage: str) -> None:
-    from comp.compute.devices import in_ranks
-
-    if in_ranks():
-        hint = "; start it once per GPU, on one --storage" if stage == "tune" else ""
-        raise CompError(f"torchrun is for `comp train` alone; leave it out{hint}")
-
-
-def _folds(text: str | None, n_folds: int) -> list[int]:
-    if text is None:
-        return list(range(n_folds))
-    numbers = text.replace(" ", "").split(",")
-    if not all(n.isdigit() and int(n) < n_folds for n in numbers):
-        raise CompError(f"--folds {text}: numbers from 0 to {n_folds - 1}, separated by commas, are expected")
-    return sorted({int(n) for n in numbers})

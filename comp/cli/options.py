@@ -5,6 +5,8 @@ from typing import Any
 
 from comp.cli.help import OTHERS, STAGES
 
+NOT_OF_RUN = ("--name",)  # of the options of stages, those that `comp run` does not read
+
 # options of `comp decide` without a recipe, on the tables of another program
 TABLES: dict[str, dict[str, Any]] = {
     "--probs": {"metavar": "FILE", "help": "without a recipe: out-of-fold probabilities, a column per class"},
@@ -124,6 +126,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "predict",
             "blend",
             "decide",
+            "submit",
             "report",
             "find-lr",
             "infer",
@@ -138,6 +141,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
                 ),
                 "decide": "replace a decision of other settings or inputs; without a recipe, replace "
                 "existing files",
+                "submit": "write the CSV again, with settings that differ from the run's",
                 "report": "write the page again, even if it is up to date",
                 "infer": "replace predictions of other settings or inputs, and the CSV",
                 "explain": "replace the picture that --to names",
@@ -253,4 +257,27 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "change a key of the recipe, such as phases.0.epochs=2; repeatable",
         },
     ),
+    "--as": (
+        (*STAGES, *OTHERS),
+        {
+            "metavar": "NAME",
+            "dest": "as_run",
+            "help": "the run's name, runs/NAME/ (default: the recipe's); later commands take NAME as RECIPE",
+        },
+    ),
 }
+
+
+def readers_of(option: str) -> tuple[str, ...]:
+    """Return the commands that read an option."""
+    readers = OPTIONS[option][0]
+    of_stage = option not in NOT_OF_RUN and any(stage in readers for stage in STAGES)
+    return (*readers, "run") if of_stage and "run" not in readers else readers
+
+
+def help_of(option: str, command: str) -> str:
+    """Return the help text of an option that a command reads."""
+    text = OPTIONS[option][1]["help"]
+    if not isinstance(text, dict):
+        return text
+    return next(text[name] for name in (command, *STAGES) if name in text)

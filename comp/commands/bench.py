@@ -4,7 +4,7 @@ prediction; `tricks`: an ablation of a recipe's settings."""
 from pathlib import Path
 from typing import Any
 
-from comp.config.loading import load_recipe
+from comp.artifacts.run_recipe import read_recipe
 from comp.console import announce_if_slow
 
 
@@ -18,4 +18,4 @@ def run(*, subject: str, recipe: str, overrides: list[str], **options: Any) -> N
         tricks = Path(options["tricks"]) if options["tricks"] else None
         ablation.run(recipe, overrides, tricks, options["images"], options["seeds"])
     else:
-        speed.run(load_recipe(recipe, overrides), fastai=options["fastai"])
+        speed.run(read_recipe(recipe, overrides), fastai=options["fastai"])

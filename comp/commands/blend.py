@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 
 from comp.artifacts.files import write_text
-from comp.artifacts.paths import oof_path, predicted_paths, run_dir, study_path, test_path
+from comp.artifacts.paths import oof_path, predicted_paths, run_recipe_path, study_path, test_path
 from comp.artifacts.predictions import Predictions, aligned, concatenated, load, mean_of_folds, save
+from comp.artifacts.run_recipe import read_recipe, recipe_text
 from comp.artifacts.schemas import PredictionStamp
 from comp.artifacts.stamps import digest, is_done, read_stamp
-from comp.config.loading import load_recipe, toml_text
 from comp.config.recipe import Recipe
 from comp.console import info, progress, table
 from comp.data.labels import exclusive_groups
@@ -30,10 +30,13 @@ def run(
     recipe: Recipe, *, folds: list[int], force: bool, others: list[str], name: str | None, how: str
 ) -> None:
     if others:
-        recipes = [recipe, *map(load_recipe, others)]
+        recipes = [recipe, *map(read_recipe, others)]
         name = name or "_".join(r.name for r in recipes)
         blend_recipes(recipes, name=name, how=how, force=force)
-        info(f"blend: next, `comp decide {run_dir(name) / 'recipe.toml'}`")
+        write_text(
+            run_recipe_path(name), recipe_text(recipe.model_copy(update={"name": name, "members": ()}))
+        )
+        info(f"blend: next, `comp decide {name}`")
         return
     if recipe.members:
         for member in recipe.members:
@@ -118,7 +121,6 @@ def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) ->
     with progress("blends", blender.n_steps(how)) as advance:
         result = blender.choose(how, partial(advance, 1))
     chosen = result.chosen
-    write_text(run_dir(name) / "recipe.toml", toml_text(first.model_copy(update={"name": name})))
     probs = chosen.apply(np.stack(test)).astype(np.float32)
     save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
     save(paths["oof"], Predictions(labels.ids, labels.classes, chosen.oof.astype(np.float32)), stamp)

@@ -15,14 +15,14 @@ from comp.kaggle import submit as sending
 from comp.kaggle.submission_file import SubmissionInputs, build, is_written, read_inputs, reuse, write
 
 
-def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: float) -> None:
+def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: float, force: bool) -> None:
     competition = recipe.competition
     if send and not competition.slug:
         raise CompError(f"{competition.name} has no slug on Kaggle to send to")
     inputs = read_inputs(recipe)
     if inputs.warning:
         info(f"submit: {inputs.warning}")
-    scores = make_csv(inputs)
+    scores = make_csv(inputs, force=force)
     if send:
         assert competition.slug
         note = message or f"{recipe.name}, cross-fitted {competition.metric} {scores['cross_fitted']:.5f}"
@@ -31,9 +31,9 @@ def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: f
     show_scores(competition, scores)
 
 
-def make_csv(inputs: SubmissionInputs) -> Mapping[str, float]:
+def make_csv(inputs: SubmissionInputs, *, force: bool) -> Mapping[str, float]:
     """Write the submission unless it is written and unchanged; return its scores."""
-    if is_written(inputs):
+    if not force and is_written(inputs):
         if (scores := reuse(inputs)) is not None:
             info(f"submit: {inputs.csv_path} done already")
             return scores

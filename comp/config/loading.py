@@ -16,7 +16,7 @@ from pydantic import (
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
 from comp.config.schema import did_you_mean
-from comp.errors import CompError
+from comp.errors import CompError, summarize
 
 PACKAGE_DIR = Path(__file__).parents[1]
 MAX_SHOWN = 200  # characters of a wrong value in a message
@@ -37,13 +37,16 @@ def load_competition(name: str, relative_to: Path = Path()) -> Competition:
     return _validated(Competition, {"name": path.stem, **_read_toml(path)}, path)
 
 
-def load_recipe(name: str, overrides: typing.Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name: str, overrides: typing.Sequence[str] = (), runs: typing.Mapping[str, Path] | None = None
+) -> Recipe:
     """Return a recipe by name or path, with `key.path=value` overrides applied. The path of a competition's
-    TOML file means the default recipe for that competition.
+    TOML file means the default recipe for that competition. `runs` holds the recipes of runs by name; they
+    come before shipped ones.
 
     Raise CompError for an unknown name, key or value.
     """
-    path = _find(name, "recipes", Path())
+    path = _find(name, "recipes", Path(), runs)
     content = _read_extended(path, seen=())
     if "competition" not in content:
         raise CompError(
@@ -107,18 +110,24 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _find(name: str, kind: Literal["recipes", "competitions"], relative_to: Path) -> Path:
+def _find(
+    name: str,
+    kind: Literal["recipes", "competitions"],
+    relative_to: Path,
+    runs: typing.Mapping[str, Path] | None = None,
+) -> Path:
     if name.endswith(".toml"):
         path = relative_to / name
         if not path.is_file():
             raise CompError(f"{path}: no such file")
         return path
-    names = shipped(kind)
+    names = {**shipped(kind), **(runs or {})}
     if name not in names:
         hint = did_you_mean(name, names)
-        raise CompError(
-            f"no {kind[:-1]} {name!r}{hint}; there are {', '.join(names)}, or give a TOML file by path"
-        )
+        known = f"; there are {', '.join(shipped(kind))}"
+        if own := [run for run in runs or () if run not in shipped(kind)]:
+            known += f", the runs {summarize(own, 8)}"
+        raise CompError(f"no {kind[:-1]} {name!r}{hint}{known}, or give a TOML file by path")
     return names[name]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from comp.artifacts.files import flatten, read_json
-from comp.artifacts.paths import decision_path, finished_runs, model_path, oof_path, run_dir, runs_dir
+from comp.artifacts.paths import decision_path, finished_runs, model_path, oof_path, runs_dir
 from comp.artifacts.resumable import read_log
+from comp.artifacts.run_recipe import read_recipe
 from comp.artifacts.schemas import BlendStamp, Decision
 from comp.artifacts.stamps import digest, read_safetensors_header, read_stamp
 from comp.config.competition import Metric
-from comp.config.loading import load_recipe
 from comp.config.recipe import Recipe
 from comp.data.labels import Labels, exclusive_groups
 from comp.data.manifest import read_training
@@ -152,7 +152,7 @@ def _pairs(probs: np.ndarray, targets: np.ndarray, mean_aps: Sequence[float]) ->
 
 def _read_run(name: str, before: Sequence[Run]) -> Run:
     """Return a finished run by its own name or by the TOML file of its recipe."""
-    given = load_recipe(name) if name.endswith(".toml") else None
+    given = read_recipe(name) if name.endswith(".toml") else None
     name = given.name if given else name
     if "/" in name:
         raise CompError(f"{name}: a run's name, as in {runs_dir()}, or its recipe's TOML file is expected")
@@ -203,7 +203,7 @@ def _recipe_and_settings(
         now = {member: digest(read_stamp(oof_path(member))) for member in made["members"]}
         changed = [member for member, stamp in made["members"].items() if now[member] != stamp]
         remarks = [f"{name}: {member}{AGAIN}" for member in changed]
-        blended = load_recipe(str(run_dir(name) / "recipe.toml"))
+        blended = read_recipe(name)
         return blended, {"blend of": ", ".join(made["members"]), "how": made["how"]}, remarks
     metadata = metadata_of(name, made)
     remarks = [f"{name}: fold {k}{AGAIN}" for k in metadata.changed]
@@ -211,7 +211,7 @@ def _recipe_and_settings(
     if metadata.recipe:
         settings = metadata.recipe.model_dump(mode="json", exclude={"name", "track", "tune", "views", "rule"})
         settings["views"] = " ".join(metadata.views)
-    recipe = metadata.recipe or given or load_recipe(name)
+    recipe = metadata.recipe or given or read_recipe(name)
     if made["folds"] != list(range(recipe.n_networks)):
         settings["folds"] = ", ".join(map(str, made["folds"]))
     return recipe, flatten(settings), remarks

@@ -33,6 +33,7 @@ STAGES = {
     "train": ("download", "duplicates", "folds", "train", "predict", "blend", "decide", "submit"),
     "infer": ("infer",),
 }
+OF_FOLDS, LONG = ("train", "predict", "blend", "infer"), ("duplicates", "train", "predict", "infer")
 RESERVE = 300.0  # seconds of the budget that no stage may use; at most a tenth of the budget
 # Kaggle ends a session when all its files together pass 57.6 GiB, while the disk itself shows terabytes.
 DISK_BYTES = 57 * 2**30
@@ -127,11 +128,14 @@ def run_stages(home: Path, plan: dict[str, Any], end: float) -> int:
     reserve = min(RESERVE, plan["budget"] / 10)
     for stage in STAGES[plan["kind"]]:
         left = end - reserve - time.time()
-        command = [sys.executable, "-m", "comp", stage, str(home / "recipe.toml"), "--folds"]
-        command += [",".join(map(str, plan["folds"])), "--to", "submission.csv"]
+        command = [sys.executable, "-m", "comp", stage, str(home / "recipe.toml")]
+        if stage in OF_FOLDS:
+            command += ["--folds", ",".join(map(str, plan["folds"]))]
+        if stage in LONG:
+            command += ["--time-budget", f"{left:.3f}s"]
         code = 3
         if left > 0:
-            code = run_until([*command, "--time-budget", f"{left:.3f}s"], end - reserve / 2, end)
+            code = run_until(command, end - reserve / 2, end)
         if code == 3:
             if plan["kind"] == "infer":
                 raise CompError("the time ran out before submission.csv; build with a longer --time-budget")

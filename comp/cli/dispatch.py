@@ -1,0 +1,164 @@
+"""Run a command with its options: read the recipe, freeze the run's settings, call the command, and for
+`comp run` all stages."""
+
+import argparse
+import importlib
+import os
+import time
+from functools import partial
+from typing import Any
+
+from comp.cli.help import ACTIONS, STAGES
+from comp.cli.options import OPTIONS, readers_of
+from comp.errors import CompError, NoImages, TimeIsUp
+
+
+def refuse_unread(given: argparse.Namespace) -> str:
+    """Return what is wrong with options that the command does not read; '' if it reads all of them."""
+    if given.stage in ("ledger", "compare", "bench", "runs"):
+        return ""
+    for option, (_, arguments) in OPTIONS.items():
+        value = getattr(given, _name(option), None)
+        readers = readers_of(option)
+        if given.stage == "decide" and given.recipe is None and option in ("--to", "--force"):
+            continue
+        if given.stage not in readers and value not in (None, False, arguments.get("default")):
+            return f"{option} is read by {', '.join(readers)}, not by {given.stage}"
+    return ""
+
+
+def run_command(given: argparse.Namespace) -> None:
+    """Run a command. Raise CompError or TimeIsUp where it fails or is stopped."""
+    if getattr(given, "rule", None):
+        from comp.config.schema import current_rule
+
+        given.rule = current_rule(given.rule)
+    if given.stage != "train" and "WORLD_SIZE" in os.environ:
+        _refuse_ranks(given.stage)
+    if given.stage in ("ledger", "compare", "bench", "runs"):
+        asked = {name: value for name, value in vars(given).items() if name != "stage"}
+        _command(given.stage).run(**asked)
+        return
+    if given.stage == "decide" and given.recipe is None:
+        _decide_files(given)
+        return
+    if given.stage != "run":
+        _run_recipe(given, given.recipe)
+        return
+    try:
+        _run_recipe(given, given.recipe)
+    except NoImages as error:
+        from comp.config.loading import shipped
+        from comp.console import info
+
+        drawn = f"{given.recipe}-drawn"
+        if given.send or drawn not in shipped("recipes"):
+            raise
+        info(f"run: {error}")
+        info(
+            f"run: synthetic images (recipe {drawn}) stand in; their scores say nothing about {given.recipe}"
+        )
+        _run_recipe(given, drawn)
+
+
+def _run_recipe(given: argparse.Namespace, name: str) -> None:
+    """Run the command, or with `run` all stages, on one recipe."""
+    from comp.artifacts.run_recipe import freeze, read_recipe
+    from comp.deadline import parse_budget
+
+    recipe = read_recipe(name, given.overrides, given.as_run)
+    options = {
+        **vars(given),
+        "folds": _folds(given.folds, recipe.n_networks),
+        "to": given.to or ("submission.csv" if given.stage == "infer" else None),
+        "budget": None if given.budget is None else parse_budget(given.budget),
+    }
+    if given.stage in (*STAGES, "run"):
+        freeze(recipe, force=given.force)
+    if given.stage != "run":
+        _run_stage(given.stage, recipe, options)
+        return
+    started = time.monotonic()
+
+    def run_stage(stage: str) -> None:
+        left = options["budget"]
+        if left is not None:
+            left -= time.monotonic() - started
+            if left <= 0:
+                raise TimeIsUp(f"{stage}: not started")
+        _run_stage(stage, recipe, {**options, "budget": left})
+
+    _command("run").run(
+        recipe,
+        stages={stage: partial(run_stage, stage) for stage in STAGES},
+        send=given.send,
+        options={key: options[key] for key in ("folds", "rule", "how", "likeness")},
+        force=given.force,
+    )
+
+
+def _run_stage(stage: str, recipe: Any, options: dict[str, Any]) -> None:
+    """Run a command on a recipe with the options that it reads; of members, one after the other."""
+    wanted = {
+        _name(option): options[_name(option)]
+        for option, (readers, _) in OPTIONS.items()
+        if stage in readers and option not in ("--set", "--as")
+    }
+    if stage in ACTIONS:
+        wanted["action"] = options["action"]
+    if stage == "blend":
+        wanted["others"] = options.get("others", [])
+    if stage == "explain":
+        wanted["images"] = options["images"]
+    run = _command(stage).run
+    if stage not in ("train", "predict") or not recipe.members:
+        run(recipe, **wanted)
+        return
+    started = time.monotonic()
+    for member in recipe.members:
+        if wanted["budget"] is not None and time.monotonic() - started > wanted["budget"]:
+            raise TimeIsUp(f"{member.name}: not started")
+        left = None if wanted["budget"] is None else wanted["budget"] - (time.monotonic() - started)
+        run(member, **{**wanted, "budget": left})
+
+
+def _refuse_ranks(stage: str) -> None:
+    from comp.compute.devices import in_ranks
+
+    if in_ranks():
+        hint = "; start it once per GPU, on one --storage" if stage == "tune" else ""
+        raise CompError(f"torchrun is for `comp train` alone; leave it out{hint}")
+
+
+def _decide_files(given: argparse.Namespace) -> None:
+    """Run `comp decide` on the tables of another program."""
+    if not (given.probs and given.labels):
+        raise CompError("a RECIPE, or --probs FILE with --labels FILE, is expected")
+    decide = _command("decide")
+    names = ("probs", "labels", "rule", "fold_file", "apply", "exclusive", "force")
+    metric = decide.FBeta(given.beta, given.average, given.zero_division)
+    asked = {name: getattr(given, name) for name in names}
+    decide.run_on_files(decide.TableRequest(**asked, metric=metric, to=given.to or "decision.json"))
+
+
+def _command(name: str) -> Any:
+    """Import the command's module, with its libraries, which may take seconds."""
+    from comp.console import announce_if_slow
+
+    with announce_if_slow(f"{name}: loading its libraries"):
+        return importlib.import_module(f"comp.commands.{name.replace('-', '_')}")
+
+
+def _name(option: str) -> str:
+    """Return the attribute that argparse gives an option."""
+    dest = OPTIONS[option][1].get("dest", option.lstrip("-"))
+    return dest.replace("-", "_")
+
+
+def _folds(text: str | None, n_folds: int) -> list[int]:
+    if text is None:
+        return list(range(n_folds))
+    numbers = text.replace(" ", "").split(",")
+    if not all(n.isdigit() and int(n) < n_folds for n in numbers):
+        raise CompError(f"--folds {text}: numbers from 0 to {n_folds - 1}, separated by commas, are expected")
+    return sorted({int(n) for n in numbers})
