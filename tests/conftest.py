@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from comp.cli.main import main
+from comp.cli.options import OPTIONS, readers_of
 from comp.kaggle import download as transfer
 from comp.kaggle.kernels.wheels import IMAGE_VERSIONS, ON_KAGGLE, image_versions, list_needed
 from tests.fake_kaggle import FakeKaggle
@@ -146,8 +147,21 @@ def comp(
 
 
 def run_all(*arguments: str) -> None:
+    """All stages except duplicates, each with those of the arguments that it reads."""
     for stage in STAGES:
-        assert main([stage, *arguments]) == 0, stage
+        assert main([stage, *read_by(stage, arguments)]) == 0, stage
+
+
+def read_by(stage: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments without options that a command does not read."""
+    answer, words = [], iter(arguments)
+    for word in words:
+        option = [word]
+        if word in OPTIONS and "action" not in OPTIONS[word][1] or word == "--set":
+            option.append(next(words))
+        if not word.startswith("-") or stage in readers_of(word):
+            answer += option
+    return answer
 
 
 def names_on_kaggle() -> set[str]:
@@ -215,8 +229,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.move(folder / "data" / "tiny" / "drawn", folder / "files")
         shutil.rmtree(folder / "data")
         (folder / "tiny.toml").write_text(MOUNTED)
-        for stage in STAGES:
-            assert main([stage, "tiny.toml", "--from", "files"]) == 0
+        run_all("tiny.toml", "--from", "files")
     return folder
 
 

@@ -22,7 +22,7 @@ from comp.cli.help import (
     RUNS,
     STAGES,
 )
-from comp.cli.options import OPTIONS, TABLES, help_of, readers_of
+from comp.cli.options import OPTIONS, TABLES, help_by_command, help_of, readers_of
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
 
@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         for option, arguments in TABLES.items() if name == "decide" else ():
             stage.add_argument(option, **arguments)
         for option, (_, arguments) in OPTIONS.items():
-            text = help_of(option, name) if name in readers_of(option) else argparse.SUPPRESS
+            shown = name in readers_of(option) or name in help_by_command(arguments)
+            text = help_of(option, name) if shown else argparse.SUPPRESS
             stage.add_argument(option, **{**arguments, "help": text})
     command = stages.add_parser("ledger", description=LEDGER)
     command.add_argument("--sync", action="store_true", help="first fetch missing scores from Kaggle")

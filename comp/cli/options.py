@@ -275,9 +275,12 @@ def readers_of(option: str) -> tuple[str, ...]:
     return (*readers, "run") if of_stage and "run" not in readers else readers
 
 
+def help_by_command(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return the help texts of an option that differ by command; {} if one text is for all."""
+    return arguments["help"] if isinstance(arguments["help"], dict) else {}
+
+
 def help_of(option: str, command: str) -> str:
     """Return the help text of an option that a command reads."""
-    text = OPTIONS[option][1]["help"]
-    if not isinstance(text, dict):
-        return text
-    return next(text[name] for name in (command, *STAGES) if name in text)
+    texts = help_by_command(OPTIONS[option][1])
+    return next((texts[name] for name in (command, *STAGES) if name in texts), OPTIONS[option][1]["help"])

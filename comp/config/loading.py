@@ -96,6 +96,8 @@ def toml_text(recipe: Recipe) -> str:
     """Return the recipe as TOML that `load_recipe` reads back. It extends nothing and holds its
     competition."""
     content = recipe.model_dump(mode="json", exclude_none=True)
+    for member in content["members"]:
+        del member["members"]
     return "".join(f"{key} = {_toml(value)}\n" for key, value in content.items())
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from comp.artifacts.files import read_json
-from comp.artifacts.paths import decision_path, model_path, run_recipe_path, run_recipes
+from comp.artifacts.paths import decision_path, has_results, model_path, run_recipe_path, run_recipes
 from comp.artifacts.resumable import read_log
 from comp.artifacts.schemas import Decision
 from comp.config.loading import load_recipe
@@ -54,6 +54,7 @@ def summarize_run(recipe: Recipe, submissions: Sequence[Mapping[str, str]]) -> R
 
 
 def summarize_runs(submissions: Sequence[Mapping[str, str]]) -> list[RunSummary]:
-    """Return the summaries of all runs, the newest first."""
-    found = [summarize_run(load_recipe(str(path)), submissions) for path in run_recipes().values()]
+    """Return the summaries of all runs that have results, the newest first."""
+    begun = {name: path for name, path in run_recipes().items() if has_results(name)}
+    found = [summarize_run(load_recipe(str(path)), submissions) for path in begun.values()]
     return sorted(found, key=lambda run: -run.begun)
