@@ -167,7 +167,7 @@ class ProgressBars:
         if self.live:
             self.live.stop()
 
-    def at(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
+    def update(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
         """Show that `label` is at `done` of `total`."""
         now = time.monotonic()
         count = [size_text(n) if in_bytes else f"{n:,}" for n in (done, total)]
@@ -194,11 +194,11 @@ class ProgressBars:
 def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show a progress bar; yield a function to call with the number of items done since the last call."""
     with ProgressBars() as bars:
-        bars.at(label, done, total)
+        bars.update(label, done, total)
 
         def advance(n: int) -> None:
             nonlocal done
             done += n
-            bars.at(label, done, total)
+            bars.update(label, done, total)
 
         yield advance

@@ -43,7 +43,7 @@ class LabelTable(Strict):
     )
 
     def exclusive_names(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """Return the groups of classes in each of which exactly one holds."""
+        """Return the groups of mutually exclusive classes; an image has exactly one class of each group."""
         return (classes,) if self.single else self.exclusive
 
     @model_validator(mode="after")

@@ -257,7 +257,7 @@ def source_path(source: str) -> Path:
     """Return the path of --from: a folder or an archive. Raise CompError for anything else."""
     path = Path(source)
     if path.is_file() and stem_of(path) is None:
-        raise CompError(f"--from {source}: this file is no archive; name the folder that it is in")
+        raise CompError(f"--from {source}: this file is not an archive; give the folder that contains it")
     if not path.exists():
         raise CompError(f"--from {source}: no such folder or archive")
     return path

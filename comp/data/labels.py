@@ -244,7 +244,7 @@ def _check_names(tags: Collection[str], separator: str | None, line_of: Callable
         where, shown = line_of(tag), repr(tag[:60])
         if tag.lower() in ("nan", "<na>", "null"):
             raise CompError(
-                f"{where}: the label {shown} is how programs write an empty cell; leave the cell "
+                f"{where}: the label {shown} looks like an empty cell; leave the cell "
                 "empty, set labels.none if it means no label, or list it in labels.classes"
             )
         if tag[0] in "[{'\"" or tag[-1] in "]}'\"" or tag.count("(") != tag.count(")"):

@@ -181,7 +181,7 @@ def check_rule(rule: str, *, single: bool, grouped: bool) -> None:
     if "exclusive" in extras and not grouped:
         raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
     if "temperature" in extras and base != "expected":
-        raise CompError(f"the rule {rule!r} has thresholds; +temperature goes with 'expected'")
+        raise CompError(f"the rule {rule!r} uses thresholds; +temperature works only with 'expected'")
 
 
 def is_single_label(targets: np.ndarray, groups: ColumnGroups) -> bool:

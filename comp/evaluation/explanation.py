@@ -140,7 +140,7 @@ def with_training_labels(
             "run the stages from `comp train` on"
         )
     row = {to_nfc(image): i for i, image in enumerate(labels.ids.tolist())}.get(to_nfc(name))
-    if row is None:  # it lies there without labels
+    if row is None:  # the file is in the training folder, but not in the label table
         return query
     fold = int(fold_of[row])
     if fold not in folds:
@@ -158,7 +158,7 @@ def with_training_labels(
 def explain(recipe: Recipe, folds: Sequence[int], queries: Sequence[Query]) -> list[Explanation]:
     """Return for each image the mean of these folds' networks; for a training image, the network that held it
     out."""
-    place, metric = devices(1)[0].activate(), FBeta.of(recipe.competition.metric)
+    place, metric = devices(1)[0].activate(), FBeta.from_metric(recipe.competition.metric)
     n_answers = sum(len(folds) if query.fold is None else 1 for query in queries)
     found: list[list[np.ndarray]] = [[] for _ in queries]
     with progress("answers", n_answers) as advance:

@@ -8,7 +8,7 @@ MIN_RATE = 0.001  # the lowest noise rate of a class
 PRIOR_LABELS = 5  # added to the denominator of noise rates: a few contradictions prove no noise
 
 
-def suspects(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_label_errors(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (rows, classes, doubts) of the labels, given or not, that are more likely wrong than right; the
     most doubtful first.
 

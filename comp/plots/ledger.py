@@ -2,7 +2,7 @@
 
 from comp.artifacts.paths import ledger_path
 from comp.kaggle.ledger import Row
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 
 
 def draw(rows: list[Row]) -> None:
@@ -26,14 +26,14 @@ def draw(rows: list[Row]) -> None:
                 at += 0.005 * (high - low)
             taken.append((x, at))
             panel.annotate(
-                written(name), (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7,
+                escape_text(name), (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7,
                 va="center", ha="right" if right else "left",
                 arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6},
             )  # fmt: skip
         panel.axline(
             (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
         )
-        panel.set(title=written(title), xlabel="cross-fitted score", ylabel="leaderboard score")
+        panel.set(title=escape_text(title), xlabel="cross-fitted score", ylabel="leaderboard score")
         panel.legend(loc="lower right")
     path = ledger_path().with_suffix(".png")
     save(figure, path, dpi=120)

@@ -19,8 +19,8 @@ def new_figure(**settings: Any) -> Any:
     return Figure(**settings)
 
 
-def written(name: object, most: int = MAX_NAME) -> str:
-    """Return a name as text for a picture, in which $ starts no formula."""
+def escape_text(name: object, most: int = MAX_NAME) -> str:
+    """Return a name made safe to show, with $ escaped so that matplotlib does not read it as math."""
     return visible(name, most).replace("$", r"\$")
 
 

@@ -27,7 +27,7 @@ STORAGE_FORMS = (
     "the password as %40 %3A %2F %3F %20"
 )
 ADDRESS_LIKE = re.compile(r"(?i)^[\w+]{2,}:/|:.*@|passw\w*\s*=")  # not a path, and may hold a password
-MAX_LOST = 3  # times in a row that a trial is lost without progress: it may kill its process
+MAX_LOST = 3  # give up on a trial lost this often in a row without progress: it may crash its process
 
 
 class SharedStudy:
@@ -244,7 +244,7 @@ def open_storage(place: str) -> Any:
 
 
 def storage_name(place: str) -> str:
-    """Return a storage's name; of an address without the account and options, which may hold passwords."""
+    """Return a name for the storage; for a URL, without user, password and options."""
     scheme, sign, _ = place.partition("://")
     if not sign:
         return "the address" if ADDRESS_LIKE.search(place) else place
