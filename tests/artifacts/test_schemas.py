@@ -322,7 +322,7 @@ def test_a_damaged_cache_is_named(tmp_path: Path):
     with pytest.raises(CompError, match=r"x\.npy is damaged"):
         open_cache(path)
     np.save(path, np.ones(3))
-    with pytest.raises(CompError, match="unexpected dtype or shape \(float64"):
+    with pytest.raises(CompError, match=r"unexpected dtype or shape \(float64"):
         open_cache(path)
 
 

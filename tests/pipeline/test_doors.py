@@ -125,9 +125,9 @@ def test_a_note_removes_nothing_but_the_file_beside_it(downloaded: Path, mine: P
         write_json(note, {"file": named, "name": "x", "source": "", "bytes": 1, "sha256": "", "mtime_ns": 0})
         for options in ((), ("--force",)):
             line = fails("download", "planet", *options)
-            assert str(note.relative_to(downloaded.parents[1])) in line and "remove this note" in line
+            assert str(note.relative_to(downloaded.parents[1])) in line and "delete this note" in line
     note.write_text("[1]")
-    assert "remove this note" in fails("download", "planet")
+    assert "delete this note" in fails("download", "planet")
     note.unlink()
     assert contents_of(downloaded) == before
 
