@@ -24,8 +24,8 @@ from comp.safe_text import sanitize, visible
 
 SECONDS_BETWEEN_LINES = 15.0
 COLUMN_GAP = 2  # characters between columns of a table
-MIN_TEXT_WIDTH = 16  # characters to which text may be shortened at last
-LONG_TEXT_WIDTH = 40  # characters to which text may be shortened before titles are wrapped
+MIN_TEXT_WIDTH = 16  # characters; text is never shortened further
+LONG_TEXT_WIDTH = 40  # characters; titles are wrapped before text is shortened further
 MAX_NUMBER_LENGTH = 24  # characters
 MAX_CELL_LENGTH, MAX_LABEL_LENGTH = 500, 60  # characters
 

@@ -34,7 +34,7 @@ from comp.plots.thresholds import draw
 from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
 
-# where each image has exactly one label, both are printed, whichever of them is the metric
+# both are printed for data with exactly one label per image, whichever is the metric
 SINGLE_LABEL_METRICS = (Metric(average="accuracy"), Metric(average="macro", beta=1))
 
 

@@ -43,7 +43,7 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
             "a trial is trained on one device; start `comp tune` once per GPU instead of torchrun"
         )
     if trials < 1:
-        raise CompError(f"--trials {trials}: expected is 1 or more")
+        raise CompError(f"--trials {trials}: expected 1 or more")
     deadline = deadline_in(budget)
     if recipe.members:
         raise CompError(f"{recipe.name} has members; write each as a recipe and tune it")

@@ -16,7 +16,7 @@ XMP = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_ROTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)[2-8]")
 ORIENTATION = 0x0112
 MAX_DARK = 0.05  # with a larger share of black pixels a black part proves nothing
-MIN_EDGE = 16  # levels: a brighter edge is no fade to black
+MIN_EDGE = 16  # levels: an image that fades to black has a darker edge
 
 
 class Frame(NamedTuple):

@@ -34,7 +34,7 @@ class RequiredFile:
     """A file or a folder of images that a competition needs."""
 
     part: str  # labels, sample, solution, train, test
-    names: tuple[str, ...]  # file names, of which one is needed; or one image template
+    names: tuple[str, ...]  # file names, any one of which is enough; or one image template
 
     def __str__(self) -> str:
         kind = "images" if self.part in SPLITS else "file"

@@ -88,7 +88,7 @@ def read_manifest(competition: Competition) -> CompetitionFiles:
 
 def resolve_place(folder: Path, name: str) -> Path:
     """Return the path of a file or folder that the manifest in `folder` names: inside it, or the user's own
-    by its absolute path, which is only read. Raise CompError for a relative name that leads out of
+    by its absolute path, which is only read. Raise CompError for a relative name that points outside
     `folder`."""
     return Path(name) if str(name).startswith("/") else inside(folder, name, folder / "manifest.json")
 

@@ -66,7 +66,7 @@ class FBeta:
 
 
 def most_probable(probs: np.ndarray) -> np.ndarray:
-    """Return decisions (N, C) 0/1: the most probable label of each row, of equal ones the first."""
+    """Return decisions (N, C) 0/1: the most probable label of each row; ties go to the first."""
     return (np.arange(probs.shape[1]) == probs.argmax(1)[:, None]).astype(np.uint8)
 
 

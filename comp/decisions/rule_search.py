@@ -21,7 +21,7 @@ from comp.decisions.thresholds import (
     shrunk_thresholds,
 )
 
-DEFAULT_SHARE = 0.5  # of a label's own threshold in a shrunk one
+DEFAULT_SHARE = 0.5  # weight of a label's own threshold in its shrunk one
 
 HeldOut = frozenset  # folds that a fit leaves out
 

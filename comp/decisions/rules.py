@@ -50,7 +50,7 @@ class FittedRule:
     slopes: np.ndarray | None = None  # (C,) calibration: logits times slope plus offset
     offsets: np.ndarray | None = None  # (C,)
     temperature: float = 1.0  # divides calibrated logits
-    groups: tuple[tuple[int, ...], ...] = ()  # exactly one label of each holds
+    groups: tuple[tuple[int, ...], ...] = ()  # an image has exactly one label of each group
     min_labels: int = 0  # per image
     max_labels: int | None = None
 

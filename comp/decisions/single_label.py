@@ -30,7 +30,7 @@ def offset_thresholds(
         others[:, c] = -np.inf
         rivals = others.argmax(1)
         gaps = others[rows, rivals] - logits[:, c]  # c is chosen where its offset is above the gap
-        order = np.lexsort((rivals < c, gaps))  # of equal labels the first is chosen
+        order = np.lexsort((rivals < c, gaps))  # ties go to the first label
         gaps, first = gaps[order], rivals[order] > c
         if metric.average == "macro":
             values = _macro(c, rivals[order], true[order], n_true, metric)

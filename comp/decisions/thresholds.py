@@ -7,7 +7,7 @@ import numpy as np
 from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.metrics import FBeta
 
-MAX_SORTED = 20_000_000  # numbers in a matrix; of larger ones, thresholds of GRID are compared
+MAX_SORTED = 20_000_000  # numbers in a matrix; larger matrices are searched on GRID only
 GRID = np.arange(1, 200) / 200
 
 
@@ -139,7 +139,7 @@ def _best(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
 
 def threshold_after(falling: np.ndarray, k: int) -> float:
     """Return a threshold below the first k falling probabilities and not below the others, in the precision
-    in which they are compared with it."""
+    of the probabilities."""
     kind = falling.dtype.type if falling.dtype.kind == "f" else np.float64
     above = kind(falling[k - 1]) if k else kind(1.0)
     below = kind(falling[k]) if k < len(falling) else kind(0.0)
@@ -156,7 +156,7 @@ def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 class _Samples:
-    """Counts per image, from which the gains of a class's cuts are computed."""
+    """Per-image counts, used to compute the gains of a class's cuts."""
 
     def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: FBeta):
         beta = metric.beta

@@ -45,7 +45,7 @@ class Run:
     probs: np.ndarray  # (N, C)
     decisions: np.ndarray  # (N, C) 0/1, each fold's by a rule that was fitted to the others
     rule: str
-    metric: Metric  # that it was decided for
+    metric: Metric  # the metric that its rule was fitted for
     remarks: tuple[str, ...]
 
 

@@ -40,7 +40,7 @@ class Query:
     paths: tuple[Path, ...]  # one, or one per channel
     pixels: np.ndarray  # (side, side, channels) uint8, at the networks' size
     rule: FittedRule
-    fold: int | None = None  # that holds a training image out
+    fold: int | None = None  # the fold that held out a training image
     true: np.ndarray | None = None  # (C,) 0/1 labels of a training image
     limits: Limits | None = None  # black and white of values with more than 8 bits
 
@@ -69,8 +69,8 @@ class Explanation:
 
 
 def read_query(path: Path, recipe: Recipe, decision: dict[str, Any], limits: Limits | None = None) -> Query:
-    """Return the image at `path`, or the one of which it is a channel. Raise CompError where a file is
-    missing or isn't an image."""
+    """Return the image at `path`, or the image that it is one channel of. Raise CompError where a file
+    is missing or isn't an image."""
     if not path.is_file():
         raise CompError(f"{path}: {'a folder; give the images in it' if path.is_dir() else 'no such file'}")
     name, paths = path.stem.encode("utf-8", "replace").decode(), [path]

@@ -148,7 +148,7 @@ def _slug(source: str) -> str:
 
 
 class TimeoutAdapter(HTTPAdapter):
-    """Set a time-out for requests for which the client sets none."""
+    """Add a time-out to requests that the client sends without one."""
 
     def send(self, request: Any, stream: bool = False, timeout: Any = None, *rest: Any, **more: Any) -> Any:
         return super().send(request, stream, timeout or retries.TIMEOUTS, *rest, **more)

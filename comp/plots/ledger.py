@@ -19,7 +19,7 @@ def draw(rows: list[Row]) -> None:
                 panel.scatter(*zip(*points), marker=marker, color=color, label=part, alpha=0.8)
                 values += [y for _, y in points]
         low, high = min(values), max(values)
-        taken: list[tuple[float, float]] = []  # by names, each moved up until it overlaps no other
+        taken: list[tuple[float, float]] = []  # places of names; each is moved up until it overlaps no other
         for x, y, name in sorted((float(r["cross_fitted"]), float(r["public"]), r["name"]) for r in mine):
             right, at = x > (low + high) / 2, y
             while any(abs(at - v) < 0.025 * (high - low) and abs(x - u) < (high - low) / 2 for u, v in taken):

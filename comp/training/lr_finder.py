@@ -15,7 +15,7 @@ from comp.training.trainer import Trainer
 
 SMOOTHING = 0.95  # decay of the running mean that decides when the test stops
 MAX_RISE = 4.0  # the test stops at this multiple of the lowest running mean
-WINDOW_DEVIATION = 0.25  # decades, of the Gaussian window in which a line is fitted
+WINDOW_DEVIATION = 0.25  # decades: standard deviation of the Gaussian window of the line fits
 
 
 @dataclass(frozen=True)
