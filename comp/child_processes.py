@@ -31,7 +31,8 @@ class Child:
         self.send((work, args))
 
     def send(self, message: Any) -> None:
-        """Send a message. A child that has ended is no error here: whoever waits for its answer notices."""
+        """Send a message. If the child has exited, do nothing: the caller notices when it waits for
+        the answer."""
         with contextlib.suppress(ConnectionError):
             self.connection.send(message)
 

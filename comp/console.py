@@ -24,8 +24,8 @@ from comp.safe_text import sanitize, visible
 
 SECONDS_BETWEEN_LINES = 15.0
 COLUMN_GAP = 2  # characters between columns of a table
-MIN_TEXT_WIDTH = 16  # characters to which text may be shortened at last
-LONG_TEXT_WIDTH = 40  # characters to which text may be shortened before titles are wrapped
+MIN_TEXT_WIDTH = 16  # characters; text is never shortened further
+LONG_TEXT_WIDTH = 40  # characters; titles are wrapped before text is shortened further
 MAX_NUMBER_LENGTH = 24  # characters
 MAX_CELL_LENGTH, MAX_LABEL_LENGTH = 500, 60  # characters
 
@@ -167,7 +167,7 @@ class ProgressBars:
         if self.live:
             self.live.stop()
 
-    def at(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
+    def update(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
         """Show that `label` is at `done` of `total`."""
         now = time.monotonic()
         count = [size_text(n) if in_bytes else f"{n:,}" for n in (done, total)]
@@ -194,11 +194,11 @@ class ProgressBars:
 def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show a progress bar; yield a function to call with the number of items done since the last call."""
     with ProgressBars() as bars:
-        bars.at(label, done, total)
+        bars.update(label, done, total)
 
         def advance(n: int) -> None:
             nonlocal done
             done += n
-            bars.at(label, done, total)
+            bars.update(label, done, total)
 
         yield advance

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from comp.cli.main import main
 from comp.cli.options import OPTIONS, readers_of
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
 from comp.kaggle.kernels.wheels import IMAGE_VERSIONS, ON_KAGGLE, image_versions, list_needed
 from tests.fake_kaggle import FakeKaggle
 from tests.pages import browser as browser
@@ -107,7 +107,7 @@ def all_cores() -> Iterator[None]:
 def kaggle(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKaggle]:
     """A server that plays Kaggle, and credentials for it; comp tries again without long pauses."""
     folder = tmp_path_factory.mktemp("kaggle")
-    monkeypatch.setattr(transfer, "PAUSES", (0.05,) * 4)
+    monkeypatch.setattr(retries, "PAUSES", (0.05,) * 4)
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
     with FakeKaggle(folder) as server:

@@ -38,7 +38,7 @@ import pandas as pd
 
 from comp.cli.main import main
 from comp.config.loading import _toml
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
 from comp.tuning import study
 
 COMPETITION = """
@@ -276,7 +276,7 @@ def alone() -> Iterator[None]:
         raise ConnectionRefusedError("the fuzz has no network")
 
     before, cwd = dict(os.environ), Path.cwd()
-    connect, pauses = socket.socket.connect, transfer.PAUSES
+    connect, pauses = socket.socket.connect, retries.PAUSES
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -287,10 +287,10 @@ def alone() -> Iterator[None]:
             if cores:
                 os.sched_setaffinity(0, {min(cores)})  # folds one after the other, in this process
             socket.socket.connect = refuse  # type: ignore[method-assign]
-            transfer.PAUSES = ()
+            retries.PAUSES = ()
             yield
         finally:
-            transfer.PAUSES = pauses
+            retries.PAUSES = pauses
             socket.socket.connect = connect  # type: ignore[method-assign]
             if cores:
                 os.sched_setaffinity(0, cores)

@@ -103,9 +103,9 @@ def test_a_name_is_one_line_of_characters_that_print(name: str, capsys, screen):
     seen = screen(80)
     table(["class", "score"], [[name, "0.9375"]])
     with ProgressBars() as bars:
-        bars.at(name, 1, 2)
+        bars.update(name, 1, 2)
         bars.live.refresh()
-        bars.at(name, 2, 2)
+        bars.update(name, 2, 2)
     title, row, *_ = seen.text().splitlines()
     assert title.split() == ["class", "score"] and row.endswith("  0.9375") and len(row) <= 80
     for text in (row, *(line for line in seen.text().splitlines() if "of 2" in line)):

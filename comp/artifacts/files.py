@@ -99,7 +99,7 @@ def lock(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock on `path`."""
+    """Return whether a process holds the lock on `path`."""
     if not path.exists():
         return False
     with open(path, "a", opener=open_no_link) as file:

@@ -12,7 +12,7 @@ LOCK_GRACE = 10.0  # seconds after which the lock of a killed process is taken o
 
 def open_journal(path: Path) -> Any:
     """Return the journal file as an Optuna storage. A half-written last line, left by a killed process, is
-    cut off. Raise CompError for a file that is no journal, or is damaged."""
+    cut off. Raise CompError for a file that is damaged or not a journal."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 

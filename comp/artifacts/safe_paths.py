@@ -11,32 +11,32 @@ from pathlib import Path, PurePosixPath
 from comp.errors import CompError
 
 OWN_NAME = re.compile(r"\.(.*\.)?(lock|partial|partial\.json|fetched\.json|done|stamp\.json)")
-LEADS_OUT = "{}: {!r} leads out of {}, so nothing is done there; correct or remove this name"
+POINTS_OUTSIDE = "{}: {!r} points outside {}, so nothing is done there; correct or remove this name"
 
 
 def is_own(name: str) -> bool:
-    """Whether a name, or one of its folders, is one that comp uses for notes, locks and unfinished files, or
-    one that some file system takes for it."""
+    """Return whether a name or one of its folders is one that comp uses for notes, locks and unfinished
+    files, or one that some file system takes for it."""
     seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
     return any(OWN_NAME.fullmatch(part) for part in seen.casefold().replace("\\", "/").split("/"))
 
 
 def below(folder: Path, name: str, named_by: object) -> Path:
-    """Return `folder`/`name`. Raise CompError, which names `named_by`, if the name leads out of the folder;
+    """Return `folder`/`name`. Raise CompError, which names `named_by`, if the name points outside the folder;
     links are not resolved."""
     if not isinstance(name, str) or "\0" in name or ".." in (way := PurePosixPath(name)).parts or way.root:
-        raise CompError(LEADS_OUT.format(named_by, name, folder))
+        raise CompError(POINTS_OUTSIDE.format(named_by, name, folder))
     return folder / name
 
 
 def inside(folder: Path, name: str, named_by: object) -> Path:
-    """Return `folder`/`name`, as `below`. Raise CompError also if it leads out of the folder through a
+    """Return `folder`/`name`, as `below`. Raise CompError also if it points outside the folder through a
     link."""
     path = below(folder, name, named_by)
     with contextlib.suppress(OSError, RuntimeError):  # too long a name, or a cycle of links
         if path.resolve().is_relative_to(folder.resolve()):
             return path
-    raise CompError(LEADS_OUT.format(named_by, name, folder))
+    raise CompError(POINTS_OUTSIDE.format(named_by, name, folder))
 
 
 def remove(path: Path, *, inside: Path) -> None:

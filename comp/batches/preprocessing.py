@@ -10,7 +10,7 @@ from torch.nn import functional
 from comp.batches.augmentation import AugmentParams, BatchAugmentation, to_device
 from comp.batches.loader import ConcatCache
 
-MIN_STD = 0.02  # of the range; a smaller deviation would amplify nothing but noise
+MIN_STD = 0.02  # share of the range; dividing by a smaller deviation would only amplify noise
 
 
 class Preprocess(nn.Module):

@@ -28,8 +28,8 @@ def epoch_steps(
 
 
 def oversampling_repeats(targets: np.ndarray, share: float) -> np.ndarray | None:
-    """Return (N,) how often each image comes in an epoch; None for a share of 0. For its rarest label that is
-    sqrt(share / the label's share of images), at least 1 (Gupta, Dollár and Girshick 2019). `targets` are
+    """Return (N,) how often each image is repeated per epoch, or None if the share is 0: sqrt(share /
+    frequency of the image's rarest label), at least 1 (Gupta, Dollár and Girshick 2019). `targets` are
     (N, C)."""
     if not share:
         return None

@@ -101,7 +101,7 @@ def measure(inputs: FoldInputs, answer: Path, *, device: Device, report: Report,
     competition = recipe.competition
     groups = exclusive_groups(competition.labels, labels.classes)
     rule = REFERENCE_SINGLE if is_single_label(labels.targets, groups) else REFERENCE_RULE
-    decided = decide(probs, targets, FBeta.of(competition.metric), rule=rule, exclusive=groups)
+    decided = decide(probs, targets, FBeta.from_metric(competition.metric), rule=rule, exclusive=groups)
     scores = {
         "score": decided.scores["cross_fitted"],
         "mAP": mean_average_precision(average_precisions(probs, targets)),

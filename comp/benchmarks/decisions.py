@@ -79,7 +79,7 @@ def search_grid(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         scores = []
         for step in range(100):
             thresholds[c] = step / 100
-            scores.append(F2.of_columns(columns, true, thresholds))
+            scores.append(F2.score_columns(columns, true, thresholds))
         thresholds[c] = int(np.argmax(scores)) / 100
     return thresholds
 
@@ -93,7 +93,7 @@ def search_tpe(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     def value(trial: optuna.Trial) -> float:
         thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in range(len(columns))])
-        return F2.of_columns(columns, true, thresholds)
+        return F2.score_columns(columns, true, thresholds)
 
     study.optimize(value, n_trials=500)
     return np.array([study.best_params[f"t{c}"] for c in range(len(columns))])

@@ -8,14 +8,14 @@ import time
 from functools import partial
 from typing import Any
 
-from comp.cli.help import ACTIONS, STAGES
+from comp.cli.command_help import ACTIONS, STAGES, STANDALONE
 from comp.cli.options import OPTIONS, readers_of
 from comp.errors import CompError, NoImages, TimeIsUp
 
 
 def refuse_unread(given: argparse.Namespace) -> str:
     """Return what is wrong with options that the command does not read; '' if it reads all of them."""
-    if given.stage in ("ledger", "compare", "bench", "runs"):
+    if given.stage in STANDALONE:
         return ""
     for option, (_, arguments) in OPTIONS.items():
         value = getattr(given, _name(option), None)
@@ -35,7 +35,7 @@ def run_command(given: argparse.Namespace) -> None:
         given.rule = current_rule(given.rule)
     if given.stage != "train" and "WORLD_SIZE" in os.environ:
         _refuse_ranks(given.stage)
-    if given.stage in ("ledger", "compare", "bench", "runs"):
+    if given.stage in STANDALONE:
         asked = {name: value for name, value in vars(given).items() if name != "stage"}
         _command(given.stage).run(**asked)
         return

@@ -8,21 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from comp import __version__
+from comp.cli.command_help import ABOUT, ACTIONS, BESIDES, DETAILS, EPILOG, OTHERS, STAGES, STANDALONE
 from comp.cli.dispatch import refuse_unread, run_command
-from comp.cli.help import (
-    ABOUT,
-    ACTIONS,
-    BENCH,
-    BESIDES,
-    COMPARE,
-    DETAILS,
-    EPILOG,
-    LEDGER,
-    OTHERS,
-    RUNS,
-    STAGES,
-)
-from comp.cli.options import OPTIONS, TABLES, help_by_command, help_of, readers_of
+from comp.cli.options import OPTIONS, STANDALONE_OPTIONS, TABLES, help_by_command, help_of, readers_of
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
 
@@ -58,40 +46,10 @@ def parser() -> argparse.ArgumentParser:
             shown = name in readers_of(option) or name in help_by_command(arguments)
             text = help_of(option, name) if shown else argparse.SUPPRESS
             stage.add_argument(option, **{**arguments, "help": text})
-    command = stages.add_parser("ledger", description=LEDGER)
-    command.add_argument("--sync", action="store_true", help="first fetch missing scores from Kaggle")
-    command = stages.add_parser("runs", description=RUNS)
-    command.add_argument("--by", choices=("time", "score"), default="time", help="the order (default: time)")
-    command = stages.add_parser("compare", description=COMPARE)
-    command.add_argument(
-        "names", metavar="RUN", nargs="+", help="a finished run's name in runs/, or its recipe's TOML"
-    )
-    command.add_argument("--to", metavar="FILE", help="the picture (default: runs/compare-<names>.png)")
-    command.add_argument("--force", action="store_true", help="replace the file that --to names")
-    command = stages.add_parser("bench", description=BENCH)
-    command.add_argument("subject", choices=("decide", "speed", "tricks"), help="what to measure")
-    command.add_argument(
-        "recipe", metavar="RECIPE", nargs="?", default="demo", help="for speed and tricks (default: demo)"
-    )
-    command.add_argument("--set", **OPTIONS["--set"][1])
-    command.add_argument(
-        "--fastai", metavar="PYTHON", help="for speed: also time fastai, which this Python has"
-    )
-    command.add_argument(
-        "--tricks", metavar="FILE", help='for tricks: a file of TOML lines such as mixup = ["mixup=0.2"]'
-    )
-    command.add_argument(
-        "--images",
-        type=int,
-        default=12_000,
-        help="for tricks: how many images, sampled once (default: 12000)",
-    )
-    command.add_argument("--seeds", type=int, default=3, help="for tricks: how many seeds (default: 3)")
-    command.add_argument("--probs", metavar="FILE", help="for decide: out-of-fold probabilities")
-    command.add_argument("--labels", metavar="FILE", help="for decide, with --probs: the true labels")
-    command.add_argument(
-        "--large", action="store_true", help="for decide: also 110,000 images with 1,103 classes"
-    )
+    for name, description in STANDALONE.items():
+        command = stages.add_parser(name, description=description)
+        for option, arguments in STANDALONE_OPTIONS[name].items():
+            command.add_argument(option, **arguments)
     return top
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from comp.cli.help import OTHERS, STAGES
+from comp.cli.command_help import OTHERS, STAGES
 
 NOT_OF_RUN = ("--name",)  # of the options of stages, those that `comp run` does not read
 
@@ -24,20 +24,24 @@ TABLES: dict[str, dict[str, Any]] = {
         "type": float,
         "default": 0.0,
         "metavar": "SCORE",
-        "help": "with --probs: with samples, the score of no label given where none is true (default: 0)",
+        "help": "with --probs, for --average samples: the score of an image with no true and no predicted "
+        "label (default: 0)",
     },
     "--empty": {"type": float, "dest": "zero_division", "help": argparse.SUPPRESS},  # its old name
     "--fold-file": {
         "metavar": "FILE",
         "help": "with --probs: a table of id and fold (default: random folds)",
     },
-    "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities; their labels become a CSV"},
+    "--apply": {
+        "metavar": "FILE",
+        "help": "with --probs: test probabilities; write the predicted labels to a CSV",
+    },
     "--exclusive": {
         "metavar": "CLASS,CLASS",
         "action": "append",
         "default": [],
-        "help": "with --probs: classes of which exactly one holds; repeatable. All classes: exactly one "
-        "label per image",
+        "help": "with --probs: mutually exclusive classes, exactly one of which is true; repeatable. List "
+        "all classes for single-label data",
     },
 }
 FOLDS = "separated by commas, counted from 0 (default: all)"
@@ -137,14 +141,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": {
                 **dict.fromkeys(
                     ("download", "duplicates", "folds", "train", "predict", "blend", "find-lr"),
-                    "replace output of other settings or inputs",
+                    "overwrite output that was made with other settings or inputs",
                 ),
-                "decide": "replace a decision of other settings or inputs; without a recipe, replace "
-                "existing files",
+                "decide": "overwrite a decision that was made with other settings or inputs; without a "
+                "recipe, overwrite existing files",
                 "submit": "write the CSV again, with settings that differ from the run's",
                 "report": "write the page again, even if it is up to date",
-                "infer": "replace predictions of other settings or inputs, and the CSV",
-                "explain": "replace the picture that --to names",
+                "infer": "overwrite predictions that were made with other settings or inputs, and the CSV",
+                "explain": "overwrite the picture that --to names",
             },
         },
     ),
@@ -190,8 +194,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "choices": ("local", "ray"),
             "default": "local",
             "help": "where the folds run: on this machine, or on its Ray cluster ($RAY_ADDRESS, or the one "
-            "that runs here). There each fold gets a GPU or a share of the CPUs; the number of CPUs changes "
-            "the rounding of results (default: local)",
+            "that runs here). There each fold gets a GPU or a share of the CPUs; results vary slightly "
+            "(rounding) with the number of CPUs (default: local)",
         },
     ),
     "--to": (
@@ -265,6 +269,52 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "the run's name, runs/NAME/ (default: the recipe's); later commands take NAME as RECIPE",
         },
     ),
+}
+# arguments of the commands that take none of the options above
+STANDALONE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "ledger": {"--sync": {"action": "store_true", "help": "first fetch missing scores from Kaggle"}},
+    "runs": {
+        "--by": {"choices": ("time", "score"), "default": "time", "help": "the order (default: time)"},
+    },
+    "compare": {
+        "names": {
+            "metavar": "RUN",
+            "nargs": "+",
+            "help": "a finished run's name in runs/, or its recipe's TOML",
+        },
+        "--to": {"metavar": "FILE", "help": "the picture (default: runs/compare-<names>.png)"},
+        "--force": {"action": "store_true", "help": "overwrite the file that --to names"},
+    },
+    "bench": {
+        "subject": {"choices": ("decide", "speed", "tricks"), "help": "what to measure"},
+        "recipe": {
+            "metavar": "RECIPE",
+            "nargs": "?",
+            "default": "demo",
+            "help": "for speed and tricks (default: demo)",
+        },
+        "--set": OPTIONS["--set"][1],
+        "--fastai": {
+            "metavar": "PYTHON",
+            "help": "for speed: also time fastai, which this Python has",
+        },
+        "--tricks": {
+            "metavar": "FILE",
+            "help": 'for tricks: a file of TOML lines such as mixup = ["mixup=0.2"]',
+        },
+        "--images": {
+            "type": int,
+            "default": 12_000,
+            "help": "for tricks: how many images, sampled once (default: 12000)",
+        },
+        "--seeds": {"type": int, "default": 3, "help": "for tricks: how many seeds (default: 3)"},
+        "--probs": {"metavar": "FILE", "help": "for decide: out-of-fold probabilities"},
+        "--labels": {"metavar": "FILE", "help": "for decide, with --probs: the true labels"},
+        "--large": {
+            "action": "store_true",
+            "help": "for decide: also 110,000 images with 1,103 classes",
+        },
+    },
 }
 
 

@@ -112,7 +112,7 @@ def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) ->
         held_out.append(aligned(known, labels.ids, oof_path(member)))
         test.append(aligned(load(test_path(member), labels.classes), test_ids, test_path(member)))
     blender = Blender(
-        np.stack(held_out), labels.targets, fold_of, FBeta.of(first.competition.metric),
+        np.stack(held_out), labels.targets, fold_of, FBeta.from_metric(first.competition.metric),
         SearchSettings(first.seed, storage=study_path(name), name=f"weights {digest(stamp)}"),
         is_single_label(labels.targets, exclusive_groups(label_table, labels.classes)),
         0 if label_table.empty else 1,

@@ -46,7 +46,9 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     show_settings(runs, letters)
     result = compare(joined)
     show_scores(runs, result, letters)
-    show_classes(labels, targets, letters, result.precisions, result.per_class, f"F{FBeta.of(metric).beta:g}")
+    show_classes(
+        labels, targets, letters, result.precisions, result.per_class, f"F{FBeta.from_metric(metric).beta:g}"
+    )
     show_cost(runs, letters)
     show_errors(result, letters)
     path = Path(to) if to else compared_path(names)

@@ -24,17 +24,17 @@ from comp.data.tables import read_folds_of, read_probs, read_targets
 from comp.decisions.decide import Decision, decide
 from comp.decisions.decision_file import decision_content
 from comp.decisions.metrics import FBeta, average_precisions, mean_average_precision
-from comp.decisions.optuna_search import forget
+from comp.decisions.optuna_search import delete_studies
 from comp.decisions.rule_search import SearchSettings
 from comp.decisions.rules import is_single_label
 from comp.decisions.selection import reference_of
 from comp.errors import CompError, summarize
 from comp.evaluation.results import held_out, parts_of, stamp_now
 from comp.plots.thresholds import draw
-from comp.tracking.follow import tracked
+from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
 
-# where each image has exactly one label, both are printed, whichever of them is the metric
+# both are printed for data with exactly one label per image, whichever is the metric
 SINGLE_LABEL_METRICS = (Metric(average="accuracy"), Metric(average="macro", beta=1))
 
 
@@ -61,14 +61,18 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     if one_fold := len(np.unique(fold_of[rows])) == 1:
         info("decide: one fold alone was held out, so rules are cross-fitted on 5 random parts of it")
     if force:
-        forget(study_path(recipe.name), digest(stamp))
+        delete_studies(study_path(recipe.name), digest(stamp))
     info(f"decide: {recipe.name}, {len(rows):,} held-out images, {len(labels.classes)} labels")
     with ProgressBars() as bars:
         settings = SearchSettings(
-            recipe.seed, recipe.n_trials, study_path(recipe.name), digest(stamp), partial(bars.at, "rules")
+            recipe.seed,
+            recipe.n_trials,
+            study_path(recipe.name),
+            digest(stamp),
+            partial(bars.update, "rules"),
         )
         decision = decide(
-            probs, targets, FBeta.of(metric), rule=recipe.rule, folds=parts,
+            probs, targets, FBeta.from_metric(metric), rule=recipe.rule, folds=parts,
             exclusive=exclusive_groups(competition.labels, labels.classes),
             min_labels=0 if competition.labels.empty else 1, settings=settings,
         )  # fmt: skip
@@ -85,7 +89,7 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
 
 
 def _track(recipe: Recipe, stamp: dict[str, Any]) -> None:
-    with tracked([Run(recipe, None, stamp)]):
+    with track_runs([Run(recipe, None, stamp)]):
         pass
 
 
@@ -133,7 +137,7 @@ def run_on_files(asked: TableRequest) -> None:
     with ProgressBars() as bars:
         decision = decide(
             oof.probs, targets, fbeta, rule=asked.rule or "auto", folds=folds, exclusive=groups,
-            settings=SearchSettings(report_progress=partial(bars.at, "rules")),
+            settings=SearchSettings(report_progress=partial(bars.update, "rules")),
         )  # fmt: skip
     single = is_single_label(targets, groups) and average != "macro"
     metric = Metric(average="accuracy") if single else Metric.model_validate(asdict(fbeta))
@@ -182,7 +186,7 @@ def show(
         if str(other) != str(metric):  # cross-fitted as well
             header.append(str(other))
             for row, s in zip(rows, decision.scored):
-                row.append(f"{FBeta.of(other).score(targets, s.decisions):.4f}")
+                row.append(f"{FBeta.from_metric(other).score(targets, s.decisions):.4f}")
     table(header, rows)
     spread = np.std([fitted.thresholds for fitted in decision.chosen.by_fold], axis=0)
     per_class = decision.metric.per_class(targets, decision.choice.decisions)

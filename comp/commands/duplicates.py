@@ -55,7 +55,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
         return
     before = (read_stamp(stamp_path, DuplicatesStamp) or {"sets": {}})["sets"] if path.exists() else {}
     shared = {name: value for name, value in fingerprints.items() if name in before}
-    stamp = {"sets": before | shared, "likeness": likeness}  # sets of other recipes are no reason to repeat
+    stamp = {"sets": before | shared, "likeness": likeness}  # other recipes' sets don't make it stale
     if before and is_done(stamp_path, stamp, force=force) and len(shared) == len(fingerprints):
         info(f"duplicates: {path} done already")
         return

@@ -21,8 +21,8 @@ from comp.config.recipe import Recipe
 from comp.console import info, table
 from comp.deadline import NEVER
 from comp.errors import CompError
-from comp.plots.lr_finder import draw, places
-from comp.training.lr_finder import has_diverged, parse_rates, range_test, read, single_phase
+from comp.plots.lr_finder import draw, marked_rates
+from comp.training.lr_finder import fit_curve, has_diverged, parse_rates, range_test, single_phase
 from comp.training.prepare import TrainingData
 from comp.training.trainer import Trainer
 
@@ -69,15 +69,15 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
     if len(seen) < steps // 10:
         raise CompError(f"the loss diverged after {len(seen)} steps; give lower --rates than {rates}")
     tested = tested[: len(seen)]
-    reading = read(tested, seen)
+    curve = fit_curve(tested, seen)
     content = {
         "fold": fold,
         "phase": phase,
-        "suggested": float(tested[reading.steepest]),
-        "lowest": float(tested[reading.lowest]),
+        "suggested": float(tested[curve.steepest]),
+        "lowest": float(tested[curve.lowest]),
         "rates": tested.tolist(),
         "losses": seen.tolist(),
-        "smooth": reading.smooth.tolist(),
+        "smooth": curve.smooth.tolist(),
         "stamp": stamp,
     }
     draw(recipe, content, path.with_suffix(".png"))
@@ -90,7 +90,7 @@ def show(recipe: Recipe, content: dict[str, Any], picture: Path) -> None:
     number, suggested = content["phase"], float(f"{content['suggested']:.1e}")
     phase = recipe.phases[number]
     rates, smooth = np.array(content["rates"]), np.array(content["smooth"])
-    shown = places(recipe, content) | {"lowest": content["lowest"]}
+    shown = marked_rates(recipe, content) | {"lowest": content["lowest"]}
     where = f"phase {number} at {phase.size} px, fold {content['fold']}"
     info(f"find-lr: {recipe.name}, {where}, {len(rates)} steps")
     losses = {

@@ -49,7 +49,7 @@ def run(
     images = replace(images, limits=limits_of_model(model_path(recipe.name, folds[0])))
     _predict(recipe, folds, images, images_stamp, force, deadline)
     probs = _mean_probs(recipe, folds, images.ids, classes)
-    decisions = FittedRule.from_json(decision, classes).decide(probs, FBeta.of(competition.metric))
+    decisions = FittedRule.from_json(decision, classes).decide(probs, FBeta.from_metric(competition.metric))
     text = submission_text(decisions, images.ids, classes, competition, sample)
     check_submission(text, target, competition, classes, images.ids)
     if target.exists() and not force:

@@ -22,7 +22,7 @@ from comp.errors import CompError
 from comp.kaggle.submission_file import check_sample
 from comp.models import network as models
 from comp.models.weights import weights_file
-from comp.tracking.follow import tracked
+from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
 from comp.training.extra_images import ExtraImages
 from comp.training.fit import train_fold
@@ -54,7 +54,7 @@ def _run(
         info(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
     runs = [Run(recipe, fold, stamps[fold]) for fold in folds] if ranks.is_first else []
     if not todo:
-        with tracked(runs):  # sends rows that trackers lack
+        with track_runs(runs):  # sends rows that trackers lack
             return
     places = [ranks.device()] if ranks.size > 1 else devices(len(folds)) if on == "local" else []
     caches = training.build_caches(todo, deadline, n_ranks=ranks.size)
@@ -64,7 +64,7 @@ def _run(
         f"{len(training.labels.ids):,} images{extra}"
     )
     jobs = {f"fold {fold}": (training.fold_inputs(fold, caches, stamps[fold]), force) for fold in todo}
-    with tracked(runs, grow=True):
+    with track_runs(runs, grow=True):
         if on == "ray":
             files = {f"fold {fold}": training_files(recipe.name, fold) for fold in todo}
             run_on_ray(

@@ -38,7 +38,7 @@ MIN_TRIALS_FOR_IMPORTANCE = 10  # fewer can't tell what the score depends on
 
 def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, storage: str | None) -> None:
     if trials < 1:
-        raise CompError(f"--trials {trials}: expected is 1 or more")
+        raise CompError(f"--trials {trials}: expected 1 or more")
     deadline = deadline_in(budget)
     if recipe.members:
         raise CompError(f"{recipe.name} has members; write each as a recipe and tune it")

@@ -30,7 +30,7 @@ def show(bars: ProgressBars, name: str, event: dict[str, Any]) -> None:
     if "line" in event:
         info(f"{name}  {event['line']}")
     elif "done" in event:
-        bars.at(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
+        bars.update(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
 
 
 def raise_if_late(names: Iterable[str], late: Mapping[str, str]) -> None:

@@ -33,9 +33,9 @@ class LabelTable(Strict):
     separator: str = Field(" ", min_length=1)  # between the labels in `column`
     classes: Texts = ()  # the classes in order; empty: the labels in the CSV, sorted
     indices: bool = False  # `column` holds positions in `classes` instead of names
-    exclusive: tuple[tuple[str, ...], ...] = ()  # groups of classes; exactly one of each group holds
+    exclusive: tuple[tuple[str, ...], ...] = ()  # groups of mutually exclusive classes
     single: bool = False  # exactly one label per image; `column` is then not split
-    group: str | None = None  # a column; rows with equal values stay in one fold, empty cells are no group
+    group: str | None = None  # a column; equal values stay in one fold, an empty cell is not a group
     none: str | None = Field(None, min_length=1)  # the text for "no label"; without `column`, its 0/1 column
     ignore: Texts = ()  # columns that are not labels, if each class has a column
     empty: bool = Field(  # whether an image may have no label; default: whether `none` is set
@@ -43,7 +43,7 @@ class LabelTable(Strict):
     )
 
     def exclusive_names(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """Return the groups of classes in each of which exactly one holds."""
+        """Return the groups of mutually exclusive classes; an image has exactly one class of each group."""
         return (classes,) if self.single else self.exclusive
 
     @model_validator(mode="after")
@@ -108,7 +108,9 @@ class Images(Strict):
         check_templates(templates, self.channels)
         for text in (*templates, *self.channels):
             if text.startswith("/") or ".." in text.split("/"):
-                raise ValueError(f"images: {text!r} leads out of the data folder; remove .. and a leading /")
+                raise ValueError(
+                    f"images: {text!r} points outside the data folder; remove .. and a leading /"
+                )
         return self
 
 
@@ -129,7 +131,7 @@ class Metric(Strict):
     average: Literal["samples", "macro", "micro", "accuracy"] = "samples"  # how F-beta is averaged
     zero_division: float = Field(
         0.0, ge=0, le=1
-    )  # with samples: the score of no label given where none is true
+    )  # with samples: the score of an image with no true and no predicted label
 
     def __str__(self) -> str:
         return "accuracy" if self.average == "accuracy" else f"{self.average} F{self.beta:g}"

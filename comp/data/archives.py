@@ -33,7 +33,7 @@ PART = re.compile(
 
 
 def stem_of(path: Path) -> str | None:
-    """Return 'train-jpg' for train-jpg.tar.7z or a part of it, or None for a file that is no archive."""
+    """Return 'train-jpg' for train-jpg.tar.7z or a part of it, or None for a file that is not an archive."""
     name = whole_of(path.name)
     suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default=None)
     return name[: -len(suffix)] if suffix else None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-ZEROS = bytes(64)  # a run of so many zeros is hardly coded pixels
+ZEROS = bytes(64)  # real coded pixels rarely contain this many zeros in a row
 NOISE = bytes(1 + 37 * k % 254 for k in range(256))  # contains neither zeros nor a marker
 MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # all markers except restarts
 RESTART = re.compile(rb"\xff([\xd0-\xd7])")
@@ -16,7 +16,7 @@ XMP = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_ROTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)[2-8]")
 ORIENTATION = 0x0112
 MAX_DARK = 0.05  # with a larger share of black pixels a black part proves nothing
-MIN_EDGE = 16  # levels: a brighter edge is no fade to black
+MIN_EDGE = 16  # levels: an image that fades to black has a darker edge
 
 
 class Frame(NamedTuple):
@@ -72,7 +72,7 @@ def is_suspect(data: bytes, frame: Frame, image: np.ndarray) -> bool:
         frame.kind == 0xC2
         or _has_grey_corner(image, frame.n_colours)
         or data.find(ZEROS, frame.start) >= 0
-        or (frame.restarts and not _in_turn(RESTART.findall(data, frame.start)))
+        or (frame.restarts and not _are_in_order(RESTART.findall(data, frame.start)))
     )
 
 
@@ -102,7 +102,7 @@ def _has_grey_corner(image: np.ndarray, n_colours: int) -> bool:
     return any(grey[0] <= min(corner) and max(corner) <= grey[1] for corner in corners.tolist())
 
 
-def _in_turn(restarts: list[bytes]) -> bool:
+def _are_in_order(restarts: list[bytes]) -> bool:
     return b"".join(restarts) == bytes(0xD0 + k % 8 for k in range(len(restarts)))
 
 
@@ -146,7 +146,7 @@ def _with_noise(data: bytes) -> tuple[bytes, bool]:
             end = found.start() if (found := MARKER.search(data, at)) else len(data)
             restarts = RESTART.findall(data, at, end)
             n_least = (n_blocks - 1) // every if every and n == n_colours else 0
-            whole = whole and _in_turn(restarts) and len(restarts) >= n_least
+            whole = whole and _are_in_order(restarts) and len(restarts) >= n_least
             pixels = RESTART.sub(lambda mark: NOISE + mark[0], data[at:end])
             if not flat:
                 pixels = re.sub(rb"\0{%d,}" % n_zeros, lambda zeros: NOISE, pixels)

@@ -222,7 +222,7 @@ def _usual(mode: str) -> Limits:
 
 
 def _as_stored(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Return (H, W, 3 or 4) upright colours of 16 bits, of which Pillow would keep 8, or None for others."""
+    """Return (H, W, 3 or 4) upright colours of 16 bits (Pillow keeps only 8), or None for other images."""
     import cv2
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

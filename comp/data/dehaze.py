@@ -9,7 +9,7 @@ import numpy as np
 KEPT_HAZE = 0.05  # share of haze that stays, so that distance stays visible (1 - omega)
 MIN_TRANSMISSION = 0.1  # less would amplify noise
 HAZE_RANK = 1000  # one in so many pixels determines the colour of the haze
-EPSILON = 1e-3  # of the guided filter: variances of greys 0 … 1 below it are smoothed
+EPSILON = 1e-3  # guided filter: areas with a smaller variance of greys (0 … 1) are smoothed
 
 
 def dehaze(image: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class RequiredFile:
     """A file or a folder of images that a competition needs."""
 
     part: str  # labels, sample, solution, train, test
-    names: tuple[str, ...]  # file names, of which one is needed; or one image template
+    names: tuple[str, ...]  # file names, any one of which is enough; or one image template
 
     def __str__(self) -> str:
         kind = "images" if self.part in SPLITS else "file"
@@ -257,7 +257,7 @@ def source_path(source: str) -> Path:
     """Return the path of --from: a folder or an archive. Raise CompError for anything else."""
     path = Path(source)
     if path.is_file() and stem_of(path) is None:
-        raise CompError(f"--from {source}: this file is no archive; name the folder that it is in")
+        raise CompError(f"--from {source}: this file is not an archive; give the folder that contains it")
     if not path.exists():
         raise CompError(f"--from {source}: no such folder or archive")
     return path

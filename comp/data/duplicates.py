@@ -104,7 +104,7 @@ def find_duplicates(
     i, j, values = spanning_forest(similar_pairs(prints[rows], likeness), len(rows))
     i, j, split_likeness = rows[i], rows[j], 0.0
     if max_group is not None:
-        kept = joins_up_to(max_group, np.bincount(group[: len(thumbnails[0])], minlength=n), i, j)
+        kept = allowed_joins(max_group, np.bincount(group[: len(thumbnails[0])], minlength=n), i, j)
         split_likeness = float(values[~kept].max(initial=0))
         i, j, values = i[kept], j[kept], values[kept]
     np.maximum.at(nearest, i, values)
@@ -143,7 +143,7 @@ def spanning_forest(pairs: Iterable[Pairs], n: int) -> Pairs:
     return i[order], j[order], values[order]
 
 
-def joins_up_to(max_group: int, size: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+def allowed_joins(max_group: int, size: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Return (P,) bool: which pairs, one after another, join two groups without exceeding `max_group`. `size`
     (N,) are the sizes of the rows."""
     part, size = np.arange(len(size)), size.copy()

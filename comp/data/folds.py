@@ -14,7 +14,7 @@ from comp.data.labels import Labels
 from comp.data.stratification import stratify, stratify_by_size
 from comp.errors import CompError, summarize
 
-MAX_UNEVENNESS = 0.05  # the smallest fold may lack this share of the largest before a remark is made
+MAX_UNEVENNESS = 0.05  # warn if the smallest fold is smaller than the largest by more than this share
 MAX_CLASSES_SHOWN = 100  # rows of the table of classes
 
 EXTRA, UNUSED = -1, -2  # instead of a fold: rows that every network trains on, and rows that none does

@@ -42,10 +42,10 @@ def find_images(
     found, missing = [], []
     for text in (*channels, *(pattern for _, pattern in folders)):
         if text.startswith("/") or ".." in text.split("/"):
-            raise CompError(f"the pattern or channel {text!r} leads out of the image folder")
+            raise CompError(f"the pattern or channel {text!r} points outside the image folder")
     for image_id in ids.tolist():
         if image_id.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", image_id):
-            raise CompError(f"id {image_id!r} leads out of the image folder")
+            raise CompError(f"id {image_id!r} points outside the image folder")
         for folder, pattern in folders:
             names = [pattern.format(id=image_id, channel=channel) for channel in (channels or [""])]
             paths = [path for n in names if (path := look_up(folder, n, listing))]
@@ -58,7 +58,7 @@ def find_images(
         places = " or ".join(str(folder / pattern) for folder, pattern in folders)
         raise CompError(
             f"no image for {summarize(missing)} of the {len(ids):,} {name} ids; looked for {places}"
-            f"{_like(missing, folders, channels, listing)}"
+            f"{_similar_file_hint(missing, folders, channels, listing)}"
         )
     return ImageSet(name, ids, tuple(found), tuple(channels))
 
@@ -89,19 +89,19 @@ def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | Non
     return path
 
 
-def _like(
+def _similar_file_hint(
     missing: Sequence[str], folders: Sequence[tuple[Path, str]], channels: Sequence[str], listing: Listing
 ) -> str:
-    """Return the end of a message: a file that differs from an id's name only in its ending, case or the
-    like."""
-    alike = cache(lambda folder: {_bare(name): name for name in listing(folder)})
+    """Return a hint for the end of a message: a file whose name differs from an id's only in ending, case or
+    the like; else an empty text."""
+    alike = cache(lambda folder: {_normalized_name(name): name for name in listing(folder)})
     for image_id, (folder, pattern), channel in product(missing[:100], folders, channels or [""]):
         name = pattern.format(id=image_id, channel=channel)
         if look_up(folder, name, listing):
             continue
         path: Path | None = folder
         for part in re.split(r"[/\\]", name):
-            found = path and (listing(path).get(part) or alike(path).get(_bare(part)))
+            found = path and (listing(path).get(part) or alike(path).get(_normalized_name(part)))
             path = path / found if path and found else None
         if path is None:
             continue
@@ -114,7 +114,7 @@ def _like(
     return ""
 
 
-def _bare(name: str) -> str:
+def _normalized_name(name: str) -> str:
     """Return a name without what people and programs change: case, endings, spaces, leading zeros, and
     characters that Windows or a URL does not allow."""
     name = unicodedata.normalize("NFKC", unquote(name)).casefold()
@@ -164,7 +164,10 @@ def open_cache(path: Path) -> np.ndarray:
     try:
         images = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError) as error:
-        raise CompError(f"{path} is damaged ({error}); remove it, then it is built again") from error
+        raise CompError(f"{path} is damaged ({error}); delete it, and it will be rebuilt") from error
     if images.ndim != 4 or images.dtype != np.uint8:
-        raise CompError(f"{path} holds {images.dtype} {images.shape}; remove it, then it is built again")
+        raise CompError(
+            f"{path} has an unexpected dtype or shape ({images.dtype} {images.shape} instead of uint8 with 4 "
+            "axes); delete it, and it will be rebuilt"
+        )
     return images

@@ -75,7 +75,7 @@ def parse_labels(frame: pd.DataFrame, table: LabelTable, path: Path) -> tuple[tu
         frame = frame.iloc[:, 1:]
     others = (table.id, table.group, table.none, *table.ignore)
     classes = table.classes or tuple(c for c in frame.columns if c not in others)
-    hint = "; labels.ignore names columns that are no labels" if not table.classes else ""
+    hint = "; labels.ignore names columns that are not labels" if not table.classes else ""
     targets = parse_columns(frame[list(classes)], path, hint)
     if table.none:
         is_none = parse_columns(frame[[table.none]], path)[:, 0] == 1
@@ -88,8 +88,8 @@ def parse_labels(frame: pd.DataFrame, table: LabelTable, path: Path) -> tuple[tu
 
 
 def exclusive_groups(table: LabelTable, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the columns of each group of labels of which exactly one holds. Raise CompError for a label that
-    is not among the classes."""
+    """Return the columns of each group of mutually exclusive labels. Raise CompError for a label that is not
+    among the classes."""
     groups = table.exclusive_names(classes)
     if unknown := sorted({name for group in groups for name in group} - set(classes)):
         raise CompError(f"labels.exclusive names {summarize(unknown)}; the labels are {summarize(classes)}")
@@ -224,7 +224,7 @@ def split_tags(texts: Sequence[str], classes: Sequence[str], separator: str | No
 
 
 def _listed(text: str) -> list[str] | None:
-    """Return ['red', 'blue'] for "['red', 'blue']", or None for a text that is no list of texts or
+    """Return ['red', 'blue'] for "['red', 'blue']", or None for a text that is not a list of texts or
     integers."""
     if re.search(r"""['"]\s+['"]""", text):  # numpy writes lists without commas
         return None
@@ -244,7 +244,7 @@ def _check_names(tags: Collection[str], separator: str | None, line_of: Callable
         where, shown = line_of(tag), repr(tag[:60])
         if tag.lower() in ("nan", "<na>", "null"):
             raise CompError(
-                f"{where}: the label {shown} is how programs write an empty cell; leave the cell "
+                f"{where}: the label {shown} looks like an empty cell; leave the cell "
                 "empty, set labels.none if it means no label, or list it in labels.classes"
             )
         if tag[0] in "[{'\"" or tag[-1] in "]}'\"" or tag.count("(") != tag.count(")"):

@@ -74,7 +74,7 @@ def read_sample_ids(sample: Path, competition: Competition) -> np.ndarray:
 
 
 def read_manifest(competition: Competition) -> CompetitionFiles:
-    """Return the files of a competition. Raise CompError if it was not downloaded, or if a file is gone."""
+    """Return the files of a competition. Raise CompError if it was not downloaded, or a file is missing."""
     path = manifest_path(competition.name)
     if not path.exists():
         raise CompError(f"{path} is not there; run `comp download` first")
@@ -82,13 +82,13 @@ def read_manifest(competition: Competition) -> CompetitionFiles:
     folders = [folder for places in data.folders.values() for folder, _ in places]
     for place in filter(None, [data.labels_csv, data.sample_csv, data.solution_csv, *folders]):
         if not place.exists():
-            raise CompError(f"{place} is gone, but {path} names it; run `comp download --force`")
+            raise CompError(f"{place} is missing, but {path} lists it; run `comp download --force`")
     return data
 
 
 def resolve_place(folder: Path, name: str) -> Path:
     """Return the path of a file or folder that the manifest in `folder` names: inside it, or the user's own
-    by its absolute path, which is only read. Raise CompError for a relative name that leads out of
+    by its absolute path, which is only read. Raise CompError for a relative name that points outside
     `folder`."""
     return Path(name) if str(name).startswith("/") else inside(folder, name, folder / "manifest.json")
 

@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 from comp.console import progress
 
 LIBRARY_LIMIT = 10**9  # rows x labels²: up to here the library takes about a second
-SIZE_WEIGHT = 4  # labels that the size of a fold weighs as much as
+SIZE_WEIGHT = 4  # fold size counts as much as this many labels
 
 
 def stratify(targets: csr_array, n_folds: int, seed: int) -> np.ndarray:

@@ -89,10 +89,10 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
 
 
 def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
-    """Return (N, C) of 0 and 1 for texts of labels, with the first separator that gives known classes
+    """Return (N, C) of 0 and 1 for label strings, with the first separator that gives known classes
     only."""
     if not all(isinstance(text, str) for text in given):
-        raise CompError(f"{path}: its second column has values that are not texts of labels")
+        raise CompError(f"{path}: its second column has values that are not label strings")
     unknown = {}
     for separator in (" ", None, ",", ";", "|", "\t"):
         tags = split_tags([text.strip() for text in given], classes, separator)
@@ -100,7 +100,8 @@ def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
             return np.array([[name in row for name in classes] for row in map(set, tags)], np.uint8)
         unknown[separator] = sorted(strange)
     raise CompError(
-        f"{path} has labels without probabilities: {summarize(unknown[' '])}; they have {summarize(classes)}"
+        f"{path} has labels that are not among the classes of the probabilities: {summarize(unknown[' '])}; "
+        f"the classes are {summarize(classes)}"
     )
 
 

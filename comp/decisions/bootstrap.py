@@ -88,11 +88,11 @@ def _hits(decisions: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _by_image(decisions: np.ndarray, true: np.ndarray, metric: FBeta) -> np.ndarray:
     """Return (N,) the F-beta of each image."""
-    return metric.of_counts(*(part.sum(1) for part in _hits(decisions, true)))
+    return metric.score_counts(*(part.sum(1) for part in _hits(decisions, true)))
 
 
 def _of_sums(counts: Sequence[np.ndarray], metric: FBeta) -> np.ndarray:
     """Return (B,) macro or micro F-beta from resampled counts (B, C) of hits, chosen and true labels."""
     if metric.average == "micro":
         counts = [count.sum(1, keepdims=True) for count in counts]
-    return metric.of_counts(*counts).mean(1)
+    return metric.score_counts(*counts).mean(1)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-EPS = 1e-6  # distance of clipped probabilities from 0 and 1, where logits are averaged or fitted to
-TINY = 1e-15  # the same distance where logits are only compared
-MIN_SLOPE = 0.05  # of a calibration: above 0, it keeps the order of probabilities
+EPS = 1e-6  # probabilities are clipped to EPS … 1 - EPS before logits are averaged or fitted
+TINY = 1e-15  # the same before logits are only compared
+MIN_SLOPE = 0.05  # lowest slope of a calibration; above 0, so that the order of probabilities is kept
 
 
 def logit(probs: np.ndarray, eps: float = EPS) -> np.ndarray:

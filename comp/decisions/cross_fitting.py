@@ -87,15 +87,15 @@ class CrossFitter:
         if rule in ("0.5", "0.2", REFERENCE_SINGLE):
             thresholds = np.full(n_classes, 0.5 if self.single else float(rule))
         elif rule == "global":
-            thresholds = np.full(n_classes, parts.common(held))
+            thresholds = np.full(n_classes, parts.global_threshold(held))
         elif rule == "per-class":
-            thresholds = parts.exact(held)
+            thresholds = parts.class_thresholds(held)
         elif rule == "prevalence":
             thresholds = parts.prevalence(held)
         elif rule == "shrunk":
             thresholds = parts.shrunk(held, parts.share(held))
         else:
-            thresholds = parts.searched(held)
+            thresholds = parts.optuna_thresholds(held)
         return parts.with_thresholds(thresholds, min_labels)
 
     def _fit_with_extra(self, rule: str, held: HeldOut) -> FittedRule:

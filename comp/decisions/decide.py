@@ -63,7 +63,7 @@ def decide(
     `probs` (N, C) are out-of-fold probabilities, `targets` (N, C) 0/1. `rule` is "auto", or one of `RULES`,
     with "+exclusive", "+limits" or "+temperature" if wanted. `folds` (N,) are the folds of the networks. By
     default, and where there is only one, rows are split into five random folds. `exclusive` are groups of
-    columns; exactly one label of each group holds. One group of all columns, with targets that agree, means
+    columns, and an image has one label of each. One group of all columns, with targets that agree, means
     one label per image: the rules are then those of `SINGLE_LABEL_RULES`, and F-beta of samples is the
     accuracy. An image gets at least `min_labels` labels; the default is one if every image has one, else 0.
 

@@ -28,5 +28,5 @@ def decision_stamp(
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    """Return those of the keys in which the stamp of a decision.json differs from the wanted one."""
+    """Return the keys whose values differ between the stamp of a decision.json and the wanted one."""
     return [key for key in keys if found.get(key) != wanted[key]]

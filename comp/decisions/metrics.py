@@ -23,7 +23,7 @@ class FBeta:
     zero_division: float = 0.0  # for "samples" only
 
     @classmethod
-    def of(cls, metric: Metric) -> "FBeta":
+    def from_metric(cls, metric: Metric) -> "FBeta":
         """Return the F-beta of a competition's metric. With one true and one chosen label per image, F-beta
         is 1 where they agree and 0 elsewhere, so its mean over images is the accuracy."""
         if metric.average == "accuracy":
@@ -34,22 +34,22 @@ class FBeta:
         """Return the score of 0/1 matrices (N, C)."""
         true, chosen = targets.astype(bool), decisions.astype(bool)
         if self.average == "samples":
-            return float(self.of_counts(*_counts(true, chosen, 1)).mean())
+            return float(self.score_counts(*_counts(true, chosen, 1)).mean())
         per_class = _counts(true, chosen, 0)
         if self.average == "macro":
-            return float(self.of_counts(*per_class).mean())
+            return float(self.score_counts(*per_class).mean())
         if self.average == "micro":
-            return float(self.of_counts(*(count.sum(keepdims=True) for count in per_class))[0])
+            return float(self.score_counts(*(count.sum(keepdims=True) for count in per_class))[0])
         raise ValueError(f"average is {self.average!r}; samples, macro or micro is expected")
 
-    def of_counts(self, n_hits: np.ndarray, n_chosen: np.ndarray, n_true: np.ndarray) -> np.ndarray:
+    def score_counts(self, n_hits: np.ndarray, n_chosen: np.ndarray, n_true: np.ndarray) -> np.ndarray:
         """Return F-beta from counts: (1 + b²) hits / (chosen + b² true), or `zero_division` where that is
         0/0."""
-        below = n_chosen + self.beta**2 * n_true
-        values = (1 + self.beta**2) * n_hits / np.maximum(below, 1e-12)
-        return np.where(below == 0, self.zero_division, values) if self.zero_division else values
+        denominator = n_chosen + self.beta**2 * n_true
+        values = (1 + self.beta**2) * n_hits / np.maximum(denominator, 1e-12)
+        return np.where(denominator == 0, self.zero_division, values) if self.zero_division else values
 
-    def of_columns(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray) -> float:
+    def score_columns(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray) -> float:
         """Return the score of contiguous (C, N) arrays. Counting by class in small integers is several times
         as fast as by row."""
         chosen = columns > thresholds[:, None]
@@ -57,16 +57,16 @@ class FBeta:
         hits, n_chosen, n_true = (m.sum(axis, dtype=kind) for m in (chosen & true, chosen, true))
         if self.average == "micro":
             hits, n_chosen, n_true = hits.sum(), n_chosen.sum(), n_true.sum()
-        return float(np.mean(self.of_counts(hits, n_chosen, n_true)))
+        return float(np.mean(self.score_counts(hits, n_chosen, n_true)))
 
     def per_class(self, targets: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """Return (C,) F-beta of each class; 0/0 counts as 0."""
         counts = _counts(targets.astype(bool), decisions.astype(bool), 0)
-        return FBeta(self.beta, "macro").of_counts(*counts)
+        return FBeta(self.beta, "macro").score_counts(*counts)
 
 
 def most_probable(probs: np.ndarray) -> np.ndarray:
-    """Return decisions (N, C) 0/1: the most probable label of each row, of equal ones the first."""
+    """Return decisions (N, C) 0/1: the most probable label of each row; ties go to the first."""
     return (np.arange(probs.shape[1]) == probs.argmax(1)[:, None]).astype(np.uint8)
 
 

@@ -55,7 +55,7 @@ def search(
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def forget(storage: Path, prefix: str) -> None:
+def delete_studies(storage: Path, prefix: str) -> None:
     """Remove the studies whose names begin with `prefix` from a journal file."""
     import optuna
 

@@ -21,7 +21,7 @@ from comp.decisions.thresholds import (
     shrunk_thresholds,
 )
 
-DEFAULT_SHARE = 0.5  # of a label's own threshold in a shrunk one
+DEFAULT_SHARE = 0.5  # weight of a label's own threshold in its shrunk one
 
 HeldOut = frozenset  # folds that a fit leaves out
 
@@ -68,32 +68,32 @@ class RuleParts:
         return len(self.names) >= 3 and len(self.inner(held)[1]) >= 2
 
     def every_image_has_labels(self, held: HeldOut) -> bool:
-        return self._once("labels", held, lambda _, y: bool(y.any(1).all()))
+        return self._cached("labels", held, lambda _, y: bool(y.any(1).all()))
 
-    def common(self, held: HeldOut) -> float:
+    def global_threshold(self, held: HeldOut) -> float:
         """Return the best single threshold for all labels."""
         if self.single:
             return 0.5
-        return self._once("common", held, lambda p, y: global_threshold(p, y, self.metric))
+        return self._cached("global", held, lambda p, y: global_threshold(p, y, self.metric))
 
-    def exact(self, held: HeldOut) -> np.ndarray:
+    def class_thresholds(self, held: HeldOut) -> np.ndarray:
         """Return (C,) the best thresholds, one per label."""
         if self.single:
-            return self._once("exact", held, lambda p, y: offset_thresholds(p, y, self.metric))
-        start = self.common(held)
-        return self._once("exact", held, lambda p, y: class_thresholds(p, y, self.metric, start=start))
+            return self._cached("per-class", held, lambda p, y: offset_thresholds(p, y, self.metric))
+        start = self.global_threshold(held)
+        return self._cached("per-class", held, lambda p, y: class_thresholds(p, y, self.metric, start=start))
 
     def prevalence(self, held: HeldOut) -> np.ndarray:
         """Return (C,) thresholds that give each label as often as it occurs."""
-        return self._once("prevalence", held, prevalence_thresholds)
+        return self._cached("prevalence", held, prevalence_thresholds)
 
     def calibration(self, held: HeldOut) -> tuple[np.ndarray, np.ndarray]:
         """Return slopes and offsets (C,) of each label's logits."""
-        return self._once("calibration", held, calibration)
+        return self._cached("calibration", held, calibration)
 
     def shrunk(self, held: HeldOut, share: float) -> np.ndarray:
-        """Return (C,) thresholds per label, shrunk towards the common one."""
-        return shrunk_thresholds(self.exact(held), self.common(held), share)
+        """Return (C,) thresholds per label, shrunk towards the global one."""
+        return shrunk_thresholds(self.class_thresholds(held), self.global_threshold(held), share)
 
     def share(self, held: HeldOut) -> float:
         """Return how much of a label's own threshold to keep: half, unless another share beats it with enough
@@ -120,8 +120,8 @@ class RuleParts:
         )
         return best if probability > MIN_WIN_PROBABILITY else DEFAULT_SHARE
 
-    def searched(self, held: HeldOut) -> np.ndarray:
-        """Return (C,) thresholds that Optuna finds, starting from the exact ones."""
+    def optuna_thresholds(self, held: HeldOut) -> np.ndarray:
+        """Return (C,) thresholds that Optuna finds, starting from the global and the per-class ones."""
         rows, _ = self.inner(held)
         columns = np.ascontiguousarray(self.probs[rows].T)
         true = np.ascontiguousarray(self.targets[rows].T.astype(bool))
@@ -129,9 +129,9 @@ class RuleParts:
 
         def value(trial: Any) -> float:
             thresholds = np.array([trial.suggest_float(f"t{c}", 0.0, 1.0) for c in classes])
-            return self.metric.of_columns(columns, true, thresholds)
+            return self.metric.score_columns(columns, true, thresholds)
 
-        starts = [np.full(len(columns), self.common(held)), self.exact(held)]
+        starts = [np.full(len(columns), self.global_threshold(held)), self.class_thresholds(held)]
         named = [{f"t{c}": float(start[c]) for c in classes} for start in starts]
         best = self.search(f"fit optuna without {sorted(held)}", value, named)
         return np.array([best[f"t{c}"] for c in classes])
@@ -149,7 +149,7 @@ class RuleParts:
             value, starts, n_trials=given.n_trials, seed=given.seed, storage=given.storage, name=name
         )
 
-    def _once(self, what: str, held: HeldOut, make: Callable[[np.ndarray, np.ndarray], Any]) -> Any:
+    def _cached(self, what: str, held: HeldOut, make: Callable[[np.ndarray, np.ndarray], Any]) -> Any:
         if (what, held) not in self.known:
             rows = ~np.isin(self.folds, list(held))
             self.known[what, held] = make(self.probs[rows], self.targets[rows])

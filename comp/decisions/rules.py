@@ -50,7 +50,7 @@ class FittedRule:
     slopes: np.ndarray | None = None  # (C,) calibration: logits times slope plus offset
     offsets: np.ndarray | None = None  # (C,)
     temperature: float = 1.0  # divides calibrated logits
-    groups: tuple[tuple[int, ...], ...] = ()  # exactly one label of each holds
+    groups: tuple[tuple[int, ...], ...] = ()  # an image has exactly one label of each group
     min_labels: int = 0  # per image
     max_labels: int | None = None
 
@@ -181,7 +181,7 @@ def check_rule(rule: str, *, single: bool, grouped: bool) -> None:
     if "exclusive" in extras and not grouped:
         raise CompError(f"the rule {rule!r} needs groups of labels that exclude each other")
     if "temperature" in extras and base != "expected":
-        raise CompError(f"the rule {rule!r} has thresholds; +temperature goes with 'expected'")
+        raise CompError(f"the rule {rule!r} uses thresholds; +temperature works only with 'expected'")
 
 
 def is_single_label(targets: np.ndarray, groups: ColumnGroups) -> bool:

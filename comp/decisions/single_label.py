@@ -30,7 +30,7 @@ def offset_thresholds(
         others[:, c] = -np.inf
         rivals = others.argmax(1)
         gaps = others[rows, rivals] - logits[:, c]  # c is chosen where its offset is above the gap
-        order = np.lexsort((rivals < c, gaps))  # of equal labels the first is chosen
+        order = np.lexsort((rivals < c, gaps))  # ties go to the first label
         gaps, first = gaps[order], rivals[order] > c
         if metric.average == "macro":
             values = _macro(c, rivals[order], true[order], n_true, metric)
@@ -63,16 +63,16 @@ def _macro(c: int, rivals: np.ndarray, true: np.ndarray, n_true: np.ndarray, met
     right = rivals == true
     n_chosen = np.bincount(rivals, minlength=n_classes)
     n_hits = np.bincount(rivals[right], minlength=n_classes)
-    before = metric.of_counts(n_hits, n_chosen, n_true)
+    before = metric.score_counts(n_hits, n_chosen, n_true)
     # sorted by rival: up to each image, how many images and how many hits its rival has lost
     order = np.argsort(rivals, kind="stable")
     label = rivals[order]
     first = np.concatenate([[0], np.cumsum(n_chosen)])[label]
     hits = np.concatenate([[0], np.cumsum(right[order])])
     n_gone, hits_gone = np.arange(1, n + 1) - first, hits[1:] - hits[first]
-    after = metric.of_counts(n_hits[label] - hits_gone, n_chosen[label] - n_gone, n_true[label])
+    after = metric.score_counts(n_hits[label] - hits_gone, n_chosen[label] - n_gone, n_true[label])
     last = np.where(n_gone == 1, before[label], np.roll(after, 1))
     changes = np.empty(n)
     changes[order] = after - last
-    own = metric.of_counts(np.cumsum(np.r_[0, true == c]), np.arange(n + 1), n_true[c : c + 1])
+    own = metric.score_counts(np.cumsum(np.r_[0, true == c]), np.arange(n + 1), n_true[c : c + 1])
     return (before.sum() + np.cumsum(np.r_[0.0, changes]) + own) / n_classes

@@ -7,7 +7,7 @@ import numpy as np
 from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.metrics import FBeta
 
-MAX_SORTED = 20_000_000  # numbers in a matrix; of larger ones, thresholds of GRID are compared
+MAX_SORTED = 20_000_000  # numbers in a matrix; larger matrices are searched on GRID only
 GRID = np.arange(1, 200) / 200
 
 
@@ -38,7 +38,7 @@ def _gains(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> tuple[np.nd
     `zero_division`, which the first taken label removes."""
     order = np.argsort(-probs, axis=1)
     hits = np.cumsum(np.take_along_axis(targets, order, 1), axis=1, dtype=np.int64)
-    scores = metric.of_counts(hits, np.arange(1, probs.shape[1] + 1), hits[:, -1:])
+    scores = metric.score_counts(hits, np.arange(1, probs.shape[1] + 1), hits[:, -1:])
     gains = np.diff(scores, axis=1, prepend=0.0)
     if metric.zero_division:
         gains[hits[:, -1] == 0, 0] -= metric.zero_division
@@ -54,7 +54,7 @@ def _on_grid(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> float:
         chosen = probs > threshold
         n_chosen = chosen.sum(axis)
         chosen &= true
-        scores.append(np.mean(metric.of_counts(chosen.sum(axis), n_chosen, n_true)))
+        scores.append(np.mean(metric.score_counts(chosen.sum(axis), n_chosen, n_true)))
     return float(GRID[int(np.argmax(scores))])
 
 
@@ -92,7 +92,7 @@ def class_thresholds(
         best, value = _best(falling, gains)
         n_unchanged += 1
         if value > (gains[now - 1] if now else 0.0) + 1e-10:
-            thresholds[c] = between(falling, best)
+            thresholds[c] = threshold_after(falling, best)
             state.move(c, columns[c] > thresholds[c])
             n_unchanged = 1
         if n_unchanged >= n_classes:
@@ -123,7 +123,7 @@ def _best_of_few(columns: np.ndarray, true: np.ndarray, metric: FBeta) -> float:
         chosen = columns > threshold
         n_chosen = chosen.sum(axis, dtype=np.int32)
         hits = (chosen & true).sum(axis, dtype=np.int32)
-        scores[threshold] = metric.of_counts(hits, n_chosen, n_true).mean()
+        scores[threshold] = metric.score_counts(hits, n_chosen, n_true).mean()
     return max(scores, key=lambda threshold: scores[threshold])
 
 
@@ -137,9 +137,9 @@ def _best(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
     return (k + 1, float(allowed[k])) if len(allowed) and allowed[k] > 0 else (0, 0.0)
 
 
-def between(falling: np.ndarray, k: int) -> float:
+def threshold_after(falling: np.ndarray, k: int) -> float:
     """Return a threshold below the first k falling probabilities and not below the others, in the precision
-    in which they are compared with it."""
+    of the probabilities."""
     kind = falling.dtype.type if falling.dtype.kind == "f" else np.float64
     above = kind(falling[k - 1]) if k else kind(1.0)
     below = kind(falling[k]) if k < len(falling) else kind(0.0)
@@ -148,7 +148,7 @@ def between(falling: np.ndarray, k: int) -> float:
 
 
 def _threshold_of(falling: np.ndarray, gains: np.ndarray) -> float:
-    return between(falling, _best(falling, gains)[0])
+    return threshold_after(falling, _best(falling, gains)[0])
 
 
 def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -156,7 +156,7 @@ def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 class _Samples:
-    """Counts per image, from which the gains of a class's cuts are computed."""
+    """Per-image counts, used to compute the gains of a class's cuts."""
 
     def __init__(self, columns: np.ndarray, true: np.ndarray, thresholds: np.ndarray, metric: FBeta):
         beta = metric.beta
@@ -165,23 +165,23 @@ class _Samples:
         self.unlabelled = ~true.any(0) if metric.zero_division else None
         self.chosen = _chosen(columns, thresholds)
         self.hits = (self.chosen & true).sum(0, dtype=np.int32).astype(float)
-        self.below = self.chosen.sum(0, dtype=np.int32) + beta**2 * true.sum(0, dtype=np.int32)
+        self.denominator = self.chosen.sum(0, dtype=np.int32) + beta**2 * true.sum(0, dtype=np.int32)
 
     def gains(self, c: int, order: np.ndarray) -> np.ndarray:
-        """Return (N,) by how much the metric grows, times N / (1 + b²), if the first 1, 2, … rows of `order`
-        have class c, compared with no row."""
+        """Return (N,) the gain in the metric, times N / (1 + b²), when class c is given to the first 1, 2, …
+        rows of `order` rather than to none."""
         hits = self.hits - (self.chosen[c] & self.true[c])
-        below = self.below - self.chosen[c]
-        gain = (hits + self.true[c]) / (below + 1.0)
-        gain -= hits / np.maximum(below, 1e-12)
+        denominator = self.denominator - self.chosen[c]
+        gain = (hits + self.true[c]) / (denominator + 1.0)
+        gain -= hits / np.maximum(denominator, 1e-12)
         if self.unlabelled is not None:
-            gain[self.unlabelled & (below == 0)] -= self.loss
+            gain[self.unlabelled & (denominator == 0)] -= self.loss
         return np.cumsum(gain.take(order))
 
     def move(self, c: int, chosen: np.ndarray) -> None:
         change = chosen.astype(np.int8) - self.chosen[c]
         self.hits += change * self.true[c]
-        self.below += change
+        self.denominator += change
         self.chosen[c] = chosen
 
 
@@ -193,7 +193,7 @@ class _Macro:
 
     def gains(self, c: int, order: np.ndarray) -> np.ndarray:
         hits = np.cumsum(self.true[c][order])
-        return self.metric.of_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
+        return self.metric.score_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
 
     def move(self, c: int, chosen: np.ndarray) -> None:
         pass
@@ -212,9 +212,9 @@ class _Micro:
         hits = self.hits - np.count_nonzero(self.chosen[c] & self.true[c])
         n_chosen = self.n_chosen - np.count_nonzero(self.chosen[c])
         n_true = np.array(self.n_true)
-        without = self.metric.of_counts(np.array(hits), np.array(n_chosen), n_true)
+        without = self.metric.score_counts(np.array(hits), np.array(n_chosen), n_true)
         k = np.arange(1, len(order) + 1)
-        return self.metric.of_counts(hits + np.cumsum(self.true[c][order]), n_chosen + k, n_true) - without
+        return self.metric.score_counts(hits + np.cumsum(self.true[c][order]), n_chosen + k, n_true) - without
 
     def move(self, c: int, chosen: np.ndarray) -> None:
         before = self.chosen[c]
@@ -237,5 +237,5 @@ def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         falling = -np.sort(-probs[:, c].astype(np.float64))
         starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1], True])  # where other values begin
         k = int(starts[np.argmin(np.abs(starts - n_labels))])
-        thresholds[c] = between(falling, k)
+        thresholds[c] = threshold_after(falling, k)
     return thresholds

@@ -39,13 +39,13 @@ class Run:
 
     name: str
     recipe: Recipe
-    settings: dict[str, Any]  # that it was made with, by dotted keys
+    settings: dict[str, Any]  # the run's settings, by dotted key
     made: dict[str, Any]  # the stamp of oof.npz
     ids: np.ndarray  # (N,) str
     probs: np.ndarray  # (N, C)
     decisions: np.ndarray  # (N, C) 0/1, each fold's by a rule that was fitted to the others
     rule: str
-    metric: Metric  # that it was decided for
+    metric: Metric  # the metric that its rule was fitted for
     remarks: tuple[str, ...]
 
 
@@ -118,7 +118,7 @@ def read_runs(names: Sequence[str]) -> JoinedRuns:
 def compare(joined: JoinedRuns) -> Comparison:
     """Return the runs' scores and errors. Decisions are scored by the metric of the first run."""
     probs, decisions, targets = joined.probs, joined.decisions, joined.targets
-    metric = FBeta.of(joined.runs[0].metric)
+    metric = FBeta.from_metric(joined.runs[0].metric)
     precisions = [average_precisions(p, targets) for p in probs]
     return Comparison(
         values=[metric.score(targets, chosen) for chosen in decisions],
@@ -181,11 +181,11 @@ def _read_run(name: str, before: Sequence[Run]) -> Run:
     if rules:
         rule, same = decision["rule"], stamp["metric"] == competition.metric.stamp
         metric = competition.metric if same else Metric.model_validate(stamp["metric"])
-        decisions = decide_by_fold(rules, probs, parts, FBeta.of(metric))
+        decisions = decide_by_fold(rules, probs, parts, FBeta.from_metric(metric))
     else:
         metric, targets = competition.metric, labels.targets[at]
         scored = score_reference(
-            probs, targets, parts, FBeta.of(metric),
+            probs, targets, parts, FBeta.from_metric(metric),
             single=is_single_label(targets, exclusive_groups(competition.labels, labels.classes)),
             min_labels=0 if competition.labels.empty else 1, seed=recipe.seed,
         )  # fmt: skip

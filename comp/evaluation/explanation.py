@@ -40,7 +40,7 @@ class Query:
     paths: tuple[Path, ...]  # one, or one per channel
     pixels: np.ndarray  # (side, side, channels) uint8, at the networks' size
     rule: FittedRule
-    fold: int | None = None  # that holds a training image out
+    fold: int | None = None  # the fold that held out a training image
     true: np.ndarray | None = None  # (C,) 0/1 labels of a training image
     limits: Limits | None = None  # black and white of values with more than 8 bits
 
@@ -69,8 +69,8 @@ class Explanation:
 
 
 def read_query(path: Path, recipe: Recipe, decision: dict[str, Any], limits: Limits | None = None) -> Query:
-    """Return the image at `path`, or the one of which it is a channel. Raise CompError where a file is
-    missing or isn't an image."""
+    """Return the image at `path`, or the image that it is one channel of. Raise CompError where a file
+    is missing or isn't an image."""
     if not path.is_file():
         raise CompError(f"{path}: {'a folder; give the images in it' if path.is_dir() else 'no such file'}")
     name, paths = path.stem.encode("utf-8", "replace").decode(), [path]
@@ -140,7 +140,7 @@ def with_training_labels(
             "run the stages from `comp train` on"
         )
     row = {to_nfc(image): i for i, image in enumerate(labels.ids.tolist())}.get(to_nfc(name))
-    if row is None:  # it lies there without labels
+    if row is None:  # the file is in the training folder, but not in the label table
         return query
     fold = int(fold_of[row])
     if fold not in folds:
@@ -158,7 +158,7 @@ def with_training_labels(
 def explain(recipe: Recipe, folds: Sequence[int], queries: Sequence[Query]) -> list[Explanation]:
     """Return for each image the mean of these folds' networks; for a training image, the network that held it
     out."""
-    place, metric = devices(1)[0].activate(), FBeta.of(recipe.competition.metric)
+    place, metric = devices(1)[0].activate(), FBeta.from_metric(recipe.competition.metric)
     n_answers = sum(len(folds) if query.fold is None else 1 for query in queries)
     found: list[list[np.ndarray]] = [[] for _ in queries]
     with progress("answers", n_answers) as advance:

@@ -15,7 +15,7 @@ from comp.data.image_files import resize
 from comp.data.thumbnails import encode_jpeg, thumbnail
 from comp.decisions.metrics import log_losses
 from comp.errors import CompError
-from comp.evaluation.label_errors import suspects
+from comp.evaluation.label_errors import find_label_errors
 from comp.evaluation.report_data import MAX_NAME
 from comp.evaluation.results import RunResults
 from comp.evaluation.run_metadata import RunMetadata
@@ -33,14 +33,14 @@ def report_images(results: RunResults, members: Sequence[RunMetadata], bars: Pro
     """Return the images that are shown, and the suspected labels among all images."""
     probs, targets, decisions = results.probs, results.targets, results.decisions
     losses, parts = log_losses(probs, targets), list(results.rules)
-    rows, classes, doubts = suspects(probs, targets)
+    rows, classes, doubts = find_label_errors(probs, targets)
     seen = rows[:MAX_SUSPECTS].tolist()
     chosen = gallery(probs, targets, decisions, losses, seen, MAX_IMAGES, results.recipe.seed)
     channels = results.recipe.competition.images.channels
     files = results.data.images("train", results.ids[chosen], channels)
     shown, n_bytes = [], 0
     for at, row in enumerate(chosen.tolist()):
-        bars.at("pictures", at, len(chosen))
+        bars.update("pictures", at, len(chosen))
         try:
             picture = encode_jpeg(thumbnail(files, at, PICTURE_SIZE), 85)
         except OSError as error:
@@ -60,7 +60,7 @@ def report_images(results: RunResults, members: Sequence[RunMetadata], bars: Pro
         if (n_bytes := n_bytes + size_of(image)) > MAX_BYTES:
             break
         shown.append(image)
-    bars.at("pictures", len(chosen), len(chosen))
+    bars.update("pictures", len(chosen), len(chosen))
     place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
     listed = zip(rows[:MAX_LISTED].tolist(), classes.tolist(), doubts.tolist())
     doubtful = [
@@ -100,7 +100,7 @@ def encoded_heat_maps(
 ) -> list[dict[int, tuple[int, int, str]]]:
     """Return for each row, by class, (height, width, base64 of uint8) of its heat map, by the network of a
     run that held the image out. A row is empty without that network, or without a layer for heat maps."""
-    bars.at("heat maps", 0, len(rows))
+    bars.update("heat maps", 0, len(rows))
     from comp.compute.devices import devices
     from comp.models import network as models
     from comp.models.gradcam import heat_maps
@@ -134,7 +134,7 @@ def encoded_heat_maps(
                 if values.any():
                     data = base64.b64encode((values * 255).round().astype(np.uint8).tobytes()).decode()
                     found[i][c] = (*values.shape, data)
-        bars.at("heat maps", n_done := n_done + len(part), len(rows))
+        bars.update("heat maps", n_done := n_done + len(part), len(rows))
     return found
 
 

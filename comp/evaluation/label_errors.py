@@ -3,17 +3,17 @@
 
 import numpy as np
 
-CONFIDENT = 0.9  # probability from which the network may be confident
+CONFIDENT = 0.9  # lowest probability that may count as confident
 MIN_RATE = 0.001  # the lowest noise rate of a class
 PRIOR_LABELS = 5  # added to the denominator of noise rates: a few contradictions prove no noise
 
 
-def suspects(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_label_errors(probs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (rows, classes, doubts) of the labels, given or not, that are more likely wrong than right; the
     most doubtful first.
 
     probs (N, C) are out-of-fold, targets (N, C) 0/1. The network is confident of a label where its
-    probability is at least 0.9, and at least its mean over the images with that label; the same holds for a
+    probability is at least 0.9, and at least its mean over the images with that label; likewise for a
     label's absence. A class's noise rate is the share of confident cases that are labelled the other way. It
     is capped at the median of 1 - probability over these cases: a network that has learned the noise leaves
     at least the noise rate open, and one that finds a label hard to see leaves less. A doubt, from 0.5 to 1,

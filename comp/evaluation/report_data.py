@@ -24,7 +24,7 @@ from comp.safe_text import visible
 N_POINTS = 160  # of a curve
 N_BINS = 10  # of a calibration curve
 MAX_CURVES = 60  # classes with curves
-MAX_PAIRED = 40  # classes in the matrix of labels that occur together
+MAX_PAIRED = 40  # classes in the matrix of labels that occur count_cooccurrences
 MAX_NAME = 80  # characters
 # shares of a label that differ by more than this count as drift
 DRIFT_ERRORS = 4.0  # standard errors of the difference, and
@@ -37,10 +37,10 @@ def report_data(results: RunResults, members: Sequence[RunMetadata]) -> dict[str
     competition = recipe.competition
     path = test_path(recipe.name)
     test_ids = results.data.sample_ids(competition)
-    metric = FBeta.of(competition.metric)
+    metric = FBeta.from_metric(competition.metric)
     test = aligned(load(path, classes), test_ids, path)
     decided = results.fitted.decide(test, metric)
-    rows, common = by_class(results), commonest(results.targets, MAX_PAIRED)
+    rows, common = by_class(results), most_common_classes(results.targets, MAX_PAIRED)
     return {
         "name": recipe.name,
         "competition": competition.title or competition.name,
@@ -61,8 +61,8 @@ def report_data(results: RunResults, members: Sequence[RunMetadata]) -> dict[str
         "calibration": calibration(results.probs, results.targets),
         "together": {
             "classes": common,
-            "true": together(results.targets[:, common]).tolist(),
-            "decided": together(results.decisions[:, common]).tolist(),
+            "true": count_cooccurrences(results.targets[:, common]).tolist(),
+            "decided": count_cooccurrences(results.decisions[:, common]).tolist(),
         },
         "drift": drift(results, decided),
         "labels_an_image": {
@@ -84,7 +84,7 @@ def rules_by_part(decision: dict[str, Any]) -> dict[str, list[str]]:
 def scores(results: RunResults) -> list[dict[str, Any]]:
     """Return the three scores of the chosen rule, each over all rows and by fold. The default score is that
     of 0.5 for all labels or, with exactly one label per image, of the most probable one."""
-    metric = FBeta.of(results.recipe.competition.metric)
+    metric = FBeta.from_metric(results.recipe.competition.metric)
     if has_single_label(results):
         default = most_probable(results.probs)
     else:
@@ -126,11 +126,11 @@ def curves(members: Sequence[RunMetadata]) -> list[dict[str, Any]]:
 
 def by_class(results: RunResults) -> list[dict[str, Any]]:
     """Return for each class its count, its average precision, the scores of its cross-fitted decisions, its
-    thresholds as fitted to all rows and without each part, and for the commonest classes curves of F-beta and
-    of calibration."""
+    thresholds as fitted to all rows and without each part, and for the most common classes curves of F-beta
+    and of calibration."""
     probs, targets, decisions = results.probs, results.targets, results.decisions
-    alone, fitted = FBeta(FBeta.of(results.recipe.competition.metric).beta, "macro"), results.fitted
-    rows, with_curves = [], set(commonest(targets, MAX_CURVES))
+    alone, fitted = FBeta(FBeta.from_metric(results.recipe.competition.metric).beta, "macro"), results.fitted
+    rows, with_curves = [], set(most_common_classes(targets, MAX_CURVES))
     precision = average_precisions(probs, targets)
     for c, name in enumerate(results.labels.classes):
         true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
@@ -143,7 +143,7 @@ def by_class(results: RunResults) -> list[dict[str, Any]]:
                 "ap": float(precision[c]) if n else None,
                 "precision": hits / n_chosen if n_chosen else None,
                 "recall": hits / n if n else None,
-                "f": float(alone.of_counts(np.array(hits), np.array(n_chosen), np.array(n))),
+                "f": float(alone.score_counts(np.array(hits), np.array(n_chosen), np.array(n))),
                 "misses": n - hits,
                 "alarms": n_chosen - hits,
                 "threshold": threshold,
@@ -157,7 +157,7 @@ def by_class(results: RunResults) -> list[dict[str, Any]]:
     return rows
 
 
-def commonest(targets: np.ndarray, n_most: int) -> list[int]:
+def most_common_classes(targets: np.ndarray, n_most: int) -> list[int]:
     """Return the n_most classes that most images have, in the order of the classes."""
     return sorted(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:n_most].tolist())
 
@@ -168,7 +168,7 @@ def f_curve(probs: np.ndarray, true: np.ndarray, metric: FBeta) -> list[tuple[fl
     hits = np.concatenate([[0], np.cumsum(true[np.argsort(-probs, kind="stable")])])
     thresholds = np.linspace(0, 1, N_POINTS + 1)[:-1]
     n_chosen = np.searchsorted(-falling, -thresholds, side="left")  # how many are above it
-    values = metric.of_counts(hits[n_chosen], n_chosen, np.array(true.sum()))
+    values = metric.score_counts(hits[n_chosen], n_chosen, np.array(true.sum()))
     return [(round(float(t), 4), round(float(v), 4)) for t, v in zip(thresholds, values)]
 
 
@@ -187,7 +187,7 @@ def calibration(probs: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     return {"bins": bins, "error": float(np.abs(total - n_true).sum() / max(1, n.sum()))}
 
 
-def together(targets: np.ndarray) -> np.ndarray:
+def count_cooccurrences(targets: np.ndarray) -> np.ndarray:
     """Return (C, C) int: how many images have both labels; on the diagonal, how many have the label."""
     matrix = targets.astype(np.float32)
     return (matrix.T @ matrix).round().astype(int)

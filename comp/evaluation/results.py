@@ -60,7 +60,7 @@ def read_results(recipe: Recipe) -> RunResults:
     parts, rules = parts_of(recipe, data, labels, rows, fold_of), rules_of(decision, labels.classes)
     if set(rules) != set(parts.tolist()) or "thresholds_by_fold" not in decision:
         raise CompError(f"{path} lacks the rules of some folds; remove it and run `comp decide` again")
-    decisions = decide_by_fold(rules, probs, parts, FBeta.of(recipe.competition.metric))
+    decisions = decide_by_fold(rules, probs, parts, FBeta.from_metric(recipe.competition.metric))
     fitted, made = FittedRule.from_json(decision, labels.classes), made_from or {}
     return RunResults(
         recipe, data, labels, rows, folds, parts, probs, decisions, fitted, rules, made, decision

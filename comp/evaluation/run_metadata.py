@@ -19,9 +19,9 @@ from comp.errors import CompError
 @dataclass(frozen=True)
 class RunMetadata:
     name: str
-    recipe: Recipe | None  # that was trained; None where no fold's files hold it
+    recipe: Recipe | None  # the trained recipe; None if no fold's files contain it
     views: tuple[str, ...]
-    folds: tuple[int, ...]  # whose log and model made the predictions
+    folds: tuple[int, ...]  # the folds whose networks made the predictions
     changed: tuple[int, ...]  # folds that were trained or predicted again since
 
 
@@ -31,7 +31,7 @@ def members_of(name: str, made: Mapping[str, Any]) -> list[str]:
 
 
 def metadata_of(name: str, made: Mapping[str, Any]) -> RunMetadata:
-    """Return the metadata of a run that is no blend; `made` is the stamp of its oof.npz."""
+    """Return the metadata of a run that is not a blend; `made` is the stamp of its oof.npz."""
     recipe, views, folds, changed = None, (), [], []
     for fold in made["folds"]:
         path = started_path(name, fold)

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
 from comp.kaggle.download import Fetched, fetch_file
 from comp.kaggle.errors import MaybeSent, NotSent, explain_error
 from comp.kaggle.session import MAX_PAGES, PAGE_SIZE, KaggleSession, RemoteFile, silence_output
@@ -92,20 +92,20 @@ class Kaggle(KaggleSession):
 
         Raise NotSent if it certainly did not arrive, MaybeSent if only the list of submissions can tell."""
         self.api.sent = False
-        for pause in (*transfer.PAUSES, None):
+        for pause in (*retries.PAUSES, None):
             try:
                 with silence_output():
                     answer = self.api.competition_submit(str(path), message, slug, quiet=True)
                 break
             except (requests.RequestException, ValueError) as error:
-                wait = transfer.retry_after(error)
+                wait = retries.retry_after(error)
                 if wait is None:
                     raise NotSent(str(explain_error(error, f"competitions/{slug}"))) from error
                 if self.api.sent:
-                    raise MaybeSent(transfer.describe(error)) from error
+                    raise MaybeSent(retries.describe(error)) from error
                 if pause is None:
                     raise NotSent(str(explain_error(error, f"competitions/{slug}"))) from error
-                transfer.wait(max(wait, pause))
+                retries.wait(max(wait, pause))
         if not self.api.sent:
             raise NotSent(answer.message or "the upload failed")
         if not answer.ref:

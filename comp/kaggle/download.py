@@ -7,15 +7,11 @@ import errno
 import hashlib
 import json
 import re
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import requests
-import urllib3
 
 from comp.artifacts.files import free_bytes, read_json, write_json
 from comp.artifacts.safe_paths import inside, is_own, refuse_link
@@ -23,15 +19,11 @@ from comp.artifacts.schemas import Note
 from comp.console import ProgressBars, size_text
 from comp.data.archives import stem_of
 from comp.errors import CompError
+from comp.kaggle import retries
+from comp.kaggle.retries import RETRIED_ERRORS, BadResponse, describe, retry_after, wait
 
-# Seconds before each retry; an attempt that received bytes restarts the list.
-PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
-MAX_PAUSE = 300.0  # seconds; if a server asks for more, the command ends
-TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two reads
 CHUNK_BYTES = 1 << 16  # an interrupted transfer loses less than one chunk
 NOTE_SUFFIX = ".fetched.json"
-TRANSIENT_ERRORS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
@@ -46,12 +38,7 @@ class Fetched:
     mtime_ns: int
 
 
-class BadResponse(Exception):
-    """A response that is not the file; the request is repeated."""
-
-
 Open = Callable[[], tuple[requests.Session, requests.Response]]
-RETRIED_ERRORS = (*TRANSIENT_ERRORS, BadResponse, requests.HTTPError, urllib3.exceptions.HTTPError)
 
 
 def fetch_file(
@@ -89,12 +76,12 @@ def fetch_file(
                 if isinstance(error, requests.HTTPError) and pause is None:
                     raise
                 n_failed = 1 if file_size(partial) > before else n_failed + 1
-                if n_failed > len(PAUSES):
+                if n_failed > len(retries.PAUSES):
                     raise CompError(
                         f"{name} of {source} could not be downloaded: {describe(error)} ({n_failed} "
                         "attempts); the received part is kept, run again to resume"
                     ) from error
-                wait(max(pause or 0.0, PAUSES[n_failed - 1]))
+                wait(max(pause or 0.0, retries.PAUSES[n_failed - 1]))
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise CompError(
@@ -170,14 +157,14 @@ def _download_once(
                         raise BadResponse(f"the server answered {part.status_code}")
                     answer = part
                 done = start
-                bars.at(name, done, total, in_bytes=True)
+                bars.update(name, done, total, in_bytes=True)
                 if done < total:
                     for chunk in answer.iter_content(CHUNK_BYTES):
                         file.write(chunk)
                         sha.update(chunk)
                         md5.update(chunk)
                         done += len(chunk)
-                        bars.at(name, done, total, in_bytes=True)
+                        bars.update(name, done, total, in_bytes=True)
                         if done > total:
                             break
         if done < total:
@@ -201,7 +188,7 @@ def _request_rest(
         request.headers["If-Range"] = identity
     assert request.url
     settings = session.merge_environment_settings(request.url, {}, True, None, None)
-    return session.send(request, timeout=TIMEOUTS, **settings)
+    return session.send(request, timeout=retries.TIMEOUTS, **settings)
 
 
 def length_of(answer: requests.Response) -> int | None:
@@ -223,38 +210,6 @@ def md5_of(answer: requests.Response) -> bytes | None:
         return None
     found = re.search(r"md5=([A-Za-z0-9+/]{22}==)", answer.headers.get("x-goog-hash", ""))
     return base64.b64decode(found[1]) if found else None
-
-
-def retry_after(error: BaseException) -> float | None:
-    """Return the seconds to wait before a retry, or None if a retry is useless or the wait too long."""
-    answer = getattr(error, "response", None)
-    if answer is None:
-        return 0.0
-    if answer.status_code not in TRANSIENT_STATUS:
-        return None
-    text, seconds = answer.headers.get("Retry-After", "0"), 0.0
-    with contextlib.suppress(ValueError, TypeError):
-        seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
-    return seconds if seconds <= MAX_PAUSE else None
-
-
-def wait(seconds: float) -> None:
-    """Wait before a retry; print a line if the wait is long."""
-    if seconds >= 5:
-        print(f"Kaggle is busy; retrying in {seconds:.0f} s", file=sys.__stdout__, flush=True)
-    time.sleep(seconds)
-
-
-def describe(error: BaseException) -> str:
-    """Describe an error without its URL: storage URLs contain signatures."""
-    answer = getattr(error, "response", None)
-    if answer is not None:
-        return f"the server answered {answer.status_code}"
-    if isinstance(error, BadResponse):
-        return str(error)
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return "the server did not answer in time"
-    return "the connection failed or was interrupted"
 
 
 def partial_path(path: Path) -> Path:
@@ -300,8 +255,8 @@ def read_notes(folder: Path) -> list[dict]:
         about = path.parent / path.name[1:].removesuffix(NOTE_SUFFIX)
         if named != about.relative_to(folder).as_posix() or about.is_dir():
             raise CompError(
-                f"{path} names {named!r} and not the file beside it, so comp did not write it; "
-                "comp removes no file because of it: remove this note"
+                f"{path} is a download note for {named!r}, not for the file beside it, so comp did not "
+                "write it; delete this note (comp leaves the file alone)"
             )
         notes.append(read_json(path, Note))
     return notes

@@ -5,7 +5,7 @@ import contextlib
 import requests
 
 from comp.errors import CompError
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
 
 # Raised by the official client for error responses and for responses that it can't parse.
 BAD_RESPONSES = (requests.RequestException, ValueError, KeyError, TypeError, AttributeError)
@@ -39,7 +39,7 @@ def explain_error(error: Exception, about: str) -> CompError:
     if answer is None:
         if isinstance(error, requests.RequestException):
             return CompError(
-                f"Kaggle can't be reached for {about} ({transfer.describe(error)}); check the network"
+                f"Kaggle can't be reached for {about} ({retries.describe(error)}); check the network"
             )
         hint = ", or set HTTPS_PROXY to http://HOST:PORT" if requests.utils.getproxies() else ""
         return CompError(f"Kaggle's response about {about} could not be parsed; try again later{hint}")

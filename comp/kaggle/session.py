@@ -14,7 +14,8 @@ from requests.adapters import HTTPAdapter
 
 from comp.console import ProgressBars
 from comp.errors import CompError
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
+from comp.kaggle.download import CHUNK_BYTES
 from comp.kaggle.errors import BAD_RESPONSES, HOW_TO_LOG_IN, NoCredentials, explain_error
 
 T = TypeVar("T")
@@ -60,19 +61,19 @@ def _log_in() -> Any:
         bars: ProgressBars | None = None  # set while a dataset is uploaded, when every file must arrive
 
         def upload_complete(self, path: str, url: str, quiet: bool, resume: bool = False) -> Any:
-            for pause in (*transfer.PAUSES, None):
+            for pause in (*retries.PAUSES, None):
                 try:
                     with Path(path).open("rb") as file:
                         data = ProgressFile(file, Path(path), self.bars)
-                        answer = requests.put(url, data=data, timeout=transfer.TIMEOUTS)  # type: ignore[arg-type]
+                        answer = requests.put(url, data=data, timeout=retries.TIMEOUTS)  # type: ignore[arg-type]
                     if answer.status_code in (200, 201):
                         return ResumableUploadResult.COMPLETE
                     answer.raise_for_status()
                 except requests.RequestException as error:
-                    wait = transfer.retry_after(error)
+                    wait = retries.retry_after(error)
                     if wait is None or pause is None:
                         break
-                    transfer.wait(max(wait, pause))
+                    retries.wait(max(wait, pause))
             if self.bars:
                 raise CompError(f"{path} could not be uploaded; run again to upload it")
             return ResumableUploadResult.FAILED
@@ -130,15 +131,15 @@ class KaggleSession:
 
     def call(self, function: Callable[..., T], *arguments: Any, about: str) -> T:
         """Make a call that changes nothing on Kaggle, with retries. Raise CompError."""
-        for pause in (*transfer.PAUSES, None):
+        for pause in (*retries.PAUSES, None):
             try:
                 with silence_output():
                     return function(*arguments)
             except BAD_RESPONSES as error:
-                wait = transfer.retry_after(error)
+                wait = retries.retry_after(error)
                 if wait is None or pause is None or isinstance(error, KeyError | TypeError | AttributeError):
                     raise explain_error(error, about) from error
-                transfer.wait(max(wait, pause))
+                retries.wait(max(wait, pause))
         raise AssertionError
 
 
@@ -147,10 +148,10 @@ def _slug(source: str) -> str:
 
 
 class TimeoutAdapter(HTTPAdapter):
-    """Set a time-out for requests for which the client sets none."""
+    """Add a time-out to requests that the client sends without one."""
 
     def send(self, request: Any, stream: bool = False, timeout: Any = None, *rest: Any, **more: Any) -> Any:
-        return super().send(request, stream, timeout or transfer.TIMEOUTS, *rest, **more)
+        return super().send(request, stream, timeout or retries.TIMEOUTS, *rest, **more)
 
 
 class ProgressFile:
@@ -163,13 +164,13 @@ class ProgressFile:
         return self.size
 
     def __iter__(self) -> Iterator[bytes]:
-        while block := self.read(transfer.CHUNK_BYTES):
+        while block := self.read(CHUNK_BYTES):
             yield block
 
     def read(self, n_bytes: int = -1) -> bytes:
         block = self.file.read(n_bytes)
         if self.bars:
-            self.bars.at(self.name, self.file.tell(), self.size, in_bytes=True)
+            self.bars.update(self.name, self.file.tell(), self.size, in_bytes=True)
         return block
 
 

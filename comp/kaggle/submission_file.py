@@ -238,7 +238,9 @@ def build(inputs: SubmissionInputs) -> BuiltSubmission:
     recipe, classes, sample_ids = inputs.recipe, inputs.classes, inputs.sample_ids
     competition = recipe.competition
     probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
-    decisions = FittedRule.from_json(inputs.decision, classes).decide(probs, FBeta.of(competition.metric))
+    decisions = FittedRule.from_json(inputs.decision, classes).decide(
+        probs, FBeta.from_metric(competition.metric)
+    )
     text = submission_text(decisions, sample_ids, classes, competition, inputs.data.sample_csv)
     check_submission(text, inputs.csv_path, competition, classes, sample_ids)
     scores = {
@@ -284,5 +286,5 @@ def score_on_solution(
         raise CompError(f"{data.solution_csv} lacks ids of the sample submission: {summarize(lacking)}")
     truth, usage = truth[order], solution["Usage"].to_numpy(str)[order]
     parts = {part.lower(): usage == part for part in ("Public", "Private")}
-    metric = FBeta.of(competition.metric)
+    metric = FBeta.from_metric(competition.metric)
     return {part: metric.score(truth[rows], decisions[rows]) for part, rows in parts.items() if rows.any()}

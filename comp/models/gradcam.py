@@ -83,11 +83,11 @@ def target_layer(model: nn.Module, x: torch.Tensor, backbone: str) -> nn.Module:
     named = {module for name, module in model.named_modules() if name in stages}
     seen: list[tuple[nn.Module, torch.Tensor]] = []
 
-    def look(module: nn.Module, _inputs: object, output: object) -> None:
+    def record_output(module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, torch.Tensor) and output.requires_grad and as_grid(model, output) is not None:
             seen.append((module, output))
 
-    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    hooks = [module.register_forward_hook(record_output) for module in model.modules()]
     try:
         with torch.enable_grad():
             features = model.forward_features(x)  # type: ignore[operator]

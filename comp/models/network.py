@@ -117,7 +117,7 @@ def check(
     spec = ModelSpec(backbone, ("one",), n_channels, sizes[-1], (0.5,) * n_channels, (0.5,) * n_channels)
     model = create(spec, pretrained=pretrained, weights=weights).eval()
     if layers:
-        depths(model, backbone)
+        layer_depths(model, backbone)
     for size in sizes:
         try:
             with torch.inference_mode():
@@ -167,7 +167,7 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CompError(f"{path} is no model of comp ({reason}); remove it and train again") from error
+        raise CompError(f"{path} is not a comp model ({reason}); remove it and train again") from error
     return model, spec
 
 
@@ -185,9 +185,9 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
         ) from error
 
 
-def depths(model: nn.Module, backbone: str) -> dict[str, int]:
-    """Return by parameter name how many layers, as timm divides the network, it is below the head. Raise
-    CompError for a backbone that timm doesn't divide."""
+def layer_depths(model: nn.Module, backbone: str) -> dict[str, int]:
+    """Return by parameter name its distance from the head, in timm's layer groups. Raise CompError for a
+    backbone that timm doesn't divide into groups."""
     if not hasattr(model, "group_matcher"):
         raise CompError(f"timm does not know the layers of {backbone}; set layer_decay = 1.0")
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from comp.decisions.bootstrap import interval
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 
 
 def draw(
@@ -20,7 +20,7 @@ def draw(
 ) -> None:
     """Draw the runs' scores (M,) and their differences to the first run, both with 95 % intervals of
     `resamples` (B, M), and the correlation (M, M) of their errors."""
-    n, names = len(names), [written(name, 36) for name in names]
+    n, names = len(names), [escape_text(name, 36) for name in names]
     figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     places = np.arange(n)[::-1]
@@ -46,7 +46,7 @@ def draw(
     )
     panels[1].set_xlabel("worse  ←  0  →  better", fontsize=8)
     panels[0].set_yticks(places, names)
-    panels[0].set_title(f"{written(metric)}, cross-fitted; bars: 95 %", fontsize=9)
+    panels[0].set_title(f"{escape_text(metric)}, cross-fitted; bars: 95 %", fontsize=9)
     panels[1].set_yticks(places, names)
     panels[1].axvline(0, color="0.4", linewidth=1)
     panels[1].set_title(f"paired difference to {names[0]}; bars: 95 %", fontsize=9)
@@ -66,5 +66,5 @@ def draw(
     panels[2].set_xticks(range(n), names, rotation=30, ha="right", fontsize=8)
     panels[2].set_yticks(range(n), names, fontsize=8)
     panels[2].set_title("correlation of errors\n(low: they blend well)", fontsize=9)
-    figure.suptitle(written(title, 200), fontsize=10)
+    figure.suptitle(escape_text(title, 200), fontsize=10)
     save(figure, path)

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from comp.data.decoding import decode
 from comp.data.thumbnails import to_rgb
 from comp.evaluation.explanation import N_MAPS, Explanation, Query
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 
 MAX_SIDE = 512  # pixels; larger images are reduced
 GIVEN, OTHER = "tab:blue", "silver"
@@ -34,7 +34,7 @@ def draw(answers: Sequence[Explanation], classes: tuple[str, ...], title: str, p
     def text(left: float, top: float, what: str, **settings: Any) -> Any:
         return figure.text(left / width, top / height, what, va="center", **{"fontsize": 13, **settings})
 
-    text(0.2, height - 0.3, written(title, 200), fontsize=15)
+    text(0.2, height - 0.3, escape_text(title, 200), fontsize=15)
     handles: list[Any] = [Patch(color=GIVEN, label="predicted"), Patch(color=OTHER, label="not predicted")]
     if any(answer.query.rule.threshold_of(c) is not None for answer in answers for c in answer.shown):
         handles.append(Line2D([], [], color="black", linewidth=2.5, label="threshold"))
@@ -46,7 +46,7 @@ def draw(answers: Sequence[Explanation], classes: tuple[str, ...], title: str, p
     text(maps_at + 6, height - 0.75, "the most in this image")
     bare, top = [legend, scale], height - 1.1
     for answer, high in zip(answers, heights):
-        text(0.2, top - 0.2, f"{written(answer.query.name)}: {answer.about}", fontsize=14)
+        text(0.2, top - 0.2, f"{escape_text(answer.query.name)}: {answer.about}", fontsize=14)
         top -= head
         image = image_of(answer.query)
         panels = [panel(0.2, top, side, side)]
@@ -55,7 +55,7 @@ def draw(answers: Sequence[Explanation], classes: tuple[str, ...], title: str, p
         for k, (c, cells) in enumerate(zip(answer.shown, answer.maps)):
             panels.append(panel(maps_at + k * (side + gap), top, side, side))
             panels[-1].imshow(heat(cells, image))
-            label = f"{written(classes[c], 36)} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
+            label = f"{escape_text(classes[c], 36)} {answer.probs[c]:.2f}" + ("" if cells.any() else ": none")
             colour = "black" if answer.given[c] else "gray"
             panels[-1].set_title(label, fontsize=min(13, 320 / cell_len(label)), color=colour)
         bare += panels
@@ -77,7 +77,7 @@ def draw_bars(panel: Any, answer: Explanation, classes: tuple[str, ...]) -> None
             beyond = at if p < at < p + 0.3 else p
         panel.text(beyond + 0.03, y, f"{p:.2f}", va="center", fontsize=12)
     verdicts = ["" if true is None else VERDICTS[true[c], answer.given[c]] for c in answer.shown]
-    names = [written(classes[c], 36) + text for c, text in zip(answer.shown, verdicts)]
+    names = [escape_text(classes[c], 36) + text for c, text in zip(answer.shown, verdicts)]
     size = min(13, 300 / max(map(cell_len, names)))
     panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.set_ylim(len(names) - 0.4, -0.6)

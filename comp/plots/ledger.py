@@ -2,7 +2,7 @@
 
 from comp.artifacts.paths import ledger_path
 from comp.kaggle.ledger import Row
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 
 
 def draw(rows: list[Row]) -> None:
@@ -19,21 +19,21 @@ def draw(rows: list[Row]) -> None:
                 panel.scatter(*zip(*points), marker=marker, color=color, label=part, alpha=0.8)
                 values += [y for _, y in points]
         low, high = min(values), max(values)
-        taken: list[tuple[float, float]] = []  # by names, each moved up until it overlaps no other
+        taken: list[tuple[float, float]] = []  # places of names; each is moved up until it overlaps no other
         for x, y, name in sorted((float(r["cross_fitted"]), float(r["public"]), r["name"]) for r in mine):
             right, at = x > (low + high) / 2, y
             while any(abs(at - v) < 0.025 * (high - low) and abs(x - u) < (high - low) / 2 for u, v in taken):
                 at += 0.005 * (high - low)
             taken.append((x, at))
             panel.annotate(
-                written(name), (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7,
+                escape_text(name), (x, y), (x + (-0.02 if right else 0.02) * (high - low), at), fontsize=7,
                 va="center", ha="right" if right else "left",
                 arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6},
             )  # fmt: skip
         panel.axline(
             (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
         )
-        panel.set(title=written(title), xlabel="cross-fitted score", ylabel="leaderboard score")
+        panel.set(title=escape_text(title), xlabel="cross-fitted score", ylabel="leaderboard score")
         panel.legend(loc="lower right")
     path = ledger_path().with_suffix(".png")
     save(figure, path, dpi=120)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from comp.config.recipe import Recipe
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 
 
-def places(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
+def marked_rates(recipe: Recipe, content: dict[str, Any]) -> dict[str, float]:
     """Return the marked rates by name."""
     return {
         "steepest fall": content["suggested"],
@@ -26,7 +26,7 @@ def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
     panel = figure.subplots()
     panel.plot(rates, losses, ".", color="tab:blue", alpha=0.35, markersize=4)
     panel.plot(rates, smooth, color="tab:blue")
-    lines = zip(places(recipe, content).items(), ("tab:orange", "tab:green", "tab:gray"))
+    lines = zip(marked_rates(recipe, content).items(), ("tab:orange", "tab:green", "tab:gray"))
     for (name, lr), color in lines:
         panel.axvline(lr, color=color, linewidth=1.3, label=f"{name}: {lr:.1e}")
     spread = smooth[0] - smooth.min()
@@ -38,5 +38,5 @@ def draw(recipe: Recipe, content: dict[str, Any], path: Path) -> None:
     panel.set_ylabel("training loss")
     panel.legend(fontsize=8)
     about = f"{recipe.name}, {recipe.backbone} at {phase.size} px, batches of {phase.batch_size}"
-    panel.set_title(written(about, 200), fontsize=9)
+    panel.set_title(escape_text(about, 200), fontsize=9)
     save(figure, path)

@@ -19,8 +19,8 @@ def new_figure(**settings: Any) -> Any:
     return Figure(**settings)
 
 
-def written(name: object, most: int = MAX_NAME) -> str:
-    """Return a name as text for a picture, in which $ starts no formula."""
+def escape_text(name: object, most: int = MAX_NAME) -> str:
+    """Return a name made safe to show, with $ escaped so that matplotlib does not read it as math."""
     return visible(name, most).replace("$", r"\$")
 
 
@@ -67,7 +67,7 @@ def _fonts_with(lacking: set[str]) -> tuple[list[str], set[str]]:
         try:
             font = get_font(path)
             covered = {c for c in lacking if font.get_char_index(ord(c)) and font.load_char(ord(c)).width}
-            if not covered or "LastResort" in font.postscript_name:  # which has a box for everything
+            if not covered or "LastResort" in font.postscript_name:  # this font draws a box for any character
                 continue
             fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError, NotImplementedError):  # no font that matplotlib can draw

@@ -9,9 +9,9 @@ from rich.cells import cell_len
 from comp.decisions.decide import Decision
 from comp.decisions.metrics import FBeta
 from comp.decisions.rules import is_single_label
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 
-MAX_CLASSES = 60  # of more classes, the commonest are shown
+MAX_CLASSES = 60  # with more classes, only the most common are shown
 
 
 def draw(
@@ -39,7 +39,7 @@ def draw(
     for c, panel in zip(shown, panels):
         order = np.argsort(-probs[:, c])
         hits = np.cumsum(targets[order, c])
-        values = alone.of_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
+        values = alone.score_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
         keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
         panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
         settings: dict[str, Any] = {"color": "tab:orange"}
@@ -47,7 +47,7 @@ def draw(
             panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
         if not chosen.fitted.expected:
             panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
-        panel.set_title(f"{written(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
+        panel.set_title(f"{escape_text(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
@@ -68,7 +68,7 @@ def draw_confusion(
     `shown`. A cell is dark where it holds a large share of its row. Decisions (N, C) are cross-fitted."""
     n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
-    names = [written(classes[c]) for c in shown]
+    names = [escape_text(classes[c]) for c in shown]
     side = 1.3 + 0.45 * len(shown) + max(1.2, 0.075 * max(map(cell_len, names)))
     figure = new_figure(figsize=(side, side), layout="constrained")
     panel = figure.subplots()

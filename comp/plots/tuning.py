@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from comp.plots.style import new_figure, save, written
+from comp.plots.style import escape_text, new_figure, save
 from comp.tuning.study import SharedStudy
 
 
@@ -40,7 +40,7 @@ def draw(path: Path, study: SharedStudy, before: float | None) -> None:
             if space.log and space.high >= 10 * space.low:
                 panel.xaxis.set_minor_formatter(NullFormatter())
         if hasattr(space, "choices"):
-            names = [written(value, 24) for value in space.choices]
+            names = [escape_text(value, 24) for value in space.choices]
             slanted = {"rotation": 20, "ha": "right"} if sum(map(len, names)) > 40 else {}
             panel.set_xticks(range(len(names)), names, **slanted)
             panel.set_xlim(-0.5, len(space.choices) - 0.5)

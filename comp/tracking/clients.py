@@ -26,7 +26,7 @@ class Tracker(Protocol):
     may_lack: str  # rows that may be missing after it is killed
 
     def __init__(self, run: Run, n_sent: int, lines: Connection):
-        """Open a run, of which `n_sent` rows were sent before. Messages to print are sent to `lines`."""
+        """Open a run; its first `n_sent` rows were already sent. Messages to print are sent to `lines`."""
 
     def log(self, epoch: int, row: dict[str, float]) -> None: ...
 

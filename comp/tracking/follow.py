@@ -25,7 +25,7 @@ STOP = "end"  # message that makes a tracker's process finish
 
 
 @contextlib.contextmanager
-def tracked(runs: Sequence[Run], *, grow: bool = False) -> Iterator[None]:
+def track_runs(runs: Sequence[Run], *, grow: bool = False) -> Iterator[None]:
     """Send the rows of a recipe's runs to its trackers inside a `with` block. Without `grow` start only
     trackers that lack rows."""
     wanted = [name for name in (runs[0].recipe.track if runs else ()) if grow or _lacks(runs, name)]

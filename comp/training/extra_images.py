@@ -33,7 +33,7 @@ from comp.decisions.metrics import FBeta
 from comp.decisions.rules import FittedRule
 from comp.errors import CompError
 
-PSEUDO = "test"  # the name of the pseudo-labelled images: those of the test set
+PSEUDO_NAME = "test"  # the name of the pseudo-labelled images: those of the test set
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,17 @@ class ExtraImages:
 def read_extras(
     recipe: Recipe, folds: Sequence[int], data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
 ) -> dict[int, list[ExtraImages]]:
-    """Return by fold the extra images that its network learns: external images without duplicates of
+    """Return by fold the extra images that its network is trained on: external images without duplicates of
     held-out ones, and pseudo-labelled test images. `fold_of` (N,) holds the labels' folds. Raise CompError
     where a file is missing."""
     extras = _externals_by_fold(recipe, folds, data, labels, fold_of)
     if recipe.pseudo:
         for fold in folds:
-            extras[fold].append(_pseudo(_teacher(recipe, fold, data, labels, fold_of), recipe, data, labels))
+            extras[fold].append(
+                _pseudo_label_test_images(
+                    _read_teacher(recipe, fold, data, labels, fold_of), recipe, data, labels
+                )
+            )
     return extras
 
 
@@ -68,10 +72,10 @@ def extra_stamps(
     externals = _externals_by_fold(recipe, folds, data, labels, fold_of)
     stamps = {fold: stamps_by_name(extras) for fold, extras in externals.items()}
     for fold in folds if recipe.pseudo else ():
-        teacher = _teacher(recipe, fold, data, labels, fold_of)
-        stamps[fold][PSEUDO] = (
+        teacher = _read_teacher(recipe, fold, data, labels, fold_of)
+        stamps[fold][PSEUDO_NAME] = (
             _kept_stamp(model_path(recipe.name, fold), teacher.source)
-            or _pseudo(teacher, recipe, data, labels).fingerprint
+            or _pseudo_label_test_images(teacher, recipe, data, labels).fingerprint
         )
     return stamps
 
@@ -168,13 +172,13 @@ class _Teacher:
     source: str  # a digest of all of it, and of the recipe's settings
 
 
-def _teacher(
+def _read_teacher(
     recipe: Recipe, fold: int, data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
 ) -> _Teacher:
     """Return the test predictions of the teacher's network that held out the same fold. For a network that
     holds nothing out, return the mean of all of the teacher's networks."""
     assert recipe.pseudo
-    teacher, metric = recipe.pseudo.run, FBeta.of(recipe.competition.metric)
+    teacher, metric = recipe.pseudo.run, FBeta.from_metric(recipe.competition.metric)
     held_out = fold < recipe.n_folds
     path, decided = test_path(teacher, fold if held_out else None), decision_path(teacher)
     for needed in (path, decided):
@@ -197,18 +201,20 @@ def _teacher(
     return _Teacher(path, fitted, ids, source)
 
 
-def _pseudo(teacher: _Teacher, recipe: Recipe, data: CompetitionFiles, labels: Labels) -> ExtraImages:
+def _pseudo_label_test_images(
+    teacher: _Teacher, recipe: Recipe, data: CompetitionFiles, labels: Labels
+) -> ExtraImages:
     """Return the test images with the teacher's labels. The share of the recipe with the lowest entropy is
     used."""
     assert recipe.pseudo
     ids = teacher.ids
     probs = aligned(load(teacher.predictions, labels.classes), ids, teacher.predictions)
-    targets = teacher.rule.decide(probs, FBeta.of(recipe.competition.metric))
+    targets = teacher.rule.decide(probs, FBeta.from_metric(recipe.competition.metric))
     p = np.clip(probs.astype(float), EPS, 1 - EPS)
     entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)
     used = np.zeros(len(ids), bool)
     used[np.argsort(entropy, kind="stable")[: max(1, round(recipe.pseudo.share * len(ids)))]] = True
-    images = data.images(PSEUDO, ids, recipe.channels)
+    images = data.images(PSEUDO_NAME, ids, recipe.channels)
     return ExtraImages(images, targets, used, digest(ids, targets, used), teacher.source)
 
 
@@ -217,4 +223,4 @@ def _kept_stamp(model: Path, source: str) -> str | None:
     any other model."""
     if not model.exists() or read_safetensors_header(model)[0].get("pseudo") != source:
         return None
-    return ((read_stamp(model) or {}).get("extras") or {}).get(PSEUDO)
+    return ((read_stamp(model) or {}).get("extras") or {}).get(PSEUDO_NAME)

@@ -15,11 +15,11 @@ from comp.training.trainer import Trainer
 
 SMOOTHING = 0.95  # decay of the running mean that decides when the test stops
 MAX_RISE = 4.0  # the test stops at this multiple of the lowest running mean
-WINDOW_DEVIATION = 0.25  # decades, of the Gaussian window in which a line is fitted
+WINDOW_DEVIATION = 0.25  # decades: standard deviation of the Gaussian window of the line fits
 
 
 @dataclass(frozen=True)
-class Reading:
+class LrCurve:
     """The smoothed curve, and the indices of two rates."""
 
     smooth: np.ndarray  # (N,) smoothed loss per rate
@@ -32,7 +32,7 @@ def range_test(trainer: Trainer, rates: Sequence[float], report: Report) -> Iter
     next phase. The body's rate keeps its ratio to the head's. Weights change in memory only."""
     _, phase, _ = trainer.phase()
     head_only = phase.head_epochs == phase.epochs
-    train_step = trainer.train_step(phase, trainer.state.running(head_only))
+    train_step = trainer.train_step(phase, trainer.state.train_module(head_only))
     n_done = 0
     for epoch in itertools.count():
         steps = trainer.batches.steps(phase, epoch)[: len(rates) - n_done]
@@ -56,7 +56,7 @@ def has_diverged(losses: Sequence[float]) -> bool:
     return bool(losses) and not (np.isfinite(losses[-1]) and corrected <= MAX_RISE * lowest)
 
 
-def read(rates: np.ndarray, losses: np.ndarray) -> Reading:
+def fit_curve(rates: np.ndarray, losses: np.ndarray) -> LrCurve:
     """Return the smoothed curve of losses (N,) at rates (N,), and where it falls fastest per decade of the
     rate, before its lowest value. Raise CompError where the loss never falls.
 
@@ -73,8 +73,11 @@ def read(rates: np.ndarray, losses: np.ndarray) -> Reading:
     lowest = int(smooth.argmin())
     steepest = int(slopes[: lowest + 1].argmin())
     if slopes[steepest] >= 0:
-        raise CompError(f"the loss falls at no rate from {rates[0]:.1e} to {rates[-1]:.1e}; widen --rates")
-    return Reading(smooth, steepest, lowest)
+        raise CompError(
+            f"the loss does not fall at any learning rate from {rates[0]:.1e} to {rates[-1]:.1e}; widen "
+            "--rates"
+        )
+    return LrCurve(smooth, steepest, lowest)
 
 
 def parse_rates(text: str, steps: int) -> np.ndarray:
@@ -84,7 +87,7 @@ def parse_rates(text: str, steps: int) -> np.ndarray:
     except ValueError:
         lowest = highest = 0.0
     if not 0 < lowest < highest < np.inf:
-        raise CompError(f"--rates {text}: expected are the lowest and the highest rate, such as 1e-6,1")
+        raise CompError(f"--rates {text}: expected LOW,HIGH, such as 1e-6,1")
     return np.geomspace(lowest, highest, steps)
 
 

@@ -110,7 +110,7 @@ def check_models(
     for fold, path in models.items():
         stamp = read_stamp(path)
         if stamp is None:
-            raise CompError(f"{path} is no model of comp; run `comp train`")
+            raise CompError(f"{path} is not a comp model; run `comp train`")
         wanted = to_json(
             {
                 **dict.fromkeys(IN_STAMP),

@@ -63,7 +63,7 @@ class ModelState:
         """Return the type to compute in, for images of this size."""
         return choose_precision(self.recipe.precision, self.device, self.model, size)
 
-    def running(self, head_only: bool) -> nn.Module:
+    def train_module(self, head_only: bool) -> nn.Module:
         """Return the module to call in training. With `head_only` the body is frozen, its batch norms'
         statistics included."""
         self.model.train(not head_only)

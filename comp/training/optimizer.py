@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from comp.config.recipe import Phase, Recipe
-from comp.models.network import depths
+from comp.models.network import layer_depths
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -20,11 +20,11 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     heads: Any = model.get_classifier()  # type: ignore[operator]
     heads = heads if isinstance(heads, list | tuple) else [heads]
     in_head = {id(p) for head in heads for p in head.parameters()}
-    below = depths(model, recipe.backbone) if recipe.layer_decay < 1 else {}
+    depth_of = layer_depths(model, recipe.backbone) if recipe.layer_decay < 1 else {}
     groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         head = id(parameter) in in_head
-        key = head, parameter.ndim > 1, 0 if head else below.get(name, 0)
+        key = head, parameter.ndim > 1, 0 if head else depth_of.get(name, 0)
         groups.setdefault(key, []).append(parameter)
     return [
         {

@@ -87,7 +87,9 @@ class TrainingData:
         check_steps(self.recipe, self.labels, self.n_trained(folds), n_ranks)
         check_view_and_rule(self.recipe, self.labels)
         check_network(self.recipe)
-        return resized(self.recipe, self.data, self.labels, self.extras[folds[0]], deadline, test=test)
+        return build_training_caches(
+            self.recipe, self.data, self.labels, self.extras[folds[0]], deadline, test=test
+        )
 
     def fold_inputs(
         self, fold: int, caches: Caches, stamp: dict[str, Any], recipe: Recipe | None = None
@@ -153,7 +155,7 @@ def check_network(recipe: Recipe) -> None:
     )
 
 
-def resized(
+def build_training_caches(
     recipe: Recipe,
     data: CompetitionFiles,
     labels: Labels,
@@ -162,7 +164,7 @@ def resized(
     *,
     test: bool = True,
 ) -> Caches:
-    """Return the caches for training. Missing ones are built. With `test` the test images are resized too,
+    """Return the caches for training, and build missing ones. With `test` the test images are resized too,
     for `comp predict`."""
     competition, channels = recipe.competition, recipe.channels
     sizes = sorted({phase.size for phase in recipe.phases})

@@ -9,7 +9,7 @@ WARM_UP = 0.25  # default share of a one-cycle, as in fastai's fit_one_cycle
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1e-4  # of the highest rate, at the first and the last step
 
 
-def rate(schedule: str, step: int, n_steps: int, cycles: int = 1, warm_up: float | None = None) -> float:
+def lr_factor(schedule: str, step: int, n_steps: int, cycles: int = 1, warm_up: float | None = None) -> float:
     """Return the learning rate of `step` (0 … n_steps - 1) as a share of the highest, in (0, 1].
 
     one-cycle: a cosine rises from 1/25 over the first quarter, then falls to 1/10,000 (Smith 2018).

@@ -40,7 +40,7 @@ from comp.training.losses import class_weights, make_loss
 from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
 from comp.training.prepare import FoldInputs
-from comp.training.schedule import phase_at, rate
+from comp.training.schedule import lr_factor, phase_at
 from comp.training.step import LossMonitor, TrainStep
 from comp.training.validation import held_out_scores, no_scores, predict_logits
 
@@ -66,7 +66,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.groups = exclusive_groups(recipe.competition.labels, labels.classes)
         self.single = is_single_label(labels.targets, self.groups)
-        self.metric = FBeta.of(recipe.competition.metric)
+        self.metric = FBeta.from_metric(recipe.competition.metric)
         self.mixed = MixupCutmix(recipe.mixup, recipe.cutmix)
         n_images = labels.targets[inputs.train_rows].sum(0, dtype=np.int64)
         self.weights = class_weights(recipe.class_weights, torch.from_numpy(n_images))
@@ -102,13 +102,13 @@ class Trainer:
         number, phase, epoch = self.phase()
         steps = self.batches.steps(phase, self.n_epochs_done)
         head_only = epoch < phase.head_epochs
-        train_step = self.train_step(phase, self.state.running(head_only))
+        train_step = self.train_step(phase, self.state.train_module(head_only))
         monitor = LossMonitor(self.device)
         lr = 0.0
         for i, (batch, step) in enumerate(zip(self.batches.training(phase, steps), steps)):
             check_time(deadline, self.progress())
             at, n_steps = epoch * len(steps) + i, phase.epochs * len(steps)
-            share = rate(phase.schedule, at, n_steps, phase.cycles, phase.warm_up)
+            share = lr_factor(phase.schedule, at, n_steps, phase.cycles, phase.warm_up)
             lr = set_rates(self.state.optimizer, phase, share, head_only)
             monitor.add(self.backward(train_step, step, *batch, report))
             self.state.update()

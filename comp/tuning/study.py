@@ -23,11 +23,11 @@ from comp.safe_text import without_secrets
 HEARTBEAT = 20.0  # seconds between two heartbeats of a trial
 LOST_AFTER = 150.0  # seconds without a heartbeat after which another machine's trial is lost
 STORAGE_FORMS = (
-    "expected is FILE, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with @ : / ? and spaces in "
+    "expected FILE, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with @ : / ? and spaces in "
     "the password as %40 %3A %2F %3F %20"
 )
 ADDRESS_LIKE = re.compile(r"(?i)^[\w+]{2,}:/|:.*@|passw\w*\s*=")  # not a path, and may hold a password
-MAX_LOST = 3  # times in a row that a trial is lost without progress: it may kill its process
+MAX_LOST = 3  # give up on a trial lost this often in a row without progress: it may crash its process
 
 
 class SharedStudy:
@@ -233,7 +233,7 @@ def open_storage(place: str) -> Any:
             ) from error
         except ArgumentError as error:
             raise CompError(
-                f"{storage_name(place)} is no database; expected is sqlite:///FILE, postgresql://…, "
+                f"{storage_name(place)} is not a database; expected sqlite:///FILE, postgresql://…, "
                 "mysql+pymysql://… or the path of a file"
             ) from error
         except Exception as error:  # from the database, its driver or unknown options
@@ -244,7 +244,7 @@ def open_storage(place: str) -> Any:
 
 
 def storage_name(place: str) -> str:
-    """Return a storage's name; of an address without the account and options, which may hold passwords."""
+    """Return a name for the storage; for a URL, without user, password and options."""
     scheme, sign, _ = place.partition("://")
     if not sign:
         return "the address" if ADDRESS_LIKE.search(place) else place

@@ -16,7 +16,7 @@ from comp.console import ProgressBars, clock, info
 from comp.data.labels import Labels
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.training.fit import train_fold
-from comp.training.prepare import TrainingData, check_network, check_steps, resized
+from comp.training.prepare import TrainingData, build_training_caches, check_network, check_steps
 from comp.tuning.pruning import curve
 from comp.tuning.search_space import corner_values, round_values, text
 from comp.tuning.study import SharedStudy
@@ -95,7 +95,9 @@ class TrialRunner:
         recipe = recipe.model_copy(update={"name": trial_run(self.recipe.name, folder)})
         training = self.training
         extras = training.extras[self.folds[0]]
-        caches = resized(recipe, training.data, training.labels, extras, self.deadline, test=False)
+        caches = build_training_caches(
+            recipe, training.data, training.labels, extras, self.deadline, test=False
+        )
         n_epochs = sum(phase.epochs for phase in recipe.phases)
         scores: list[list[float]] = []
         reported: dict[int, float] = {}

@@ -156,7 +156,7 @@ def test_indices_are_read_as_numbers(tmp_path: Path):
         (["['red' 'blue']", "['red']"], {}, "write labels as a b,"),
         (["{red,blue}", "{red}"], {"separator": ","}, "has brackets or quotation marks"),
         (["'red' 'blue'", "'red'"], {}, "has brackets or quotation marks"),
-        (["red", "nan"], {}, "line 3: the label 'nan' is how programs write an empty cell"),
+        (["red", "nan"], {}, "line 3: the label 'nan' looks like an empty cell"),
         ([f"text{n}" for n in range(12)], {}, "each of its 12 labels"),
     ],
 )

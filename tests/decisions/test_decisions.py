@@ -18,7 +18,7 @@ from comp.decisions.calibration import calibration, logit, sigmoid
 from comp.decisions.cross_fitting import CrossFitter
 from comp.decisions.expected_fbeta import expected_decisions
 from comp.decisions.metrics import FBeta
-from comp.decisions.optuna_search import forget, search
+from comp.decisions.optuna_search import delete_studies, search
 from comp.decisions.rule_search import SearchSettings
 from comp.decisions.rules import RULES, FittedRule
 from comp.decisions.selection import choose_rule, cross_fit_choice
@@ -425,7 +425,7 @@ def test_what_a_kill_leaves_of_a_study_is_gone_over(tmp_path: Path, monkeypatch:
     path.with_name("study.log.lock").symlink_to("study.log")  # a lock that was not given back
     assert search(parabola, [{"x": 0.2}], n_trials=5, seed=0, storage=path, name="killed") == first
     assert search(parabola, [{"x": 0.7}], n_trials=5, seed=0, storage=path, name="killed") == {"x": 0.7}
-    forget(path, "kill")
+    delete_studies(path, "kill")
     assert search(parabola, [], n_trials=1, seed=1, storage=path, name="killed") != {"x": 0.7}
 
 

@@ -19,8 +19,8 @@ from comp.config.loading import load_recipe
 from comp.decisions.metrics import FBeta, log_losses
 from comp.evaluation.explanation import read_query, with_training_labels
 from comp.evaluation.gallery import gallery
-from comp.evaluation.label_errors import suspects
-from comp.evaluation.report_data import calibration, drift, f_curve, together
+from comp.evaluation.label_errors import find_label_errors
+from comp.evaluation.report_data import calibration, count_cooccurrences, drift, f_curve
 from comp.evaluation.results import read_results
 from tests.conftest import TINY, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
@@ -296,7 +296,7 @@ def test_calibration_curves_and_counts_against_their_definitions():
     for threshold, value in f_curve(probs[:, 0], targets[:, 0].astype(bool), FBeta(2.0, "macro"))[::20]:
         expected = fbeta_score(targets[:, 0], probs[:, 0] > threshold, beta=2, zero_division=0)
         assert value == pytest.approx(expected, abs=1e-4)
-    both = together(targets)
+    both = count_cooccurrences(targets)
     assert both[0, 1] == (targets[:, 0] & targets[:, 1]).sum() and both[2, 2] == targets[:, 2].sum()
     p = probs[0].astype(float)
     assert log_losses(probs, targets)[0] == pytest.approx(
@@ -375,11 +375,11 @@ def test_doubts_promise_no_more_than_holds(learned: bool):
     wrong = rng.random(truth.shape) < np.where(true, missed, invented)
     given = (true ^ wrong).astype(np.uint8)
     probs = (1 - missed) * truth + invented * (1 - truth) if learned else truth
-    rows, classes, doubts = suspects(probs, given)
+    rows, classes, doubts = find_label_errors(probs, given)
     found = wrong[rows, classes]
     assert (np.diff(doubts) <= 0).all() and doubts.min() > 0.5 and doubts.max() <= 1
     assert found.mean() > doubts.mean() and found[classes < 2].mean() > 0.95
     assert found.sum() > (200 if learned else 1000)
     assert (classes == 3).sum() < 80  # none is wrong, though many are uncertain
-    doubts = suspects(np.eye(2, dtype=np.float32)[[0, 1] * 50], np.ones((100, 2), np.uint8))[2]
+    doubts = find_label_errors(np.eye(2, dtype=np.float32)[[0, 1] * 50], np.ones((100, 2), np.uint8))[2]
     assert np.isfinite(doubts).all()  # no division by 0 where probabilities are 0 and 1

@@ -15,7 +15,8 @@ import pytest
 from comp.cli.main import main
 from comp.config.loading import load_competition
 from comp.data.manifest import read_manifest
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
+from comp.kaggle.download import CHUNK_BYTES
 from tests.data.test_archives import write_zip
 from tests.fake_kaggle import MIRROR, PLANET, TRANSIENT, FakeKaggle, hpa, old_planet, planet
 from tests.pipeline.test_bad_input import mounted
@@ -149,7 +150,7 @@ def test_an_interrupted_download_resumes(here: Path, kaggle: FakeKaggle):
         h.get("Range") for verb, path, h in kaggle.requests if "planets-dataset" in path and verb == "GET"
     ]
     began = [int(text[6:-1]) for text in ranges if text]
-    assert 300_000 - transfer.CHUNK_BYTES <= began[0] <= 300_000 and began[1] > began[0]
+    assert 300_000 - CHUNK_BYTES <= began[0] <= 300_000 and began[1] > began[0]
 
 
 def test_an_error_in_the_middle_loses_no_byte(here: Path, kaggle: FakeKaggle):
@@ -224,8 +225,8 @@ def test_random_failures_end_with_the_right_bytes_or_a_clear_error(
     seed: int, here: Path, kaggle: FakeKaggle, capsys, monkeypatch
 ):
     """Per seed 25 downloads of 3 files, with up to half of the responses broken in one of many ways."""
-    monkeypatch.setattr(transfer, "TIMEOUTS", (1.0, 1.0))
-    monkeypatch.setattr(transfer, "PAUSES", (0.0,) * 4)
+    monkeypatch.setattr(retries, "TIMEOUTS", (1.0, 1.0))
+    monkeypatch.setattr(retries, "PAUSES", (0.0,) * 4)
     planet(kaggle, n_images=60)
     assert main(["download", "planet"]) == 0
     right = downloads(here)

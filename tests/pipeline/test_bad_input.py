@@ -156,8 +156,8 @@ def test_a_folder_that_is_not_there_and_one_without_the_files(here: Path, fails)
 
 def test_files_that_went_away_after_the_download(ready: Path, fails):
     shutil.rmtree(drawn(ready) / "test-jpg")
-    assert "is gone, but" in fails("folds", "tiny.toml")
-    assert "is gone, but" in fails("download", "tiny.toml")
+    assert "is missing, but" in fails("folds", "tiny.toml")
+    assert "is missing, but" in fails("download", "tiny.toml")
     assert main(["download", "tiny.toml", "--force"]) == 0
 
 
@@ -197,7 +197,7 @@ def test_what_later_stages_read_is_checked_before_training(ready: Path, fails):
         ("views=['d5']", "unknown view 'd5'; there are d4, flips, crops, identity"),
         ("rule=exakt", "no rule 'exakt'; there are 0.5, 0.2, global"),
         ("rule=drawn+exclusive", "needs groups of labels that exclude each other"),
-        ("rule=shrunk+temperature", "+temperature goes with 'expected'"),
+        ("rule=shrunk+temperature", "+temperature works only with 'expected'"),
     ):
         assert message in fails("train", "tiny.toml", "--set", key)
     assert runs_of(ready) == []

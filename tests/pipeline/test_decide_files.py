@@ -93,7 +93,7 @@ def test_tables_that_do_not_fit_are_refused_in_words(tables, fails):
     Path("decision.json").write_text("{}")
     for arguments, message in (
         (("oof.csv", "short.csv"), "lacks ids of the probabilities: 3 ("),
-        (("oof.csv", "other.csv"), "has labels without probabilities: 1 (swamp)"),
+        (("oof.csv", "other.csv"), "not among the classes of the probabilities: 1 (swamp); the classes are"),
         (("logits.csv", "tags.csv"), "are they logits"),
         (("twice.csv", "tags.csv"), "more than once"),
         (("tags.csv", "tags.csv"), "columns of probabilities are expected"),

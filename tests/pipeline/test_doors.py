@@ -63,7 +63,7 @@ def downloaded(here: Path, mine: Path, kaggle: FakeKaggle) -> Path:
 @pytest.mark.parametrize("name", OUT)
 def test_no_name_leads_out_of_its_folder(mine: Path, name: object):
     for check in (below, inside):
-        with pytest.raises(CompError, match=r"^note: .* leads out of mine"):
+        with pytest.raises(CompError, match=r"^note: .* points outside mine"):
             check(Path("mine"), name, "note")  # type: ignore[arg-type]
 
 
@@ -75,7 +75,7 @@ def test_nothing_beside_a_folder_is_removed(here: Path, mine: Path, name: str):
         remove(here / "own" / name, inside=here / "own")
     with pytest.raises(CompError, match="is a link"):
         remove(here / "own/link/thesis.txt", inside=here / "own/link")
-    with pytest.raises(CompError, match="leads out of"):
+    with pytest.raises(CompError, match="points outside"):
         inside(here / "own", "link/thesis.txt", "note")
 
 
@@ -125,9 +125,9 @@ def test_a_note_removes_nothing_but_the_file_beside_it(downloaded: Path, mine: P
         write_json(note, {"file": named, "name": "x", "source": "", "bytes": 1, "sha256": "", "mtime_ns": 0})
         for options in ((), ("--force",)):
             line = fails("download", "planet", *options)
-            assert str(note.relative_to(downloaded.parents[1])) in line and "remove this note" in line
+            assert str(note.relative_to(downloaded.parents[1])) in line and "delete this note" in line
     note.write_text("[1]")
-    assert "remove this note" in fails("download", "planet")
+    assert "delete this note" in fails("download", "planet")
     note.unlink()
     assert contents_of(downloaded) == before
 
@@ -139,7 +139,7 @@ def test_a_note_is_about_no_folder(here: Path, mine: Path, name: str):
     shutil.copytree(mine, here / "downloads")
     for file in ("", ".", "..", "deep"):
         write_json(here / "downloads" / name, {"file": file, "bytes": 1, "sha256": "", "mtime_ns": 0})
-        with pytest.raises(CompError, match="removes no file because of it"):
+        with pytest.raises(CompError, match="comp leaves the file alone"):
             read_notes(here / "downloads")
 
 
@@ -156,7 +156,7 @@ def test_a_manifest_removes_nothing_beside_what_was_unpacked(downloaded: Path, f
         write_json(path, content)
         before = contents_of(here)
         line = fails("download", "planet")
-        assert "leads out of" in line or "is not removed" in line
+        assert "points outside" in line or "is not removed" in line
         assert contents_of(here) == before
     for named in ("unpacked/..", "unpacked/../../../mine"):  # of the user's own, which is read alone
         row["folder"] = f"{downloaded}/{named}"
@@ -172,7 +172,7 @@ def test_a_manifest_names_no_table_outside(downloaded: Path, mine: Path, fails):
     content["files"]["labels"] = "../../mine/thesis.txt"
     write_json(path, content)
     for stage in ("download", "folds"):
-        assert "'../../mine/thesis.txt' leads out of data/planet" in fails(stage, "planet")
+        assert "'../../mine/thesis.txt' points outside data/planet" in fails(stage, "planet")
 
 
 # --- links in a data folder ---------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_dataset_writes_nothing_outside(here: Path, mine: Path, kaggle: FakeKa
     kaggle.datasets["mallory/data"].versions[-1].files[name] = kaggle.datasets["mallory/data"].files["a.zip"]
     (here / "downloads").mkdir()
     (here / "downloads/link").symlink_to(mine)
-    with pytest.raises(CompError, match="leads out of"):
+    with pytest.raises(CompError, match="points outside"):
         Kaggle().fetch("datasets/mallory/data", RemoteFile(name, 4), here / "downloads")
     assert [p.name for p in (here / "downloads").iterdir()] == ["link"]
 
@@ -294,7 +294,7 @@ def test_an_archive_may_name_its_files_as_comp_names_those_in_the_data_folder(he
     ],
 )
 def test_no_name_of_a_run_leads_elsewhere(path: Callable[[], Path]):
-    with pytest.raises(CompError, match="leads out of"):
+    with pytest.raises(CompError, match="points outside"):
         path()
 
 
@@ -305,7 +305,7 @@ def test_a_journal_removes_no_weights_but_those_of_trials(here: Path, mine: Path
     trial = study.study.ask(study.space)
     for name in ("../../../mine", str(mine)):
         trial.set_user_attr("folder", name)
-        with pytest.raises(CompError, match="leads out of"), study.working_on(trial):
+        with pytest.raises(CompError, match="points outside"), study.working_on(trial):
             pass
     Path("runs/tiny/tune").mkdir(parents=True)
     Path("runs/tiny/tune/0abc-1").symlink_to(mine)
@@ -322,7 +322,7 @@ def test_a_kernels_folder_that_is_a_link_is_refused(here: Path, mine: Path):
         Path("built").mkdir(exist_ok=True)
         if not Path("built/link").exists():
             Path("built/link").symlink_to(mine)
-        with pytest.raises(CompError, match="leads out of"):
+        with pytest.raises(CompError, match="points outside"):
             kernels.write({name: b"evil"}, Path("built"))
 
 
@@ -353,9 +353,9 @@ def test_a_clusters_copies_are_kept_in_no_folder_of_another(
 @pytest.mark.parametrize("template", ["../{id}.jpg", "/{id}.jpg", "a/../../{id}.jpg", "{id}/../../x.jpg"])
 def test_a_recipe_draws_and_reads_nothing_outside(here: Path, mine: Path, fails, template: str):
     line = fails("download", "tiny.toml", "--set", f"competition.images.train='{template}'")
-    assert "leads out of the data folder" in line
+    assert "points outside the data folder" in line
     assert not (here / "data").exists()
-    with pytest.raises(CompError, match="leads out of the image folder"):
+    with pytest.raises(CompError, match="points outside the image folder"):
         find_images("train", np.array(["thesis"]), [(mine, template)], ())
     for csv in ("..", ".", ""):
         assert "without folders" in fails("download", "tiny.toml", "--set", f"competition.labels.csv='{csv}'")
@@ -363,9 +363,9 @@ def test_a_recipe_draws_and_reads_nothing_outside(here: Path, mine: Path, fails,
 
 @pytest.mark.parametrize("name", ["../thesis", "/etc/passwd", "a/../../thesis"])
 def test_no_id_leads_out_of_the_images(mine: Path, name: str):
-    with pytest.raises(CompError, match="leads out of the image folder"):
+    with pytest.raises(CompError, match="points outside the image folder"):
         find_images("train", np.array([name]), [(mine / "deep", "{id}.txt")], ())
-    with pytest.raises(CompError, match="leads out of the image folder"):
+    with pytest.raises(CompError, match="points outside the image folder"):
         find_images("train", np.array(["a"]), [(mine / "deep", "{id}{channel}.txt")], [f"/../{name}"])
 
 

@@ -318,7 +318,7 @@ def test_the_files_may_be_in_one_archive(here: Path, fails, capsys: pytest.Captu
     competition("train/{id}.png", ["a1", "a2"], ["t1"])
     drawn("train/{id}.png", ["a1", "a2"], ["t1"])
     shutil.make_archive("all", "zip", "src")
-    assert "this file is no archive" in fails("download", "c.toml", "--from", "src/train.csv")
+    assert "this file is not an archive" in fails("download", "c.toml", "--from", "src/train.csv")
     (here / "all.zip").rename(here / name)
     if name.endswith("1"):
         content = (here / name).read_bytes()

@@ -19,12 +19,12 @@ import comp
 from comp.artifacts.files import write_text
 from comp.benchmarks import speed as bench_speed
 from comp.benchmarks import training_speed
-from comp.cli.help import DETAILS
+from comp.cli.command_help import DETAILS
 from comp.cli.main import main, parser
 from comp.config.competition import Drawn
 from comp.config.loading import load_competition
 from comp.data.synthetic.generate import generate_files
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
 from comp.kaggle.kernels import build as kernels
 from comp.kaggle.kernels import push as pushing
 from tests.decisions.test_decisions import planetary
@@ -148,7 +148,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             patch.setenv(name, str(value))
         patch.setenv("KAGGLE_KEY", server.users["tester"])
         patch.setenv("COMP_KAGGLE_ENDPOINT", server.url)
-        patch.setattr(transfer, "PAUSES", (0.05,) * 4)
+        patch.setattr(retries, "PAUSES", (0.05,) * 4)
         patch.setattr(pushing, "POLL_SECONDS", (0.05, 0.2))
         wheel = folder / "some-1.0-py3-none-any.whl"
         wheel.write_bytes(b"")

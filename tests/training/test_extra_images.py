@@ -146,8 +146,10 @@ def test_predict_compares_digests_instead_of_making_pseudo_labels_again(
     for stage in ("train", "predict"):
         assert main([stage, *command]) == 0
     made: list[str] = []
-    make = extra_images._pseudo
-    monkeypatch.setattr(extra_images, "_pseudo", lambda *args: made.append("again") or make(*args))
+    make = extra_images._pseudo_label_test_images
+    monkeypatch.setattr(
+        extra_images, "_pseudo_label_test_images", lambda *args: made.append("again") or make(*args)
+    )
     capsys.readouterr()
     assert main(["predict", *command]) == 0
     assert "done already" in capsys.readouterr().out and not made

@@ -16,9 +16,9 @@ from comp.commands.find_lr import show
 from comp.config.loading import load_recipe
 from comp.errors import CompError
 from comp.models import network as models
-from comp.training.lr_finder import has_diverged, range_test, read
+from comp.training.lr_finder import fit_curve, has_diverged, range_test
 from comp.training.optimizer import set_rates
-from comp.training.schedule import rate
+from comp.training.schedule import lr_factor
 from tests.benchmarks.test_speed import trainer_of
 
 
@@ -31,7 +31,7 @@ def quiet(**_: object) -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine-restarts", "one-cycle"])
 def test_a_warm_up_rises_to_1_over_its_share_of_the_steps(schedule: str):
-    rates = [rate(schedule, step, 100, warm_up=0.1) for step in range(100)]
+    rates = [lr_factor(schedule, step, 100, warm_up=0.1) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 25)
     assert rates[5] == pytest.approx((1 / 25 + 1) / 2)  # half-way up a cosine
     assert rates[:11] == sorted(set(rates[:11]))
@@ -42,15 +42,15 @@ def test_a_warm_up_rises_to_1_over_its_share_of_the_steps(schedule: str):
 
 
 def test_restarts_begin_where_the_warm_up_ends():
-    warm = [rate("cosine-restarts", step, 80, cycles=3, warm_up=0.121) for step in range(80)]
-    assert warm[10:] == [rate("cosine-restarts", step, 70, cycles=3) for step in range(70)]
+    warm = [lr_factor("cosine-restarts", step, 80, cycles=3, warm_up=0.121) for step in range(80)]
+    assert warm[10:] == [lr_factor("cosine-restarts", step, 70, cycles=3) for step in range(70)]
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine-restarts", "constant"])
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 7])
 @pytest.mark.parametrize("warm_up", [0.01, 0.5, 0.99])
 def test_short_warm_ups_stay_within_their_bounds(schedule: str, n_steps: int, warm_up: float):
-    assert all(0 < rate(schedule, step, n_steps, warm_up=warm_up) <= 1 for step in range(n_steps))
+    assert all(0 < lr_factor(schedule, step, n_steps, warm_up=warm_up) <= 1 for step in range(n_steps))
 
 
 # --- by layer
@@ -157,14 +157,14 @@ def test_the_steepest_fall_of_a_known_curve_is_found():
     )  # falls fastest at 1e-3
     noise = np.random.default_rng(0).normal(0, 0.02, len(x))
     for losses in (curve, curve + noise):
-        reading = read(rates, losses)
-        assert abs(x[reading.steepest] + 3) < 0.15
-        assert abs(x[reading.lowest] - x[curve.argmin()]) < 0.4
-        assert np.abs(reading.smooth - curve).max() < 0.05
-    line = read(rates, 1 - x)  # a straight line stays one, to its ends
+        fitted = fit_curve(rates, losses)
+        assert abs(x[fitted.steepest] + 3) < 0.15
+        assert abs(x[fitted.lowest] - x[curve.argmin()]) < 0.4
+        assert np.abs(fitted.smooth - curve).max() < 0.05
+    line = fit_curve(rates, 1 - x)  # a straight line stays one, to its ends
     assert np.allclose(line.smooth, 1 - x) and line.lowest == len(x) - 1
-    with pytest.raises(CompError, match="the loss falls at no rate from"):
-        read(rates, x)
+    with pytest.raises(CompError, match="the loss does not fall at any learning rate from"):
+        fit_curve(rates, x)
 
 
 def test_a_loss_is_lost_at_4_times_its_lowest():
@@ -224,4 +224,4 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     assert "in the recipe  3.0e-03" in printed and "that is an end of --rates" in printed
     assert "lowest / 10" in printed and "nan" not in printed
     assert "the recipe has phases 0 to 1" in fails("find-lr", "tiny.toml", "--phase", "2")
-    assert "--rates 1,0.1: expected are the lowest" in fails("find-lr", "tiny.toml", "--rates", "1,0.1")
+    assert "--rates 1,0.1: expected LOW,HIGH" in fails("find-lr", "tiny.toml", "--rates", "1,0.1")

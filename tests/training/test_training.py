@@ -22,11 +22,11 @@ from comp.config.augment import Augment
 from comp.config.loading import load_recipe
 from comp.errors import CompError
 from comp.models import network as models
-from comp.training.schedule import rate
+from comp.training.schedule import lr_factor
 
 
 def test_one_cycle_rises_to_1_and_falls_to_nothing():
-    rates = [rate("one-cycle", step, 100) for step in range(100)]
+    rates = [lr_factor("one-cycle", step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 25)
     assert max(rates) == rates[25] == 1.0
     assert rates[-1] == pytest.approx(1e-4)
@@ -35,7 +35,7 @@ def test_one_cycle_rises_to_1_and_falls_to_nothing():
 
 
 def test_restarts_are_each_twice_as_long():
-    rates = [rate("cosine-restarts", step, 70, cycles=3) for step in range(70)]
+    rates = [lr_factor("cosine-restarts", step, 70, cycles=3) for step in range(70)]
     assert [step for step in range(70) if rates[step] == 1.0] == [0, 10, 30]
     assert rates[9] < 0.05
     assert rates[69] < 0.01
@@ -44,7 +44,7 @@ def test_restarts_are_each_twice_as_long():
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine-restarts", "constant"])
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 7])
 def test_short_schedules_stay_within_their_bounds(schedule: str, n_steps: int):
-    assert all(0 < rate(schedule, step, n_steps) <= 1 for step in range(n_steps))
+    assert all(0 < lr_factor(schedule, step, n_steps) <= 1 for step in range(n_steps))
 
 
 def test_the_views_are_the_8_symmetries_of_the_square():

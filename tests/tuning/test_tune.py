@@ -322,7 +322,7 @@ def test_storages_that_cannot_be_are_named_without_their_password(
     Path("image.log").write_bytes(b"\x89PNG no newline")
     for storage, words in (
         ("image.log", "image.log is not"),
-        ("nothing://tester:secret@host/x", "nothing://host/x is no database"),
+        ("nothing://tester:secret@host/x", "nothing://host/x is not a database"),
         ("sqlite:///missing/x.db", "unable to open database file"),
     ):
         with pytest.raises(CompError) as error:

@@ -24,7 +24,7 @@ class Pattern(NamedTuple):
     high: float
     n: int = 1
     size: float = 0.0  # relative to the cell's radius
-    spread: float = FULL_TURN  # the angle within which all of it lies
+    spread: float = FULL_TURN  # the angle that it spans
 
 
 NUCLEUS = 0.42
@@ -72,7 +72,7 @@ class Cell(NamedTuple):
     middle: np.ndarray  # (2,)
     radius: float
     bends: np.ndarray  # (2,) angles at which it bulges, twice and three times around
-    seed: int  # of its threads; the protein may follow them
+    seed: int  # seed of its threads, which the protein may follow
 
     def at(self, share: np.ndarray | float, angle: np.ndarray) -> np.ndarray:
         """Return points (…, 2) at these shares of the way from the middle to the edge."""

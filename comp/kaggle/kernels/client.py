@@ -10,7 +10,7 @@ import requests
 
 from comp.console import ProgressBars
 from comp.errors import CompError
-from comp.kaggle import download as transfer
+from comp.kaggle import retries
 from comp.kaggle.download import fetch_file
 from comp.kaggle.errors import NotFound, explain_error
 from comp.kaggle.session import PAGE_SIZE, KaggleSession, silence_output
@@ -106,7 +106,7 @@ class KernelClient(KaggleSession):
             for file in page.files or []:
 
                 def open_answer(url: str = file.url) -> tuple[requests.Session, requests.Response]:
-                    answer = session.get(url, stream=True, timeout=transfer.TIMEOUTS)
+                    answer = session.get(url, stream=True, timeout=retries.TIMEOUTS)
                     answer.raise_for_status()
                     return session, answer
 
@@ -114,7 +114,7 @@ class KernelClient(KaggleSession):
                     fetch_file(open_answer, folder, file.file_name, f"code/{ref}", None, note=False)
                 except requests.RequestException as error:
                     raise CompError(
-                        f"{file.file_name} of code/{ref} can't be downloaded ({transfer.describe(error)}); "
+                        f"{file.file_name} of code/{ref} can't be downloaded ({retries.describe(error)}); "
                         "run `comp kernel watch` to try again"
                     ) from error
             log, request.page_token = page.log or log, page.next_page_token

@@ -37,7 +37,7 @@ runs/<name>/recipe.toml, so the later ones need its name alone; --as NAME starts
 `comp COMMAND --help` shows a command's options.
 
 Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 time budget used up (finished work is
-kept; the same command resumes), 4 no images here and no Kaggle credentials to download them with.
+kept; the same command resumes), 4 images missing and no Kaggle credentials to download them.
 """
 DETAILS = {
     "run": "Runs the stages above in order, and ends with a summary: score, leaderboard, best and worst "
@@ -100,23 +100,29 @@ DETAILS = {
     "kernel and watches it; watch follows the last pushed version again. Output and log are saved in "
     "runs/<recipe>/kernel-<kind>-v<version>/.",
 }
-BENCH = (
-    "decide: compare threshold searches, and rules on rows that they were not fitted to; on synthetic "
-    "matrices, or on --probs FILE with --labels FILE. speed: images per second of decoding, cache, loading, "
-    "augmentation, the bare training step, training and prediction, at each size of the RECIPE, on its "
-    "images or, if they are not downloaded, on synthetic ones of 256 px; names the bottleneck of training. "
-    "tricks: an ablation: train the RECIPE as it is and with each change of --tricks, with several seeds, "
-    "on the same part of its images, with one fold held out. The same command resumes."
-)
-RUNS = "Lists the runs in runs/, the newest first: backbone, sizes, folds that are done, scores, time, rank."
-LEDGER = (
-    "Lists all submissions with their cross-fitted, public and private scores, and plots them in "
-    "submissions/ledger.png."
-)
-COMPARE = (
-    "Compares finished runs of one competition on the images that all of them held out: the settings that "
-    "differ, as the runs' files have them; cross-fitted scores, and differences to the first run, with 95 % "
-    "intervals by paired bootstrap; average precision and F-beta per class; training time, images per "
-    "second, memory and parameters; how similar their errors are, and what averaging two runs gains. Plots "
-    "scores and errors in runs/compare-<names>.png."
-)
+# commands that take none of the stages' options
+STANDALONE = {
+    "runs": (
+        "Lists the runs in runs/, the newest first: backbone, sizes, folds that are done, scores, time, rank."
+    ),
+    "ledger": (
+        "Lists all submissions with their cross-fitted, public and private scores, and plots them in "
+        "submissions/ledger.png."
+    ),
+    "compare": (
+        "Compares finished runs of one competition on the images that all of them held out: the settings "
+        "that differ, as the runs' files have them; cross-fitted scores, and differences to the first run, "
+        "with 95 % intervals by paired bootstrap; average precision and F-beta per class; training time, "
+        "images per second, memory and parameters; how similar their errors are, and what averaging two "
+        "runs gains. Plots scores and errors in runs/compare-<names>.png."
+    ),
+    "bench": (
+        "decide: compare threshold searches, and rules on rows that they were not fitted to; on synthetic "
+        "matrices, or on --probs FILE with --labels FILE. speed: images per second of decoding, cache, "
+        "loading, augmentation, the bare training step, training and prediction, at each size of the "
+        "RECIPE, on its images or, if they are not downloaded, on synthetic ones of 256 px; names the "
+        "bottleneck of training. tricks: an ablation: train the RECIPE as it is and with each change of "
+        "--tricks, with several seeds, on the same part of its images, with one fold held out. The same "
+        "command resumes."
+    ),
+}
