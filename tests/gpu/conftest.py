@@ -149,6 +149,7 @@ def watch_steps(gpu: Any, trainer: Trainer) -> None:
     assert n_done == n_steps > 1
 
 
+@torch.no_grad()
 def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """Return the greatest difference of two networks' weights."""
     assert a.keys() == b.keys()

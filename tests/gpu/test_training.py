@@ -20,7 +20,7 @@ EVERYTHING = {
     "augment": "satellite",
     "mixup": 0.2,
     "cutmix": 1.0,
-    "swa_epochs": 2,
+    "swa_epochs": 1,
     "class_weights": "inverse",
 }
 LOSSES = ("bce", "focal", "asymmetric", "bce+fbeta", "focal+lovasz", "groups")
