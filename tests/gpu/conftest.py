@@ -53,6 +53,9 @@ class RealCuda(contextlib.ExitStack):
         self.seen = self.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
         self.callback(torch.cuda.set_sync_debug_mode, 0)
+        tf32 = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is compared with a CPU's
+        self.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
         self.enter_context(Hooked())
         return self
 
