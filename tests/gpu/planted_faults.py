@@ -1,19 +1,24 @@
 """Faults that the tests of GPU code must catch: `python -m tests.gpu.planted_faults [WORD …]`.
 
 For each fault, comp/ and tests/ are copied to a temporary folder, the fault is planted there, and its test is
-run; it must fail. Before that, all of the tests must pass without a fault. With words, only faults whose name
-has one of them are planted. Exit code 1: a fault is not caught, or its text is not found."""
+run in a process of its own; it must fail. Before that, all of the tests must pass without a fault. With
+words, only faults whose name has one of them are planted. Exit code 1: a fault is not caught, or its text is
+not found."""
 
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "timm", "albumentations", "pandas", "sklearn.metrics", "rich.progress")
 TRAINING, MEMORY, LOADING, PREDICTION, COMMANDS = (
     f"tests/gpu/test_{name}.py::" for name in ("training", "memory", "loading", "prediction", "commands")
 )
@@ -310,10 +315,26 @@ def copy_to(folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+def run_tests(folder: Path, tests: list[str]) -> int:
+    """Run tests of the copy in a process of its own. Return pytest's exit code; the output is in output.txt.
+
+    The process is a fork: it has torch and others already, whose import takes longer than most tests."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(folder, tests))
+    process.start()
+    process.join()
+    return process.exitcode or 0
+
+
+def _run(folder: Path, tests: list[str]) -> None:
+    with (folder / "output.txt").open("w") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "comp")]:
+        del sys.modules[name]
+    sys.path[:] = [str(folder), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    os.chdir(folder)
+    sys.exit(pytest.main(["-x", "-n", "0", "-p", "no:cacheprovider", *tests]))
 
 
 def plant(fault: Fault) -> str:
@@ -326,22 +347,24 @@ def plant(fault: Fault) -> str:
         if text.count(fault.old) != 1:
             return f"its text occurs {text.count(fault.old)} times in comp/{fault.file}"
         path.write_text(text.replace(fault.old, fault.new))
-        answer = run_tests(folder, [fault.test])
-    if answer.returncode == 1:
+        code = run_tests(folder, [fault.test])
+        output = (folder / "output.txt").read_text()
+    if code == pytest.ExitCode.TESTS_FAILED:
         return "caught"
-    return (
-        "not caught" if answer.returncode == 0 else f"no result: {answer.stdout[-500:]}{answer.stderr[-500:]}"
-    )
+    return "not caught" if code == pytest.ExitCode.OK else f"no result: {output[-1000:]}"
 
 
 def main(words: list[str]) -> int:
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network
+    for module in HEAVY:
+        importlib.import_module(module)
     with tempfile.TemporaryDirectory(prefix="comp-fault-") as name:
-        copy_to(Path(name))
-        answer = run_tests(Path(name), sorted({fault.test for fault in faults}))
-    if answer.returncode:
-        print(f"the tests fail without a fault:\n{answer.stdout[-3000:]}{answer.stderr[-1000:]}")
-        return 1
+        folder = Path(name)
+        copy_to(folder)
+        if run_tests(folder, sorted({fault.test for fault in faults})):
+            print(f"the tests fail without a fault:\n{(folder / 'output.txt').read_text()[-4000:]}")
+            return 1
     width, n_caught = max(len(fault.name) for fault in faults), 0
     for fault in faults:
         started = time.monotonic()
