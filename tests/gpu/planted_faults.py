@@ -228,9 +228,9 @@ FAULTS = [
     ),
     Fault(
         "validation that gives up when memory runs out",
-        "training/validation.py",
-        "micro.over(images, lambda part: model(prepare(part)).float())",
-        "model(prepare(images)).float()",
+        "training/trainer.py",
+        "self.micro_valid = MicroBatches()",
+        "self.micro_valid = MicroBatches(smallest=math.inf)",
         MEMORY + "test_a_run_that_is_out_of_memory_goes_on_in_micro_batches[validation]",
     ),
     # prediction and heat maps

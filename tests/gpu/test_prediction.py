@@ -66,7 +66,7 @@ def test_predictions_that_run_out_of_memory_are_the_same(gpu: Any, tmp_path: Pat
     gpu.before = full = FailsAbove(16, training=False, error=torch.OutOfMemoryError(FULL))
     there = predict(tmp_path, "cuda:0")
     gpu.before = None
-    assert full.n_raised == 2  # 64 at once, 32, then 16
+    assert full.n_raised >= 2  # by 64 views at once, then by 32
     assert np.abs(there - predict(tmp_path, "cpu")).max() < (1e-3 if gpu.real else 1e-5)  # TF32
 
 
