@@ -194,6 +194,10 @@ def weights_of(name: str) -> dict[str, np.ndarray]:
     return load_file(Path(name) / "tiny" / "fold0" / "model.safetensors")
 
 
+def history_of(name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(name) / "tiny" / "fold0" / "log.jsonl").open()]
+
+
 @pytest.fixture
 def ready(here: Path) -> Path:
     for stage in ("download", "folds"):
@@ -215,6 +219,9 @@ def test_micro_batches_ranks_and_checkpointing_give_the_same_weights(ready: Path
     }
     for name, weights in others.items():
         assert max(np.abs(weights[key] - plain[key]).max() for key in plain) < 2e-6, name
+    for key in ("loss", "valid_loss", "mAP", "fbeta"):  # each rank computes a half of the held-out images
+        one, two = ([row[key] for row in history_of(name)] for name in ("plain", "ranks"))
+        assert two == pytest.approx(one, rel=1e-5), key
     alone = trained("alone", *still, phases % 2)
     assert alone["bn1.running_mean"].any()
     floats = [key for key in alone if alone[key].dtype == np.float32]

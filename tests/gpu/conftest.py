@@ -53,6 +53,9 @@ class RealCuda(contextlib.ExitStack):
         self.seen = self.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
         self.callback(torch.cuda.set_sync_debug_mode, 0)
+        tf32 = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is compared with a CPU's
+        self.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
         self.enter_context(Hooked())
         return self
 
@@ -149,6 +152,7 @@ def watch_steps(gpu: Any, trainer: Trainer) -> None:
     assert n_done == n_steps > 1
 
 
+@torch.no_grad()
 def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """Return the greatest difference of two networks' weights."""
     assert a.keys() == b.keys()

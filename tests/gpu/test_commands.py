@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +26,37 @@ SHORT = (
 )
 
 
-@pytest.fixture
-def computed(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[np.ndarray, list[float]]]:
-    """Train, predict, tune and find a learning rate; return out-of-fold probabilities, and the losses and
-    scores that the other commands wrote."""
-    (here / "tiny.toml").write_text(SHORT)
-    for stage in ("download", "folds"):
-        assert main([stage, "tiny.toml"]) == 0
-
-    def run(name: str) -> tuple[np.ndarray, list[float]]:
-        monkeypatch.setenv("COMP_RUNS", name)
+def compute(folder: Path) -> tuple[np.ndarray, list[float]]:
+    """Train, predict and find a learning rate; return out-of-fold probabilities, and all losses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMP_RUNS", str(folder))
         for command, *options in (
             ["train", "--folds", "0"],
             ["predict", "--folds", "0"],
             ["find-lr", "--steps", "20", "--rates", "1e-4,1e-2"],
-            ["tune", "--trials", "2", "--folds", "0"],
         ):
             assert main([command, "tiny.toml", *options]) == 0, command
-        run = here / name / "tiny"
-        numbers = json.loads((run / "find-lr-0.json").read_text())["losses"]
-        for log in sorted(run.rglob("log.jsonl")):
-            numbers += [json.loads(line)["valid_loss"] for line in log.open()]
-        with np.load(run / "fold0" / "oof.npz") as arrays:
-            return arrays["probs"], numbers
-
-    return run
+    run = folder / "tiny"
+    rows = [json.loads(line) for line in (run / "fold0" / "log.jsonl").open()]
+    losses = json.loads((run / "find-lr-0.json").read_text())["losses"]
+    with np.load(run / "fold0" / "oof.npz") as arrays:
+        return arrays["probs"], losses + [row["valid_loss"] for row in rows]
 
 
-def test_every_command_that_computes_does_on_a_gpu_what_it_does_on_a_cpu(
-    computed: Callable[[str], tuple[np.ndarray, list[float]]], one_thread: None
-):
+def test_every_command_that_computes_does_on_a_gpu_what_it_does_on_a_cpu(here: Path, one_thread: None):
     if torch.cuda.is_available():
         pytest.skip("comp uses the GPU wherever there is one; tests/gpu/test_real_gpu.py compares")
-    here, numbers_here = computed("cpu")
+    (here / "tiny.toml").write_text(SHORT)
+    for stage in ("download", "folds"):
+        assert main([stage, "tiny.toml"]) == 0
+    probs, losses = compute(here / "cpu")
     with PretendCuda() as gpu:
-        there, numbers_there = computed("gpu")
+        found, found_losses = compute(here / "gpu")
+        assert main(["tune", "tiny.toml", "--trials", "1", "--folds", "0"]) == 0
         assert len(gpu.marks.by_address) > 1000  # it did run there
-    assert np.abs(here - there).max() < 1e-3
-    assert len(numbers_here) == 20 + 1 + 2
-    assert numbers_there == pytest.approx(numbers_here, rel=1e-2)
+    assert np.abs(found - probs).max() < 1e-3
+    assert len(losses) == 21
+    assert found_losses == pytest.approx(losses, rel=1e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

@@ -24,7 +24,9 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("resident", "augment"), [(True, None), (False, None), (False, Augment(symmetry="d4"))]
+    ("resident", "augment"),
+    [(True, None), (False, None), (False, Augment(symmetry="d4"))],
+    ids=["resident", "streamed", "augmented"],
 )
 def test_batches_are_those_of_a_cpu(gpu: Any, cache: Path, resident: bool, augment: Augment | None):
     dataset = CachedDataset([cache], np.eye(N), augment)

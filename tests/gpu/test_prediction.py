@@ -50,7 +50,7 @@ def predict(folder: Path, device: str, report: Any = lambda **_: None, **setting
 
 def test_predictions_have_arrived_when_they_are_kept(gpu: Any, tmp_path: Path):
     there = predict(tmp_path, "cuda:0")
-    assert np.abs(there - predict(tmp_path, "cpu")).max() < 1e-5
+    assert np.abs(there - predict(tmp_path, "cpu")).max() < (1e-3 if gpu.real else 1e-5)  # TF32
     assert np.abs(there[:, 0] + there[:, 2] - 1).max() < 1e-5
 
 
@@ -66,11 +66,11 @@ def test_predictions_that_run_out_of_memory_are_the_same(gpu: Any, tmp_path: Pat
     gpu.before = full = FailsAbove(16, training=False, error=torch.OutOfMemoryError(FULL))
     there = predict(tmp_path, "cuda:0")
     gpu.before = None
-    assert full.n_raised == 2  # 64 at once, 32, then 16
-    assert np.abs(there - predict(tmp_path, "cpu")).max() < 1e-5
+    assert full.n_raised >= 2  # by 64 views at once, then by 32
+    assert np.abs(there - predict(tmp_path, "cpu")).max() < (1e-3 if gpu.real else 1e-5)  # TF32
 
 
-@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 4e-2)])
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-4), ("fp16", 5e-3), ("bf16", 4e-2)])
 def test_one_image_has_the_probabilities_of_a_cpu(gpu: Any, precision: str, error: float):
     image = random_images(1, 32)[0]
     there = predict_image(
