@@ -168,10 +168,11 @@ def test_a_kernel_s_last_line_names_the_missing_input(built: Path, image: Path, 
     answer = run_kernel(kernel, image, tmp_path)
     assert answer.returncode == 1
     assert re.fullmatch(r"kernel: datasets/somebody/comp-wheels is not mounted; .*\n", answer.stderr)
+    kernel = built / "runs" / "tiny" / "kernel-train"
     mount(kernel, tmp_path / "src", tmp_path / "other" / "input", LAYOUTS["by slug"])
     answer = run_kernel(kernel, image, tmp_path / "other")
     assert answer.returncode == 1
-    assert answer.stderr.splitlines()[-1].startswith("comp infer: tiny: no sample file")
+    assert answer.stderr.splitlines()[-1].startswith("comp download: tiny: no sample file")
 
 
 def test_no_built_file_contains_credentials(built: Path):
