@@ -102,9 +102,7 @@ def test_a_resumed_train_kernel_gives_the_same_files_as_the_stages_here(
 ):
     here, earlier = copy_of(built, tmp_path / "here", monkeypatch), tmp_path / "earlier"
     assert main(["kernel", "build", "tiny.toml", "--resume"]) == 0
-    with (
-        monkeypatch.context() as patch
-    ):  # an earlier version that was stopped after an epoch of its first fold
+    with monkeypatch.context() as patch:  # the earlier version stopped after an epoch of its first fold
         patch.setenv("COMP_RUNS", str(earlier / "runs"))
         patch.setattr(Trainer, "expected_seconds", lambda trainer: 3601.0 * trainer.n_epochs_done)
         assert main(["train", "tiny.toml", "--folds", "0", "--time-budget", "1h"]) == 3
@@ -172,7 +170,7 @@ def test_a_kernel_s_last_line_names_the_missing_input(built: Path, image: Path, 
     mount(kernel, tmp_path / "src", tmp_path / "other" / "input", LAYOUTS["by slug"])
     answer = run_kernel(kernel, image, tmp_path / "other")
     assert answer.returncode == 1
-    assert answer.stderr.splitlines()[-1].startswith("comp download: tiny: no sample file")
+    assert answer.stderr.splitlines()[-1].startswith("comp download: tiny: no labels file")
 
 
 def test_no_built_file_contains_credentials(built: Path):
@@ -199,6 +197,7 @@ def test_an_infer_kernel_is_built_of_models_and_a_decision_that_belong_together(
     build = ("kernel", "build", "tiny.toml", "--kind", "infer")
     assert "was not made for the predictions" in fails(*build, "--set", 'views=["identity"]')
     assert "--folds 0,1" in fails(*build, "--folds", "0")
+    assert "such as NvidiaTeslaT4" in fails(*build, "--accelerator", "L4")
     line = fails(*build, "--resume")
     assert "--resume" in line and "--kind train" in line
     (here / "runs" / "tiny" / "fold1" / "model.safetensors").unlink()
