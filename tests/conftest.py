@@ -191,23 +191,23 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not possible:
         pytest.skip("this machine can't make a network namespace")
     folder = tmp_path_factory.mktemp("image")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
     site = folder / "lib" / f"python{PYTHON}" / "site-packages"
     names = names_on_kaggle()
     lacking = {"comp", "timm", "iterstrat", "py7zr", "kaggle"}
     assert not names & {*lacking, *list_needed()}
     if IMAGE_IN_FULL:
-        pip = [folder / "bin" / "pip", "install", "--quiet", "--no-deps", "--requirement", IMAGE_VERSIONS]
-        subprocess.run(pip, check=True)
+        pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--requirement", IMAGE_VERSIONS], check=True)
         names -= image_versions()[1].keys()
         lacking -= {"timm"}
-    packages: list[Distribution] = [distribution(name) for name in sorted(names)]
+    packages: list[Distribution] = [distribution(name) for name in sorted(names | {"pip"})]
     for package in packages:
         for file in package.files or []:
             top = Path(file.parts[0])
             if top.name not in ("..", "__pycache__") and not (site / top).exists():
                 (site / top).symlink_to(Path(str(package.locate_file(top))))
-    python = folder / "bin" / "python"
     for module in lacking:
         assert subprocess.run([python, "-I", "-c", f"import {module}"], capture_output=True).returncode, (
             module

@@ -1,5 +1,6 @@
 import io
 import random
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -259,6 +260,15 @@ def test_a_zip_of_one_body_under_many_names_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(zipfile.ZipFile, "extractall", None)
     with pytest.raises(DamagedArchive, match="its members overlap"):
         unpack(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_a_7z_archive_where_py7zr_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_7z(tmp_path / "x.7z", FILES)
+    monkeypatch.setitem(sys.modules, "py7zr", None)  # as if it were absent
+    with pytest.raises(
+        CompError, match="x.7z is a 7z archive, and py7zr is not installed; pip install py7zr"
+    ):
+        unpack(tmp_path / "x.7z", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", KINDS)

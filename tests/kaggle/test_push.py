@@ -53,21 +53,19 @@ def test_a_pushed_kernel_runs_and_its_output_is_downloaded(ready: Path, kaggle: 
     assert main(["kernel", "watch", "tiny.toml", "--kind", "infer"]) == 0
     decision = ready / "runs/tiny/decision.json"
     decision.write_text(json.dumps(json.loads(decision.read_text())))  # other bytes
+    kaggle.python = shutil.which("true")  # a kernel that ends at once
     assert push("infer") == 0
-    assert (ready / "runs/tiny/kernel-infer-v2/submission.csv").exists()
+    assert (ready / "runs/tiny/kernel-infer-v2/comp-tiny-infer.log").exists()
     assert n_versions(kaggle) == {**datasets, "tester/comp-tiny-infer-weights": 2}
     assert not kaggle.errors
 
 
 def test_a_failed_kernel_shows_its_log(ready: Path, kaggle: FakeKaggle, fails, capsys):
-    shutil.copytree(ready / "files", ready / "cut")
-    image = next((ready / "cut/test-jpg").iterdir())
-    image.write_bytes(image.read_bytes()[:50])
-    files = {str(p.relative_to(ready / "cut")): p for p in (ready / "cut").rglob("*") if p.is_file()}
-    kaggle.add_competition(SLUG, files, sample="sample_submission.csv")
-    line = fails("kernel", "push", "tiny.toml", "--kind", "infer")
-    assert "status error" in line and "comp-tiny-infer.log" in line
-    assert image.name in (ready / "runs/tiny/kernel-infer-v1/comp-tiny-infer.log").read_text()
+    kaggle.add_competition(SLUG, {"train.csv": ready / "files/train.csv"}, sample="sample_submission.csv")
+    line = fails("kernel", "push", "tiny.toml")
+    assert "status error" in line and "comp-tiny-train.log" in line
+    log = (ready / "runs/tiny/kernel-train-v1/comp-tiny-train.log").read_text()
+    assert "comp download: tiny: no sample file" in log
 
 
 def test_refused_inputs_are_named(ready: Path, kaggle: FakeKaggle, fails):
