@@ -19,6 +19,7 @@ OTHERS = {
     "kernel": "pack a recipe as a Kaggle kernel without internet, and run it there",
     "ledger": "list all submissions: cross-fitted beside leaderboard scores",
     "compare": "compare finished runs: settings, scores, classes, cost, errors",
+    "check": "check GPUs, driver and training on this machine, in ten minutes",
     "bench": "benchmark this machine; ablation of a recipe's settings",
 }
 ACTIONS = {"kernel": ("build", "push", "watch")}
@@ -94,6 +95,13 @@ DETAILS = {
     "kernel and watches it; watch follows the last pushed version again. Output and log are saved in "
     "runs/<recipe>/kernel-<kind>-v<version>/.",
 }
+CHECK = (
+    "Lists what the machine has, and checks on random images that training is right, resumable and fast: a "
+    "step in each precision against fp32; compiled; resumed; on two devices; the bare step against the "
+    "whole training of ResNet-50 and ConvNeXt-Tiny at 64, 128 and 256 px; prediction over the views; memory "
+    "and the largest batch that fits. A check for which there is no time is skipped. Writes "
+    "runs/check.json, to attach to a report of a fault. Exits with 1 if a check fails."
+)
 BENCH = (
     "decide: compare threshold searches, and rules on rows that they were not fitted to; on synthetic "
     "matrices, or on --probs FILE with --labels FILE. speed: images per second of decoding, cache, loading, "

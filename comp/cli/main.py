@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from comp import __version__
-from comp.cli.help import ABOUT, ACTIONS, BENCH, BESIDES, COMPARE, DETAILS, EPILOG, LEDGER, OTHERS, STAGES
+from comp.cli.help import (
+    ABOUT,
+    ACTIONS,
+    BENCH,
+    BESIDES,
+    CHECK,
+    COMPARE,
+    DETAILS,
+    EPILOG,
+    LEDGER,
+    OTHERS,
+    STAGES,
+)
 from comp.cli.options import OPTIONS, TABLES
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import told
@@ -57,6 +69,18 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--to", metavar="FILE", help="the picture (default: runs/compare-<names>.png)")
     command.add_argument("--force", action="store_true", help="replace the file that --to names")
+    command = stages.add_parser("check", description=CHECK)
+    command.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        default="planet",
+        help="whose network and batches are checked (default: planet)",
+    )
+    command.add_argument("--set", **OPTIONS["--set"][1])
+    command.add_argument(
+        "--time-budget", metavar="TIME", dest="budget", default="10m", help="such as 20m (default: 10m)"
+    )
     command = stages.add_parser("bench", description=BENCH)
     command.add_argument("subject", choices=("decide", "speed", "tricks"), help="what to measure")
     command.add_argument(
@@ -156,6 +180,9 @@ def _run(given: argparse.Namespace) -> None:
     from comp.deadline import parse_budget
 
     recipe = load_recipe(given.recipe, given.overrides)
+    if given.stage == "check":
+        _command("check").run(recipe, budget=parse_budget(given.budget))
+        return
     options = {
         **vars(given),
         "folds": _folds(given.folds, recipe.n_networks),
