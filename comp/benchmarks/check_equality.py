@@ -32,9 +32,10 @@ from comp.models.inference import predict_views
 from comp.models.precision import autocast, choose_precision
 from comp.training.model_state import ModelState
 
-# Largest distances of the gradients of a first step, relative to their length. On random images in batches of
-# 16 at 64 px, on a CPU, ResNet-50's was 0.074 in bf16 and 0.027 in fp16, ConvNeXt-Tiny's 0.005 in bf16.
-TOLERANCE = {"fp32": 0.05, "fp16": 0.15, "bf16": 0.3}
+# Largest distances of the gradients of a first step, relative to their length; those of wrong ones are 1 or
+# more. On random images in batches of 16 at 64 px, on a CPU, ResNet-50's was 0.074 in bf16 and 0.027 in fp16,
+# ConvNeXt-Tiny's 0.005 in bf16; in batches of 8 at 32 px test_resnet's was 0.20 in bf16.
+TOLERANCE = {"fp32": 0.1, "fp16": 0.2, "bf16": 0.5}
 LOSS_TOLERANCE = 0.01
 COMPILED_TOLERANCE = 0.02  # of gradients, in fp32
 RESUMED_TOLERANCE = 0.01  # of weights, where algorithms add in an order that changes
@@ -65,7 +66,7 @@ def precision(bench: Bench, name: str) -> Outcome:
     good = of_loss <= LOSS_TOLERANCE and of_gradients <= TOLERANCE[name]
     return Outcome(
         "ok" if good else "differs",
-        f"loss {of_loss:.1e}, gradients {of_gradients:.1e} from fp32 on the CPU (limit {TOLERANCE[name]})",
+        f"gradients {of_gradients:.3f} from fp32 on the CPU (limit {TOLERANCE[name]})",
         {"loss": of_loss, "gradients": of_gradients, "limit": TOLERANCE[name], "batch": n},
     )
 
@@ -86,7 +87,7 @@ def compiled(bench: Bench) -> Outcome:
     off = distance(changed, plain)
     return Outcome(
         "ok" if off <= COMPILED_TOLERANCE else "differs",
-        f"{backbone}: gradients {off:.1e} from those without (limit {COMPILED_TOLERANCE})",
+        f"{backbone}: gradients {off:.1e} off (limit {COMPILED_TOLERANCE})",
         {"gradients": off, "limit": COMPILED_TOLERANCE, "backbone": backbone},
     )
 
@@ -101,7 +102,7 @@ def resumed(bench: Bench, *, deterministic: bool) -> Outcome:
     phase = small_phase(bench.recipe, batch_of(bench), epochs=EPOCHS)
     inputs = bench.inputs(phase, STEPS * phase.batch_size, deterministic=deterministic)
     try:
-        with runs_in(bench.folder / "runs"), warnings.catch_warnings(record=True) as caught:
+        with runs_in(bench.folder), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             started = time.monotonic()
             whole = train(inputs, bench.device)
@@ -137,7 +138,7 @@ def two_devices(bench: Bench) -> Outcome:
     what = "GPUs" if bench.on_gpu else "processes"
     return Outcome(
         "ok" if off <= RANKS_TOLERANCE else "differs",
-        f"weights of two {what} {off:.1e} from those of one (limit {RANKS_TOLERANCE})",
+        f"two {what}: weights {off:.1e} from one's (limit {RANKS_TOLERANCE})",
         {"weights": off, "limit": RANKS_TOLERANCE},
     )
 
@@ -180,7 +181,7 @@ def views(bench: Bench) -> Outcome:
     off = float((found - torch.stack(each).mean(0)).abs().max())
     return Outcome(
         "ok" if off <= VIEWS_TOLERANCE else "differs",
-        f"{dtype_name(dtype)}: {off:.1e} from fp32 on the CPU, view by view (limit {VIEWS_TOLERANCE})",
+        f"{dtype_name(dtype)}: {off:.1e} from fp32, view by view (limit {VIEWS_TOLERANCE})",
         {"probabilities": off, "limit": VIEWS_TOLERANCE, "views": len(chosen)},
     )
 

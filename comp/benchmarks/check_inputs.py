@@ -56,8 +56,10 @@ class Bench:
     def need(self, seconds: float) -> None:
         """Raise Skipped if the time left is shorter."""
         left = self.deadline - time.time()
+        if left <= 0:
+            raise Skipped("the time is up; give --time-budget")
         if left < seconds:
-            raise Skipped(f"needs about {seconds:.0f} s, {max(0.0, left):.0f} s are left; give --time-budget")
+            raise Skipped(f"needs {seconds:.0f} s, {left:.0f} s are left; give --time-budget")
 
     def inputs(self, phase: Phase, n_train: int, **changes: Any) -> FoldInputs:
         """Return the inputs of a training on random images, with these changes of the recipe's keys. Dropout

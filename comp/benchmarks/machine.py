@@ -49,7 +49,7 @@ def facts(machine: dict[str, Any]) -> list[tuple[str, str]]:
         ("comp", f"{machine['comp']} {(machine['commit'] or '')[:7]}".rstrip()),
         ("Python", f"{machine['python']}, {machine['system']}"),
         ("libraries", ", ".join(f"{name} {of}" for name, of in machine["packages"].items())),
-        ("CPU", f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads for a job"),
+        ("CPU", f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} for a job"),
         ("load", f"{machine['load']} processes, before the checks"),
         ("memory", size_text(machine["memory"] or 0)),
         ("disk", f"{size_text(machine['disk_free'])} free"),
@@ -60,7 +60,7 @@ def facts(machine: dict[str, Any]) -> list[tuple[str, str]]:
         free = f", {size_text(gpu['free'])} free" if gpu["free"] is not None else ""
         about = f"{gpu['name']}, {gpu['capability']}, {size_text(gpu['memory'])}{free}{used}"
         rows.append((f"GPU {number}", about))
-    return rows if machine["gpus"] else [*rows, ("GPU", "none that can be used")]
+    return rows if machine["gpus"] else [*rows, ("GPU", "none that torch finds")]
 
 
 def _gpus() -> list[dict[str, Any]]:
