@@ -80,9 +80,13 @@ def small_phase(recipe: Recipe, batch_size: int, epochs: int = 1) -> Phase:
     return phase.model_copy(update=changes)
 
 
-def gradients(inputs: FoldInputs, device: Device) -> tuple[float, torch.Tensor]:
+def gradients(
+    inputs: FoldInputs,
+    device: Device,
+    ranks: ProcessGroup = ProcessGroup(),  # noqa: B008  (frozen)
+) -> tuple[float, torch.Tensor]:
     """Return the loss of the first step and its gradients, one after the other, on the CPU in float64."""
-    trainer = Trainer(inputs, torch.device(device.name), 0)
+    trainer = Trainer(inputs, torch.device(device.name), 0, ranks)
     state, phase = trainer.state, trainer.phase()[1]
     steps = trainer.batches.steps(phase, 0)[:1]
     train_step = trainer.train_step(phase, state.running(False))
@@ -100,13 +104,12 @@ def gradients(inputs: FoldInputs, device: Device) -> tuple[float, torch.Tensor]:
 def train(inputs: FoldInputs, device: Device, *, resumed: bool = False) -> torch.Tensor:
     """Train all epochs and return the weights and their averages, one after the other, on the CPU. With
     `resumed` another trainer goes on after the first epoch, from the checkpoint."""
-    ranks = ProcessGroup.from_torchrun()
-    trainer = Trainer(inputs, torch.device(device.name), 0, ranks)
+    trainer = Trainer(inputs, torch.device(device.name), 0)
     while trainer.n_epochs_done < trainer.n_epochs:
         trainer.epoch(lambda **_: None, NEVER)
         if resumed and trainer.n_epochs_done == 1:
             trainer.save()
-            trainer = Trainer(inputs, torch.device(device.name), 0, ranks)
+            trainer = Trainer(inputs, torch.device(device.name), 0)
             assert trainer.resume()
     state = trainer.state
     states = (*state.model.state_dict().values(), *state.averages.averaged.state_dict().values())

@@ -1,4 +1,4 @@
-"""One of the processes that torchrun starts for `comp check`: train together, and write the weights."""
+"""One of the processes that torchrun starts for `comp check`: do a step together, and write its gradients."""
 
 import pickle
 import sys
@@ -6,19 +6,19 @@ from pathlib import Path
 
 import torch
 
-from comp.benchmarks.check_inputs import train
+from comp.benchmarks.check_inputs import gradients
 from comp.compute.distributed import ProcessGroup
 
 
 def main(given: Path, answer: Path) -> None:
-    """Train on the pickled inputs `given`; rank 0 writes the weights to `answer`."""
+    """Do the first step on the pickled inputs `given`. Rank 0 writes its gradients to `answer`."""
     inputs = pickle.loads(given.read_bytes())
     with ProcessGroup.join() as ranks:
         device = ranks.device()
         device.activate()
-        weights = train(inputs, device)
+        _, found = gradients(inputs, device, ranks)
         if ranks.is_first:
-            torch.save(weights, answer)
+            torch.save(found, answer)
 
 
 if __name__ == "__main__":

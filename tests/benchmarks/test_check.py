@@ -9,7 +9,7 @@ import torch
 
 from comp.benchmarks import check, check_ranks, check_rates
 from comp.benchmarks import check_equality as equality
-from comp.benchmarks.check_inputs import Bench, small_phase, train
+from comp.benchmarks.check_inputs import Bench, gradients, small_phase
 from comp.benchmarks.machine import describe
 from comp.cli.main import main
 from comp.compute.devices import Device
@@ -58,13 +58,13 @@ def test_what_differs_and_an_old_driver_end_with_exit_code_1(
     assert set(verdicts(tmp_path).values()) == {"skipped"}
 
 
-def test_a_rank_alone_trains_the_weights_that_the_check_compares_with(tmp_path: Path):
+def test_a_rank_alone_has_the_gradients_that_the_check_compares_with(tmp_path: Path):
     bench = Bench(load_recipe("demo"), Device("cpu", 1), 0, tmp_path, NEVER)
     inputs = bench.inputs(small_phase(bench.recipe, 8), 16, backbone=equality.NORM_FREE, precision="fp32")
     (tmp_path / "given").write_bytes(pickle.dumps(inputs))
     check_ranks.main(tmp_path / "given", tmp_path / "answer")
     found = torch.load(tmp_path / "answer", weights_only=True)
-    assert torch.equal(found, train(inputs, bench.device))
+    assert torch.equal(found, gradients(inputs, bench.device)[1])
 
 
 def test_the_description_names_no_folder_and_no_user():
