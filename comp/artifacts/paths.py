@@ -92,6 +92,10 @@ def compared_path(names: Iterable[str]) -> Path:
     return runs_dir() / f"compare-{joined if len(joined) < 200 else digest(joined)}.png"
 
 
+def check_path() -> Path:
+    return runs_dir() / "check.json"
+
+
 def tricks_dir(recipe: str) -> Path:
     return run_dir(recipe) / "tricks"
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from comp.artifacts.paths import manifest_path
+from comp.benchmarks.machine import cpu_name
 from comp.benchmarks.training_speed import Measured, measure_rate, measure_training
 from comp.compute.devices import devices, n_cores
 from comp.config.recipe import Phase, Recipe
@@ -72,14 +73,6 @@ def _count_images(recipe: Recipe) -> tuple[int, int, str]:
         data = read_manifest(competition)
         return len(data.labels(competition).ids), len(data.sample_ids(competition)), competition.name
     return 40_479, 61_191, "as many as Planet's"
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
 def _make_images(recipe: Recipe, folder: Path) -> ImageSet:

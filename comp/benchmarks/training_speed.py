@@ -79,17 +79,18 @@ def take_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
     return rates
 
 
-def make_trainer(
-    recipe: Recipe, phase: Phase, cache: Path, labels: Labels, n_train: int, device: Device
-) -> Trainer:
-    """Return a trainer of one phase that never ends, without pretrained weights. A batch is held out."""
-    endless = phase.model_copy(update={"epochs": 10_000, "head_epochs": 0})
-    only = recipe.model_copy(update={"phases": (endless,), "pretrained": False, "swa_epochs": 0})
+def make_inputs(recipe: Recipe, phase: Phase, cache: Path, labels: Labels, n_train: int) -> FoldInputs:
+    """Return the inputs of a training of one phase, without pretrained weights. A batch is held out."""
+    only = recipe.model_copy(update={"phases": (phase,), "pretrained": False, "swa_epochs": 0})
     fold_of = np.full(len(labels.ids), UNUSED)
     n_valid = phase.batch_size
     fold_of[:n_valid], fold_of[n_valid : n_valid + n_train] = 0, 1
-    inputs = FoldInputs(only, 0, labels, fold_of, {phase.size: (cache,)}, {})
-    return Trainer(inputs, torch.device(device.name), device.n_loaders)
+    return FoldInputs(only, 0, labels, fold_of, {phase.size: (cache,)}, {})
+
+
+def endless(phase: Phase) -> Phase:
+    """Return a phase of many epochs of the whole network."""
+    return phase.model_copy(update={"epochs": 10_000, "head_epochs": 0})
 
 
 def epoch_of(trainer: Trainer) -> Callable[[], float]:
@@ -112,7 +113,8 @@ def measure_training(measured: Measured, fastai: str | None) -> tuple[float, flo
     bare(1)
     first = bare(2)
     n_steps = int(np.clip(ROUND_SECONDS * first / batch, 2, (len(labels.ids) - batch) // batch))
-    trainer = make_trainer(recipe, phase, measured.cache, labels, n_steps * batch, device)
+    inputs = make_inputs(recipe, endless(phase), measured.cache, labels, n_steps * batch)
+    trainer = Trainer(inputs, place, device.n_loaders)
     trainer.batches.resident = recipe.augment_on == "device" and measured.resident(measured.n_train, place)
     epoch = epoch_of(trainer)
     start_up = time.perf_counter()
@@ -133,7 +135,7 @@ def measure_training(measured: Measured, fastai: str | None) -> tuple[float, flo
         ON_DEVICE: _measure_augmentation(recipe, phase, measured.cache, place),
         ON_CPU: _measure_albumentations(recipe, measured.cache),
     }
-    rate = _measure_prediction(measured, trainer, place, device.n_loaders, ROUND_SECONDS * step)
+    rate = measure_prediction(measured, trainer, place, device.n_loaders, ROUND_SECONDS * step)
     shares = {WHOLE: 1 / share}
     rows = [
         [name, f"{of:,.0f}", f"{shares.get(name, step / of):.1%}"] for name, of in (paths | medians).items()
@@ -225,7 +227,7 @@ def _measure_albumentations(recipe: Recipe, cache: Path) -> float:
     return measure_rate(lambda: transform(images, 0), len(images))
 
 
-def _measure_prediction(
+def measure_prediction(
     measured: Measured, trainer: Trainer, place: torch.device, n_loaders: int, n_forward: float
 ) -> float:
     recipe, phase = measured.recipe, measured.phase

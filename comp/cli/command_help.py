@@ -21,6 +21,7 @@ OTHERS = {
     "kernel": "pack a recipe as a Kaggle kernel without internet, and run it there",
     "ledger": "list all submissions: cross-fitted beside leaderboard scores",
     "compare": "compare finished runs: settings, scores, classes, cost, errors",
+    "check": "check GPUs, driver and training on this machine, in ten minutes",
     "bench": "benchmark this machine; ablation of a recipe's settings",
 }
 ACTIONS = {"kernel": ("build", "push", "watch")}
@@ -115,6 +116,13 @@ STANDALONE = {
         "with 95 % intervals by paired bootstrap; average precision and F-beta per class; training time, "
         "images per second, memory and parameters; how similar their errors are, and what averaging two "
         "runs gains. Plots scores and errors in runs/compare-<names>.png."
+    ),
+    "check": (
+        "Lists what the machine has, and checks on random images that training is right, resumable and fast: "
+        "a step in each precision against fp32; compiled; resumed; on two devices; the bare step against the "
+        "whole training of ResNet-50 and ConvNeXt-Tiny at 64, 128 and 256 px; prediction over the views; "
+        "memory and the largest batch that fits. A check for which there is no time is skipped. Writes "
+        "runs/check.json, to attach to a report of a fault. Exits with 1 if a check fails."
     ),
     "bench": (
         "decide: compare threshold searches, and rules on rows that they were not fitted to; on synthetic "

@@ -35,6 +35,13 @@ def run_command(given: argparse.Namespace) -> None:
         given.rule = current_rule(given.rule)
     if given.stage != "train" and "WORLD_SIZE" in os.environ:
         _refuse_ranks(given.stage)
+    if given.stage == "check":
+        from comp.artifacts.run_recipe import read_recipe
+        from comp.deadline import parse_budget
+
+        recipe = read_recipe(given.recipe, given.overrides)
+        _command("check").run(recipe, budget=parse_budget(given.budget))
+        return
     if given.stage in STANDALONE:
         asked = {name: value for name, value in vars(given).items() if name != "stage"}
         _command(given.stage).run(**asked)

@@ -285,6 +285,21 @@ STANDALONE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--to": {"metavar": "FILE", "help": "the picture (default: runs/compare-<names>.png)"},
         "--force": {"action": "store_true", "help": "overwrite the file that --to names"},
     },
+    "check": {
+        "recipe": {
+            "metavar": "RECIPE",
+            "nargs": "?",
+            "default": "planet",
+            "help": "whose network and batches are checked (default: planet)",
+        },
+        "--set": OPTIONS["--set"][1],
+        "--time-budget": {
+            "metavar": "TIME",
+            "dest": "budget",
+            "default": "10m",
+            "help": "such as 20m (default: 10m)",
+        },
+    },
     "bench": {
         "subject": {"choices": ("decide", "speed", "tricks"), "help": "what to measure"},
         "recipe": {

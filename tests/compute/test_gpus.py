@@ -1,5 +1,7 @@
 """Which GPUs and drivers can be used, and in which precision. torch's answers about a GPU are pretended."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -94,3 +96,22 @@ def test_torchrun_is_refused_by_all_commands_but_train(monkeypatch, fails):
     for command in (["predict", "demo"], ["bench", "speed"], ["ledger"]):
         assert "torchrun is for `comp train` alone" in fails(*command)
     assert "once per GPU" in fails("tune", "demo")
+
+
+def test_deterministic_holds_until_the_next_use_of_the_gpu(gpus, monkeypatch):
+    gpus((8, 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    precision, n_threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    try:
+        for deterministic in (True, False):
+            Device("cuda:0", 2).activate(deterministic=deterministic)
+            assert torch.are_deterministic_algorithms_enabled() == deterministic
+            assert torch.backends.cudnn.benchmark != deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(n_threads)
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

@@ -1,0 +1,121 @@
+"""Checks of `comp check` that measure: training beside the bare step, prediction, memory."""
+
+import time
+
+import numpy as np
+import torch
+
+from comp.benchmarks.bare_step import busy_share, make_bare_step
+from comp.benchmarks.check_inputs import Bench, Outcome, Skipped
+from comp.benchmarks.training_speed import (
+    BARE,
+    WHOLE,
+    Measured,
+    endless,
+    epoch_of,
+    measure_prediction,
+    take_turns,
+)
+from comp.compute.devices import is_out_of_memory, memory_in_use
+from comp.config.recipe import Phase
+from comp.console import size_text
+from comp.training.trainer import Trainer
+
+BACKBONES, SIZES = ("resnet50", "convnext_tiny"), (64, 128, 256)
+CPU_BATCH = 8  # a whole batch of 256 px takes a CPU too long
+GPU_BATCH = 64  # at sizes that the recipe doesn't have
+ROUND_SECONDS, N_ROUNDS = 2.0, 3
+LARGEST_BATCH = 4096  # no larger one is tried
+
+
+def training_rate(bench: Bench, backbone: str, size: int) -> Outcome:
+    """Measure the bare step and the whole training, by turns."""
+    place, phase = bench.place, _phase_of(bench, size)
+    batch = phase.batch_size
+    recipe = bench.recipe.model_copy(update={"backbone": backbone})
+    inputs = bench.inputs(phase, batch, backbone=backbone)
+    bare = make_bare_step(recipe, phase, place, len(inputs.labels.classes))
+    bare(1)
+    seconds = batch / bare(1)
+    n_steps = int(np.clip(ROUND_SECONDS / seconds, 1, 50))
+    rounds = N_ROUNDS if bench.on_gpu else 1
+    bench.need(2.5 * seconds * n_steps * (rounds + 1))
+    trainer = Trainer(bench.inputs(phase, n_steps * batch, backbone=backbone), place, bench.device.n_loaders)
+    epoch = epoch_of(trainer)
+    epoch()
+    rates = take_turns({BARE: lambda: bare(n_steps), WHOLE: epoch}, rounds)
+    alone, whole = (float(np.median(rates[name])) for name in (BARE, WHOLE))
+    share = float(np.median(np.divide(rates[WHOLE], rates[BARE])))
+    busy = busy_share(epoch, place) if bench.on_gpu else None
+    text = f"{whole:,.0f} images/s, {share:.0%} of the bare step, batch {batch}"
+    if busy is not None:
+        text += f"; the GPU works {busy:.0%} of the time"
+    numbers = {"bare": alone, "whole": whole, "share": share, "gpu_busy": busy, "batch": batch}
+    return Outcome("ok", text, numbers)
+
+
+def prediction_rate(bench: Bench) -> Outcome:
+    """Measure prediction over the recipe's views at its last size."""
+    size, backbone = bench.recipe.phases[-1].size, bench.recipe.backbone
+    phase = _phase_of(bench, size)
+    n = phase.batch_size * (8 if bench.on_gpu else 1)
+    inputs = bench.inputs(phase, n)
+    trainer = Trainer(inputs, bench.place, bench.device.n_loaders)
+    measured = Measured(bench.recipe, phase, inputs.caches[size][0], (), n, n)
+    bare = make_bare_step(bench.recipe, phase, bench.place, len(inputs.labels.classes))
+    bench.need(20 * phase.batch_size / bare(1))
+    rate = measure_prediction(measured, trainer, bench.place, bench.device.n_loaders, 4 * n)
+    return Outcome("ok", f"{backbone} at {size} px: {rate:,.1f} images/s", {"rate": rate, "size": size})
+
+
+def memory(bench: Bench) -> Outcome:
+    """Measure the memory of an epoch of one step, at the recipe's largest batch of pixels."""
+    phase = endless(max(bench.recipe.phases, key=lambda phase: phase.batch_size * phase.size**2))
+    one = phase.model_copy(update={"batch_size": 2 * phase.accumulate, "accumulate": 1})
+    inputs = bench.inputs(phase, phase.batch_size)
+    bare = make_bare_step(bench.recipe, one, bench.place, len(inputs.labels.classes))
+    bare(1)
+    bench.need(2 * phase.batch_size / bare(1))
+    del bare
+    bench.device.release()
+    trainer = Trainer(inputs, bench.place, 0)
+    epoch_of(trainer)()
+    used = memory_in_use(bench.place)
+    total = torch.cuda.get_device_properties(bench.place).total_memory if bench.on_gpu else None
+    parts = trainer.micro_batches.factor * phase.accumulate
+    text = f"{size_text(used)}{f' of {size_text(total)}' if total else ''}, batch {phase.batch_size} "
+    text += f"at {phase.size} px" + (f" in {parts} micro-batches" if parts > 1 else "")
+    numbers = {"used": used, "total": total, "batch": phase.batch_size, "size": phase.size, "parts": parts}
+    return Outcome("ok", text, numbers)
+
+
+def largest_batch(bench: Bench) -> Outcome:
+    """Double the batch of the bare step until the GPU is out of memory."""
+    if not bench.on_gpu:
+        raise Skipped("a CPU's memory is shared with all else")
+    phase, n_classes = bench.recipe.phases[-1], len(bench.recipe.competition.labels.classes) or 17
+    fits, batch = 0, 8
+    while batch <= LARGEST_BATCH:
+        changed = phase.model_copy(update={"batch_size": batch})
+        started = time.monotonic()
+        try:
+            make_bare_step(bench.recipe, changed, bench.place, n_classes)(1)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        finally:
+            bench.device.release()
+        fits, batch = batch, 2 * batch
+        bench.need(3 * (time.monotonic() - started))
+    found = f"{fits} fit at {phase.size} px" + (f", {batch} don't" if batch <= LARGEST_BATCH else "")
+    return Outcome("ok", found, {"largest": fits, "size": phase.size})
+
+
+def _phase_of(bench: Bench, size: int) -> Phase:
+    """Return the recipe's phase with images of this size, or its first one changed to it."""
+    phases = {phase.size: phase for phase in bench.recipe.phases}
+    usual = {"size": size, "batch_size": GPU_BATCH, "accumulate": 1}
+    phase = phases.get(size) or bench.recipe.phases[0].model_copy(update=usual)
+    small = {} if bench.on_gpu else {"batch_size": CPU_BATCH, "accumulate": 1}
+    return endless(phase.model_copy(update=small))
