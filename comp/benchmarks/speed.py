@@ -198,7 +198,9 @@ def _measure_training(
             )
     step = float(np.median(alone))
     paths = {
-        "loader: batches read from the cache": _measure_loader(cache, labels, device, batch),
+        "loader: batches read from the cache": _measure_loader(
+            cache, labels, device, batch, trainer.batches.resident
+        ),
         "augmentation on the device": _measure_augmentation(recipe, phase, cache, place),
         "augmentation by albumentations": _measure_albumentations(recipe, cache),
     }
@@ -242,8 +244,9 @@ def make_labels(table: LabelTable, n: int) -> Labels:
     return Labels(np.array([str(i) for i in range(n)]), classes, targets)
 
 
-def _measure_loader(cache: Path, labels: Labels, device: Any, batch: int) -> float:
-    loader = DeviceLoader(CachedDataset([cache], labels.targets), torch.device(device.name), device.n_loaders)
+def _measure_loader(cache: Path, labels: Labels, device: Any, batch: int, resident: bool | None) -> float:
+    dataset, place = CachedDataset([cache], labels.targets), torch.device(device.name)
+    loader = DeviceLoader(dataset, place, device.n_loaders, resident=resident)
     order = np.random.default_rng(0).permutation(len(labels.ids))
 
     def read() -> None:
@@ -285,7 +288,8 @@ def _measure_prediction(
     state = trainer.state
     model, dtype = state.averages.averaged.eval(), choose_precision(recipe.precision, place, state.model)
     prepare = Preprocess(state.spec.mean, state.spec.std, phase.size).to(place)
-    loader = DeviceLoader(CachedDataset([cache], None), place, n_loaders)
+    resident = trainer.batches.resident
+    loader = DeviceLoader(CachedDataset([cache], None), place, n_loaders, resident=resident)
     rows = np.arange(
         int(np.clip(n_forward * 2 / len(views), 32, len(trainer.inputs.labels.ids)))
     )  # as long as a round
