@@ -89,7 +89,7 @@ def gradients(
     trainer = Trainer(inputs, torch.device(device.name), 0, ranks)
     state, phase = trainer.state, trainer.phase()[1]
     steps = trainer.batches.steps(phase, 0)[:1]
-    train_step = trainer.train_step(phase, state.running(False))
+    train_step = trainer.train_step(phase, state.train_module(False))
     for _ in range(MAX_HALVINGS):
         (batch,) = trainer.batches.training(phase, steps)
         loss = float(trainer.backward(train_step, steps[0], *batch, lambda **_: None))

@@ -118,25 +118,37 @@ class MicroBatches:
         work: Callable[[list[slice]], T],
         *,
         n_parts: int = 1,
+        let_go: Callable[[], bool] = lambda: False,
         retrying: Callable[[int], None] = lambda n_parts: None,
     ) -> T:
-        """Return `work(parts)` for a batch of n images in `n_parts` micro-batches. When out of memory, double
-        the number, call `retrying` with it, and try again."""
+        """Return `work(parts)` for a batch of n images in `n_parts` micro-batches. When out of memory, call
+        `let_go`, which frees what can be read again and returns whether there was any; else double the number
+        of micro-batches. Call `retrying` with the number, and try again."""
         while True:
             parts = split_evenly(n, min(n, n_parts * self.factor))
             try:
                 return work(parts)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or n < 2 * self.smallest * len(parts):
+                if not is_out_of_memory(error):
                     raise
-                self.factor *= 2
-            retrying(2 * len(parts))
+                if not let_go():
+                    if n < 2 * self.smallest * len(parts):
+                        raise
+                    self.factor *= 2
+            retrying(min(n, n_parts * self.factor))
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
-    def over(self, images: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return `work` of the images, its parts concatenated."""
-        return self.run(len(images), lambda parts: torch.cat([work(images[part]) for part in parts]))
+    def over(
+        self,
+        images: torch.Tensor,
+        work: Callable[[torch.Tensor], torch.Tensor],
+        let_go: Callable[[], bool] = lambda: False,
+    ) -> torch.Tensor:
+        """Return `work` of the images, its parts concatenated. `let_go` is that of `run`."""
+        return self.run(
+            len(images), lambda parts: torch.cat([work(images[part]) for part in parts]), let_go=let_go
+        )
 
 
 def split_evenly(n: int, n_parts: int) -> list[slice]:

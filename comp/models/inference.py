@@ -75,8 +75,10 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
             1, recipe.predict_batch_size // len(views)
         )  # images; all of their views run in one batch
         micro_batches = MicroBatches()
-        loader = DeviceLoader(CachedDataset([inputs.cache], None), place, device.n_loaders)
-        steps = ordered_steps(rows[todo], n_at_once)
+        todo_rows = rows[todo]
+        dataset = CachedDataset([inputs.cache], None)
+        loader = DeviceLoader(dataset, place, device.n_loaders, rows=todo_rows)
+        steps = ordered_steps(todo_rows, n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
         earlier: tuple[np.ndarray, torch.Tensor, torch.cuda.Event | None] | None = None
 
@@ -92,7 +94,9 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
             for i, (images, _) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
                 mean = micro_batches.over(
-                    images, lambda part: predict_views(model, prepare(part), views, spec.groups)
+                    images,
+                    lambda part: predict_views(model, prepare(part), views, spec.groups),
+                    loader.let_go,
                 )
                 put()
                 arrived = torch.cuda.Event() if place.type == "cuda" else None

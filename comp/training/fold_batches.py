@@ -20,7 +20,8 @@ class FoldBatches:
             inputs.labels.targets[inputs.train_rows], inputs.recipe.oversample
         )
         self.resident: bool | None = None  # whether the device holds all images; None: if they fit
-        self.loader: tuple[int, DeviceLoader] | None = None  # and its images' size, pixels
+        # of training and of held-out images, with the images' size in pixels
+        self.loaders: tuple[int, DeviceLoader, DeviceLoader] | None = None
 
     def steps(self, phase: Phase, epoch: int) -> list[Step]:
         """Return the steps of an epoch of the run, and seed torch for its dropout."""
@@ -31,27 +32,32 @@ class FoldBatches:
     def training(self, phase: Phase, steps: Sequence[Step]) -> Iterator[Batch]:
         """Yield this rank's part of each batch."""
         parts = [(seed + self.ranks.rank, rows[self.ranks.share(len(rows))]) for seed, rows in steps]
-        return self._loader(phase)(parts)
+        return self._loaders(phase)[0](parts)
 
     def held_out(self, phase: Phase) -> Iterator[Batch]:
         """Yield this rank's part of the held-out images, in order and not augmented."""
-        loader = self._loader(phase)
-        if loader.dataset.augment:
-            dataset = CachedDataset(self.inputs.caches[phase.size], self.inputs.labels.targets)
-            loader = DeviceLoader(dataset, self.device, self.n_loaders, resident=False)
         rows = self.inputs.valid_rows
         mine = rows[self.ranks.share(len(rows))]
-        return loader(ordered_steps(mine, self.inputs.recipe.predict_batch_size))
+        return self._loaders(phase)[1](ordered_steps(mine, self.inputs.recipe.predict_batch_size))
 
-    def _loader(self, phase: Phase) -> DeviceLoader:
-        if self.loader is None or self.loader[0] != phase.size:
-            self.loader = None  # frees its memory first
-            recipe = self.inputs.recipe
+    def let_go(self) -> bool:
+        """Free the images that the device holds, here and in later phases. Return whether there were any.
+        Several ranks keep them: a rank can't repeat a step on its own."""
+        held = self.ranks.size == 1 and self.loaders is not None and self.loaders[1].let_go()
+        self.resident = False if held else self.resident
+        return held
+
+    def _loaders(self, phase: Phase) -> tuple[DeviceLoader, DeviceLoader]:
+        if self.loaders is None or self.loaders[0] != phase.size:
+            self.loaders = None  # frees its memory first
+            recipe, caches = self.inputs.recipe, self.inputs.caches[phase.size]
             on_cpu = recipe.augment_on == "cpu" and not recipe.augment.nothing
-            augment = recipe.augment if on_cpu else None
-            dataset = CachedDataset(self.inputs.caches[phase.size], self.inputs.labels.targets, augment)
-            self.loader = (
-                phase.size,
-                DeviceLoader(dataset, self.device, self.n_loaders, resident=self.resident),
-            )
-        return self.loader[1]
+            plain = CachedDataset(caches, self.inputs.labels.targets)
+            resident = False if on_cpu else self.resident
+            held_out = DeviceLoader(plain, self.device, self.n_loaders, resident=resident)
+            training = held_out
+            if on_cpu:
+                augmented = CachedDataset(caches, self.inputs.labels.targets, recipe.augment)
+                training = DeviceLoader(augmented, self.device, self.n_loaders, resident=False)
+            self.loaders = phase.size, training, held_out
+        return self.loaders[1:]

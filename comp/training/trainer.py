@@ -160,16 +160,23 @@ class Trainer:
     def backward(
         self, train_step: TrainStep, step: Step, images: torch.Tensor, targets: torch.Tensor, report: Report
     ) -> torch.Tensor:
-        """Add up the gradients of a step, and return its loss. Use micro-batches when out of memory."""
+        """Add up the gradients of a step, and return its loss. When out of memory, free the images that the
+        device holds, then use micro-batches."""
+        factor = self.micro_batches.factor
 
         def retry(n_parts: int) -> None:
             self.state.optimizer.zero_grad(set_to_none=True)
-            report(line=f"out of memory: from now on batches of {len(images)} run as {n_parts} micro-batches")
+            fewer = f"batches of {len(images)} run as {n_parts} micro-batches"
+            freed = "images are read from the cache and no longer kept on the device"
+            report(
+                line=f"out of memory: from now on {freed if factor == self.micro_batches.factor else fewer}"
+            )
 
         return self.micro_batches.run(
             len(images),
             lambda parts: train_step.backward_parts(step, images, targets, parts),
             n_parts=self.phase()[1].accumulate,
+            let_go=self.batches.let_go,
             retrying=retry,
         )
 
@@ -203,7 +210,9 @@ class Trainer:
                 yield batch
 
         model, spec = self.state.averages.averaged.eval(), self.state.spec
-        logits = predict_logits(model, train_step.prepare, train_step.dtype, checked(), self.micro_valid)
+        logits = predict_logits(
+            model, train_step.prepare, train_step.dtype, checked(), self.micro_valid, self.batches.let_go
+        )
         logits = self.ranks.gather(logits.reshape(-1, len(spec.classes)))
         targets = self.inputs.labels.targets[self.inputs.valid_rows]
         return held_out_scores(logits, targets, spec, self.metric, self.single)

@@ -1,6 +1,6 @@
 """Held-out scores during training."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -20,14 +20,19 @@ from comp.training.losses import bce, make_loss
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, prepare: Preprocess, dtype: torch.dtype, batches: Iterable[Batch], micro: MicroBatches
+    model: nn.Module,
+    prepare: Preprocess,
+    dtype: torch.dtype,
+    batches: Iterable[Batch],
+    micro: MicroBatches,
+    let_go: Callable[[], bool],
 ) -> np.ndarray:
-    """Return the logits (N, C) of all batches, without TTA."""
+    """Return the logits (N, C) of all batches, without TTA. `let_go` is that of `MicroBatches.run`."""
     device = prepare.scale.device
     parts = []
     with autocast(device, dtype):
         for images, _ in batches:
-            parts.append(micro.over(images, lambda part: model(prepare(part)).float()))
+            parts.append(micro.over(images, lambda part: model(prepare(part)).float(), let_go))
     return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 0), np.float32)
 
 
