@@ -6,13 +6,14 @@ missing from Kaggle; writes data/<competition>/downloads/ and unpacked/, and man
 
 from pathlib import Path
 
-from comp.artifacts.files import lock, write_json
+from comp.artifacts.files import free_bytes, lock, write_json
 from comp.artifacts.paths import data_dir, downloads_dir, manifest_path, mounted
 from comp.artifacts.stamps import read_stamp
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
 from comp.console import info
 from comp.data.discovery import source_path
+from comp.data.disk_plan import describe_download
 from comp.data.manifest import (
     CompetitionFiles,
     competition_files,
@@ -57,6 +58,8 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
         finder, found, missing = find_files(competition, places)
         from_kaggle = competition.all_sources and not source and not in_kernel
         if from_kaggle and missing and not has_all_images(found, missing, competition):
+            if line := describe_download(recipe, free_bytes(folder)):
+                info(f"download: {line}")
             try:
                 fetch_missing(competition, missing)
             except NoCredentials as error:

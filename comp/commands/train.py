@@ -24,6 +24,7 @@ from comp.models import network as models
 from comp.models.weights import weights_file
 from comp.tracking.follow import tracked
 from comp.tracking.run import Run
+from comp.training.cost import outline
 from comp.training.extra_images import ExtraImages
 from comp.training.fit import train_fold
 from comp.training.prepare import TrainingData
@@ -56,6 +57,8 @@ def _run(
     if not todo:
         with tracked(runs):  # sends rows that trackers lack
             return
+    n_test = len(training.data.sample_ids(recipe.competition))
+    info(f"train: {outline(recipe, len(training.labels.ids), n_test)}")
     caches = training.build_caches(todo, deadline, n_ranks=ranks.size)
     extra = "".join(map(_used, zip(*(training.extras[fold] for fold in todo))))
     info(

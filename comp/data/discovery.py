@@ -78,8 +78,15 @@ class FileFinder:
 
     Folders of images of other parts are not listed: 100,000 files of a Kaggle mount take a minute."""
 
-    def __init__(self, competition: Competition, places: Sequence[Path], parts: Collection[str] = ALL_PARTS):
+    def __init__(
+        self,
+        competition: Competition,
+        places: Sequence[Path],
+        parts: Collection[str] = ALL_PARTS,
+        own: Collection[Path] = (),
+    ):
         self.competition, self.parts = competition, parts
+        self.own = own  # the archives that comp downloaded: they may be used up
         self.folder, self.unpacked = data_dir(competition.name), unpacked_dir(competition.name)
         self.places = [place for place in places if place.is_dir()]
         self.files = [place for place in places if place.is_file()]
@@ -120,7 +127,7 @@ class FileFinder:
             if not target.exists():
                 more = f" and {len(parts) - 1} more parts" if len(parts) > 1 else ""
                 info(f"download: unpacking {archive.name}{more} ({size_text(size)})")
-                unpack(archive, target)
+                unpack(archive, target, own=archive.resolve() in self.own)
             self.archives.append({"archive": archive.name, "bytes": size, "unpacked": root.name})
             self.places.append(root)
             self.depths[root] = depth

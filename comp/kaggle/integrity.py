@@ -22,11 +22,13 @@ def find_files(
 ) -> tuple[FileFinder, dict[str, Any], list[RequiredFile]]:
     """Return (the finder, the files that it found, the required files that it did not find). If a download
     turns out to be a damaged archive, remove it and raise CompError."""
-    finder = FileFinder(competition, places)
+    folder = downloads_dir(competition.name)
+    own = {(folder / note["file"]).resolve() for note in read_notes(folder)}
+    finder = FileFinder(competition, places, own=own)
     try:
         return finder, *finder.find()
     except DamagedArchive as error:
-        for note in read_notes(folder := downloads_dir(competition.name)):
+        for note in read_notes(folder):
             if error.path.resolve() == (folder / note["file"]).resolve():
                 _remove_download(folder, note)
                 raise CompError(f"{error}; it was removed: run again to download it again") from error
