@@ -82,10 +82,9 @@ class DamagedArchive(CompError):
         self.path = path
 
 
-def unpack(path: Path, folder: Path, *, own: bool = False) -> None:
-    """Unpack an archive into `folder`, which then exists completely or not at all. An `own` zip, which was
-    downloaded by comp, is cut shorter member by member and removed if the disk does not hold it beside its
-    contents.
+def unpack(path: Path, folder: Path, reserve: int | None = None) -> None:
+    """Unpack an archive into `folder`, which then exists completely or not at all. With a `reserve`, a zip is
+    cut shorter member by member and removed, unless that many bytes stay free beside it and its contents.
 
     Raise DamagedArchive for a damaged archive. Raise CompError for a member that would leave the folder, is a
     link or has a name that comp uses itself, and for members that do not fit on the disk."""
@@ -100,7 +99,7 @@ def unpack(path: Path, folder: Path, *, own: bool = False) -> None:
                     with part.open("rb") as file:
                         shutil.copyfileobj(file, target, 1 << 20)
         whole = path if parts == [path] else joined
-        used_up = _unpack(whole, partial, own=own or whole == joined)
+        used_up = _unpack(whole, partial, 0 if whole == joined else reserve)
         _make_folders(partial)
         if links := [p for p in partial.rglob("*") if p.is_symlink()]:
             raise CompError(f"{path} contains links ({links[0].name}); it is not unpacked")
@@ -137,7 +136,7 @@ def _make_folders(folder: Path) -> None:
                 path.replace(target)
 
 
-def _unpack(path: Path, folder: Path, *, own: bool = False) -> bool:
+def _unpack(path: Path, folder: Path, reserve: int | None = None) -> bool:
     """Unpack an archive, and return whether it is used up: cut shorter to make space."""
     name, room = path.name.lower(), UnpackLimits(path, folder)
     if name.endswith(".zip"):
@@ -152,7 +151,9 @@ def _unpack(path: Path, folder: Path, *, own: bool = False) -> bool:
         with zipfile.ZipFile(path) as archive:
             members = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
             _check_members(path, members)
-            tight = own and sum(entry.file_size for entry in members) > room.free
+            n_bytes = sum(entry.file_size for entry in members)
+            to_keep = reserve if reserve and n_bytes > reserve / 100 else 0  # a small one makes no space
+            tight = reserve is not None and n_bytes + to_keep > room.free
             for entry in reversed(members) if tight else members:
                 room.take(entry.filename, -(-entry.file_size // BLOCK) * BLOCK if tight else entry.file_size)
                 room.free += entry.compress_size if tight else 0
@@ -162,7 +163,7 @@ def _unpack(path: Path, folder: Path, *, own: bool = False) -> bool:
             if not tight:
                 archive.extractall(folder, archive.infolist())
                 return False
-            info(f"{path.name} is removed while it is unpacked: the disk does not hold it twice")
+            info(f"download: {path.name} is removed while it is unpacked, as the disk is small")
             for entry in reversed(members):
                 archive.extract(entry, folder)
                 os.truncate(path, entry.header_offset)

@@ -33,15 +33,20 @@ def count_images(recipe: Recipe) -> ImageCounts:
         return ImageCounts(len(train.ids), n_test, probe(train)[0], 0.0, "as downloaded")
     if drawn := competition.drawn:
         return ImageCounts(drawn.n_train, drawn.n_test, drawn.size, 0.0, "to be drawn")
-    if listed := competition.listed:
-        n_bytes = listed.gigabytes * 1e9
-        return ImageCounts(
-            listed.n_train, listed.n_test, listed.size, n_bytes, "as the competition lists them"
-        )
+    if counts := listed_counts(recipe):
+        return counts
     raise CompError(
         f"how many images {competition.name} has is not known; run `comp download` first, or write n_train, "
         "n_test and size (pixels) into a table [listed] of the competition's TOML"
     )
+
+
+def listed_counts(recipe: Recipe) -> ImageCounts | None:
+    """Return the counts by the competition's TOML; None if it has none."""
+    if not (listed := recipe.competition.listed):
+        return None
+    n_bytes = listed.gigabytes * 1e9
+    return ImageCounts(listed.n_train, listed.n_test, listed.size, n_bytes, "as the competition lists them")
 
 
 def cached_parts(recipe: Recipe, counts: ImageCounts) -> dict[str, int]:
@@ -53,19 +58,24 @@ def cached_parts(recipe: Recipe, counts: ImageCounts) -> dict[str, int]:
     return {f"{name} {side} px": cache_bytes(n, side, recipe.n_channels) for name, n, side in sides}
 
 
+def listed_cache_bytes(recipe: Recipe) -> int:
+    """Return the bytes of all caches by the competition's TOML; 0 if it has no counts."""
+    counts = listed_counts(recipe)
+    return sum(cached_parts(recipe, counts).values()) if counts else 0
+
+
 def describe_download(recipe: Recipe, free: int) -> str | None:
     """Return a line on the disk that all stages of a recipe take from the download on, beside the `free`
     bytes; None if the sizes are not listed."""
-    if not recipe.competition.listed:
+    if not (counts := listed_counts(recipe)):
         return None
-    counts = count_images(recipe)
-    cached = sum(cached_parts(recipe, counts).values())
-    total = counts.archive_bytes + cached
-    tight = total + counts.archive_bytes > free
-    verdict = "free some space, or move data/ with COMP_DATA" if total > free else ""
-    if tight and not verdict:
-        verdict = "enough, as zip archives are removed while they are unpacked"
+    archives, cached = counts.archive_bytes, listed_cache_bytes(recipe)
+    verdict = ""
+    if archives + cached > free:
+        verdict = ": free some space, or move data/ with COMP_DATA"
+    elif 2 * archives + cached > free:
+        verdict = ", enough since zip archives are then removed while they are unpacked"
     return (
-        f"{recipe.name} takes about {size_text(counts.archive_bytes)} of archives, as much unpacked, and "
-        f"{size_text(cached)} of resized images; {size_text(free)} are free{': ' * bool(verdict)}{verdict}"
+        f"{recipe.name} takes about {size_text(archives)} of archives, as much unpacked, and "
+        f"{size_text(cached)} of resized images; {size_text(free)} are free{verdict}"
     )
