@@ -15,7 +15,8 @@ MIN_STD = 0.02  # share of the range; dividing by a smaller deviation would only
 
 class Preprocess(nn.Module):
     """Map uint8 batches (B, H, W, channels) to normalised float ones (B, channels, size, size), channels last
-    in memory. Images of another size are resized bilinearly. With `augment` they are augmented on the way.
+    in memory. Larger images are first reduced to `size` by area means, like those of a cache of this size;
+    smaller ones are enlarged bilinearly. With `augment` they are augmented on the way.
 
     If `mean` and `std` are empty, each image is normalised by its own, measured before its light changes."""
 
@@ -30,6 +31,8 @@ class Preprocess(nn.Module):
         self.register_buffer("shift", torch.tensor(mean) / torch.tensor(std))
 
     def forward(self, batch: torch.Tensor, draws: AugmentParams | None = None) -> torch.Tensor:
+        if batch.shape[2] > self.size:
+            batch = _reduced(batch, self.size)
         n, height, width, channels = batch.shape
         if draws and self.augment:
             batch = self.augment.apply_symmetry(batch, draws)
@@ -54,10 +57,14 @@ class Preprocess(nn.Module):
             images = self.augment.apply_affine(images, draws)
         x = images.permute(0, 3, 1, 2)
         if x.shape[-1] != self.size:
-            x = functional.interpolate(
-                x, (self.size, self.size), mode="bilinear", antialias=x.shape[-1] > self.size
-            )
+            x = functional.interpolate(x, (self.size, self.size), mode="bilinear")
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def _reduced(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """Return images (B, H, W, channels) as (B, size, size, channels) uint8: means of areas, rounded."""
+    means = functional.interpolate(batch.permute(0, 3, 1, 2).float(), (size, size), mode="area")
+    return means.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def channel_statistics(

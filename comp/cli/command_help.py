@@ -14,6 +14,7 @@ STAGES = {
 OTHERS = {
     "run": "all stages, one after the other, in one process",
     "runs": "list all runs: settings, folds that are done, scores",
+    "plan": "what a recipe will cost: disk, memory and time, here and on Kaggle",
     "find-lr": "learning-rate range test: suggest a learning rate",
     "tune": "hyperparameter search with Optuna, on one machine or on several",
     "infer": "make a submission with finished models, without training data",
@@ -32,9 +33,10 @@ The stages, in order (each can be stopped at any time and resumed by the same co
 """
 BESIDES = "\nOther commands:\n"
 EPILOG = """\
-RECIPE is the name of a shipped recipe (demo, planet, planet32, hpa, hpa-drawn), or of a run in runs/, or the
-path of a TOML file: a recipe, or your own competition. The first stage of a run keeps its settings in
-runs/<name>/recipe.toml, so the later ones need its name alone; --as NAME starts a second run of a recipe.
+RECIPE is the name of a shipped recipe (demo, planet, planet-convnext, planet32, hpa, hpa-convnext,
+hpa-drawn), or of a run in runs/, or the path of a TOML file: a recipe, or your own competition. The first
+stage of a run keeps its settings in runs/<name>/recipe.toml, so the later ones need its name alone;
+--as NAME starts a second run of a recipe.
 `comp COMMAND --help` shows a command's options.
 
 Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 3 time budget used up (finished work is
@@ -76,6 +78,10 @@ DETAILS = {
     "curves, score and threshold per label, calibration, co-occurrence of labels, label counts of held-out "
     "and test images, the images with the worst errors and their heat maps, and likely label errors. Run "
     "`comp decide` first; heat maps need the models.",
+    "plan": "Prints, before anything is downloaded or trained, how many images there are, what their "
+    "resized copies take on the disk, the memory that a GPU needs, and the time of each phase: on this "
+    "machine by a few steps of the network, on other cards by estimate. Says whether a kernel on two T4 does "
+    "it within Kaggle's limits and, if not, what to change. Nothing is written.",
     "find-lr": "Trains for some steps in memory, on one fold and phase, starting from the same weights as "
     "training, at learning rates that grow until the loss diverges (Smith 2017). Suggests the rate at which "
     "the smoothed loss falls fastest. Writes runs/<recipe>/find-lr-<phase>.png and .json; the run's weights "

@@ -6,13 +6,14 @@ missing from Kaggle; writes data/<competition>/downloads/ and unpacked/, and man
 
 from pathlib import Path
 
-from comp.artifacts.files import lock, write_json
+from comp.artifacts.files import free_bytes, lock, write_json
 from comp.artifacts.paths import data_dir, downloads_dir, manifest_path, mounted
 from comp.artifacts.stamps import read_stamp
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
 from comp.console import info
 from comp.data.discovery import source_path
+from comp.data.disk_plan import describe_download, listed_cache_bytes
 from comp.data.manifest import (
     CompetitionFiles,
     competition_files,
@@ -54,16 +55,19 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
             generate_files(competition, folder)
         in_kernel = [place for name in competition.all_sources if (place := mounted(name))]
         places = [folder, *([Path(source)] if source else []), *in_kernel]
-        finder, found, missing = find_files(competition, places)
+        reserve = listed_cache_bytes(recipe)
+        finder, found, missing = find_files(competition, places, reserve)
         from_kaggle = competition.all_sources and not source and not in_kernel
         if from_kaggle and missing and not has_all_images(found, missing, competition):
+            if line := describe_download(recipe, free_bytes(folder)):
+                info(f"download: {line}")
             try:
                 fetch_missing(competition, missing)
             except NoCredentials as error:
                 if any(found["images"].values()):
                     raise
                 raise NoImages(f"{competition.name}: no images in {folder}, and {error}") from error
-            finder, found, missing = find_files(competition, places)
+            finder, found, missing = find_files(competition, places, reserve)
         if missing and not has_all_images(found, missing, competition):
             raise CompError(
                 f"{competition.name}: no {' and no '.join(map(str, missing))} in "

@@ -60,7 +60,7 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
         info(f"duplicates: {path} done already")
         return
     first = recipe.members[0] if recipe.members else recipe
-    sizes = sorted({phase.size for phase in first.phases})
+    sizes = sorted(set(first.cached_sizes.values()))
     sets = [
         ComparedSet(data.images("train", labels.ids, channels), sizes, labels.targets),
         ComparedSet(data.images("test", test_ids, channels), [first.phases[-1].size]),

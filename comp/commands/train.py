@@ -24,6 +24,7 @@ from comp.models import network as models
 from comp.models.weights import weights_file
 from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
+from comp.training.cost import outline
 from comp.training.extra_images import ExtraImages
 from comp.training.fit import train_fold
 from comp.training.prepare import TrainingData
@@ -57,6 +58,8 @@ def _run(
         with track_runs(runs):  # sends rows that trackers lack
             return
     places = [ranks.device()] if ranks.size > 1 else devices(len(folds)) if on == "local" else []
+    n_test = len(training.data.sample_ids(recipe.competition))
+    info(f"train: {outline(recipe, len(training.labels.ids), n_test)}")
     caches = training.build_caches(todo, deadline, n_ranks=ranks.size)
     extra = "".join(map(_used, zip(*(training.extras[fold] for fold in todo))))
     info(

@@ -171,6 +171,15 @@ class Drawn(Strict):
     in_yellow: Texts = ()  # with cells: labels that show in the yellow channel instead of the green one
 
 
+class Listed(Strict):
+    """What the competition's pages list, for `comp plan` before the download."""
+
+    n_train: int = Field(ge=1)  # training images
+    n_test: int = Field(ge=1)  # test images
+    size: int = Field(ge=1)  # the longer side of an image, in pixels
+    gigabytes: float = Field(0.0, ge=0)  # of the archives to download
+
+
 class Competition(Strict):
     """One competition: where its files are, and how submissions are scored."""
 
@@ -185,6 +194,7 @@ class Competition(Strict):
         default_factory=lambda data: Metric(average="accuracy" if data["labels"].single else "samples")
     )
     drawn: Drawn | None = None  # synthetic data instead of a download
+    listed: Listed | None = None  # the number and size of its images
 
     @field_validator("metric", mode="before")
     @classmethod

@@ -133,6 +133,9 @@ class Recipe(Strict):
         ),
         min_length=1,
     )
+    # which resized images are on disk: each size, or only the largest, from which the device makes the
+    # others: less space, and more to read
+    cache: Literal["each", "largest"] = "each"
     filter: Literal["none", "dehaze"] = "none"  # applied once to each image: comp/data/dehaze.py
     augment: Augment = Augment()  # "none", "dihedral", "satellite", "microscopy", or a table
     augment_on: Literal["device", "cpu"] = "device"  # batches on the device, or albumentations
@@ -231,6 +234,12 @@ class Recipe(Strict):
     def n_networks(self) -> int:
         """Networks to train: one per fold, and with `full` one more."""
         return self.n_folds + self.full
+
+    @property
+    def cached_sizes(self) -> dict[int, int]:
+        """By phase size the size of the cached images that it reads, in pixels."""
+        sizes = sorted({phase.size for phase in self.phases})
+        return {size: self.max_size if self.cache == "largest" else size for size in sizes}
 
     @property
     def max_size(self) -> int:

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from comp.artifacts.files import free_bytes
 from comp.artifacts.safe_paths import is_own, remove
+from comp.console import info
 from comp.errors import CompError
 
 SUFFIXES = (".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.7z")
 MAX_FILES = 10_000_000  # in an archive
 ZIP_HEADER, ZIP_END = 30, 22  # bytes: a member's header before its name; the end record without a comment
+BLOCK = 4096  # bytes that a file takes at least
 MAX_TAR_NAME = 1 << 20  # bytes
 # The PPMd decoder crashes its process on damaged data, so it gets a process of its own.
 UNPACK_SCRIPT = "import py7zr, sys; py7zr.SevenZipFile(sys.argv[1]).extractall(sys.argv[2])"
@@ -65,6 +68,12 @@ def _number(part: re.Match[str]) -> int:
     return int(text) if (text := part["number"]).isdigit() else ord(text[1].lower()) - ord("a")
 
 
+def unpacking_bytes(path: Path, n_bytes: int) -> int:
+    """Return the bytes that the disk must have, besides those of the file itself, for a downloaded file of
+    `n_bytes` to be unpacked: none for a zip, which is cut shorter meanwhile, or a file that is no archive."""
+    return 0 if stem_of(path) is None or path.suffix.lower() == ".zip" else n_bytes
+
+
 class DamagedArchive(CompError):
     """The archive is damaged or incomplete."""
 
@@ -73,8 +82,9 @@ class DamagedArchive(CompError):
         self.path = path
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive into `folder`, which then exists completely or not at all.
+def unpack(path: Path, folder: Path, reserve: int | None = None) -> None:
+    """Unpack an archive into `folder`, which then exists completely or not at all. With a `reserve`, a zip is
+    cut shorter member by member and removed, unless that many bytes stay free beside it and its contents.
 
     Raise DamagedArchive for a damaged archive. Raise CompError for a member that would leave the folder, is a
     link or has a name that comp uses itself, and for members that do not fit on the disk."""
@@ -84,15 +94,18 @@ def unpack(path: Path, folder: Path) -> None:
         remove(partial, inside=folder.parent)
         partial.mkdir(parents=True)
         if (parts := parts_of(path)) != [path]:
-            with joined.open("wb") as whole:
+            with joined.open("wb") as target:
                 for part in parts:
                     with part.open("rb") as file:
-                        shutil.copyfileobj(file, whole, 1 << 20)
-        _unpack(path if parts == [path] else joined, partial)
+                        shutil.copyfileobj(file, target, 1 << 20)
+        whole = path if parts == [path] else joined
+        used_up = _unpack(whole, partial, 0 if whole == joined else reserve)
         _make_folders(partial)
         if links := [p for p in partial.rglob("*") if p.is_symlink()]:
             raise CompError(f"{path} contains links ({links[0].name}); it is not unpacked")
         partial.replace(folder)
+        if used_up:
+            whole.unlink()
     except CompError:
         raise
     except OSError as error:
@@ -123,7 +136,8 @@ def _make_folders(folder: Path) -> None:
                 path.replace(target)
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, reserve: int | None = None) -> bool:
+    """Unpack an archive, and return whether it is used up: cut shorter to make space."""
     name, room = path.name.lower(), UnpackLimits(path, folder)
     if name.endswith(".zip"):
         with path.open("rb") as file:
@@ -135,21 +149,25 @@ def _unpack(path: Path, folder: Path) -> None:
                 f"`zip -s 0 {path.name} --out whole.zip`, or unpack them with `7z x {path.name}`"
             )
         with zipfile.ZipFile(path) as archive:
-            end = 0
-            for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
-                if entry.header_offset < end:  # a zip bomb: one body under many names
-                    raise ValueError("its members overlap")
-                end = entry.header_offset + ZIP_HEADER + entry.compress_size
-                if (entry.external_attr >> 16) & 0o170000 == 0o120000:
-                    raise CompError(f"{path} contains links; it is not unpacked")
-                if not entry.flag_bits & 0x800:  # macOS writes UTF-8 without this flag
-                    with contextlib.suppress(UnicodeError):
-                        entry.filename = entry.filename.encode("cp437").decode("utf-8")
-                room.take(entry.filename, entry.file_size)
+            members = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+            _check_members(path, members)
+            n_bytes = sum(entry.file_size for entry in members)
+            to_keep = reserve if reserve and n_bytes > reserve / 100 else 0  # a small one makes no space
+            tight = reserve is not None and n_bytes + to_keep > room.free
+            for entry in reversed(members) if tight else members:
+                room.take(entry.filename, -(-entry.file_size // BLOCK) * BLOCK if tight else entry.file_size)
+                room.free += entry.compress_size if tight else 0
             n_listed = int.from_bytes(listed[6:8], "little")
             if n_listed not in (room.n_files % 65_536, 65_535):  # 65,535: the number is elsewhere (zip64)
                 raise ValueError("its list of members is damaged")
-            archive.extractall(folder, archive.infolist())
+            if not tight:
+                archive.extractall(folder, archive.infolist())
+                return False
+            info(f"download: {path.name} is removed while it is unpacked, as the disk is small")
+            for entry in reversed(members):
+                archive.extract(entry, folder)
+                os.truncate(path, entry.header_offset)
+            return True
     elif name.endswith(".7z"):
         _unpack_7z(path, folder, room)
         for inner in list(folder.glob("*.tar")) if name.endswith(".tar.7z") else []:
@@ -170,6 +188,22 @@ def _unpack(path: Path, folder: Path) -> None:
                         f"{path} contains {member.name}, which is not a plain file; it is not unpacked"
                     )
             _check_end(archive)
+    return False
+
+
+def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise an error for links and a zip bomb among a zip's members, which are in the order of the file. Mend
+    names that macOS wrote."""
+    end = 0
+    for entry in members:
+        if entry.header_offset < end:  # one body under many names
+            raise ValueError("its members overlap")
+        end = entry.header_offset + ZIP_HEADER + entry.compress_size
+        if (entry.external_attr >> 16) & 0o170000 == 0o120000:
+            raise CompError(f"{path} contains links; it is not unpacked")
+        if not entry.flag_bits & 0x800:  # macOS writes UTF-8 without this flag
+            with contextlib.suppress(UnicodeError):
+                entry.filename = entry.filename.encode("cp437").decode("utf-8")
 
 
 class CheckedMember(tarfile.TarInfo):

@@ -80,6 +80,8 @@ class FileFinder:
 
     def __init__(self, competition: Competition, places: Sequence[Path], parts: Collection[str] = ALL_PARTS):
         self.competition, self.parts = competition, parts
+        # by archive that may be removed while it is unpacked: the bytes that are to stay free
+        self.reserves: dict[Path, int] = {}
         self.folder, self.unpacked = data_dir(competition.name), unpacked_dir(competition.name)
         self.places = [place for place in places if place.is_dir()]
         self.files = [place for place in places if place.is_file()]
@@ -120,7 +122,7 @@ class FileFinder:
             if not target.exists():
                 more = f" and {len(parts) - 1} more parts" if len(parts) > 1 else ""
                 info(f"download: unpacking {archive.name}{more} ({size_text(size)})")
-                unpack(archive, target)
+                unpack(archive, target, self.reserves.get(archive.resolve()))
             self.archives.append({"archive": archive.name, "bytes": size, "unpacked": root.name})
             self.places.append(root)
             self.depths[root] = depth

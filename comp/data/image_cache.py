@@ -4,15 +4,16 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from comp.artifacts.files import lock
-from comp.artifacts.resumable import GrowingArray
+from comp.artifacts.files import free_bytes, lock
+from comp.artifacts.resumable import GrowingArray, growing_paths
 from comp.artifacts.stamps import digest
-from comp.console import info, progress
+from comp.console import info, progress, size_text
 from comp.data.damage import read_frame
 from comp.data.decoding import Limits, decode, is_partly_transparent, jpeg_reduction
 from comp.data.image_files import ImageSet, resize, spread_indices
@@ -20,8 +21,32 @@ from comp.errors import CompError, TimeIsUp, summarize
 
 CachePaths = dict[int, Path]  # by size in pixels
 CHUNK = 256  # images between two updates of the progress
+MAX_THREADS = 32
+MAX_SMALL = 2048  # pixels: a thread for each core is enough for larger images, which take memory
 INVISIBLE = 2  # levels from black or white
 MAX_BLANK = 0.95  # a larger share of blank images is an error
+
+
+@dataclass(frozen=True)
+class CachedSet:
+    """A set of images and its caches."""
+
+    images: ImageSet
+    paths: CachePaths  # by side
+    key: str  # what the caches depend on
+    native: int  # the images' own longest side, in pixels
+    done: list[str]  # what else is done to pixels
+    filtered: Callable[[np.ndarray], np.ndarray]  # applied before an image is resized
+
+    def absent(self) -> CachePaths:
+        return {side: path for side, path in self.paths.items() if not path.exists()}
+
+    @property
+    def n_threads(self) -> int:
+        """The threads that decode. Network mounts answer late, so small files keep more of them busy than
+        there are cores."""
+        n_cores = os.cpu_count() or 1
+        return n_cores if self.native > MAX_SMALL else max(n_cores, min(MAX_THREADS, 4 * n_cores))
 
 
 def read_as_cached(
@@ -72,9 +97,11 @@ def build_caches(
     the largest size of the recipe, so that train and predict see the same pixels. The `filter` of
     comp.data.dehaze is applied in that detail, so that colours are the same at all sizes. `side` is at most
     the images' own size; the device enlarges them. A stopped build resumes. Raise TimeIsUp at the deadline,
-    and one CompError that lists all unreadable files of all sets."""
-    n_threads = os.cpu_count() or 1
-    answers, failed = {}, []
+    one CompError before anything is built if the disk is too small for all of it, and one that lists all
+    unreadable files of all sets."""
+    answers: dict[str, CachePaths] = {}
+    failed: list[str] = []
+    sets: list[CachedSet] = []
     for name, (images, sizes) in image_sets.items():
         native, jpegs, done = probe(images)
         coarser = jpeg_reduction(native, max_size) if jpegs else 1
@@ -84,14 +111,42 @@ def build_caches(
         key = digest(fingerprint, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
-        with lock(folder / f".{images.name}.lock", wait=True):
-            if absent := {side: path for side, path in paths.items() if not path.exists()}:
-                _announce(images, done)
-                failed += _build(images, absent, key, n_threads, deadline, max_size, _filtered(filter, side))
+        sets.append(CachedSet(images, paths, key, native, done, _filtered(filter, side)))
         answers[name] = {size: paths[side] for size, side in sides.items()}
+    _check_space(folder, sets)
+    for part in sets:
+        with lock(folder / f".{part.images.name}.lock", wait=True):
+            if part.absent():
+                _announce(part.images, part.done)
+                failed += _build(part, deadline, max_size)
     if failed:
         raise CompError(f"images that can't be read: {summarize(failed)}; repair or replace them")
     return answers
+
+
+def cache_bytes(n_images: int, side: int, n_channels: int) -> int:
+    """Return the bytes of the cache of one size."""
+    return n_images * side * side * n_channels
+
+
+def _check_space(folder: Path, sets: Sequence[CachedSet]) -> None:
+    """Raise CompError if the disk is too small for all absent caches together. What a stopped build has
+    reserved counts as there."""
+    parts, needed, several = [], 0, False
+    for images, absent in ((part.images, part.absent()) for part in sets):
+        several |= len(absent) > 1
+        for side, path in absent.items():
+            n_bytes = cache_bytes(len(images.ids), side, images.n_channels)
+            partial = growing_paths(path)[0]
+            needed += n_bytes - (min(n_bytes, partial.stat().st_size) if partial.is_file() else 0)
+            parts.append(f"{images.name} {side} px {size_text(n_bytes)}")
+    if needed > (free := free_bytes(folder)):
+        largest = 'set cache = "largest" in the recipe, ' if several else ""
+        raise CompError(
+            f"the resized images take {size_text(needed)} more ({', '.join(parts)}), and {folder} has "
+            f"{size_text(free)} free: free some space, move data/ with COMP_DATA, {largest}or lower the "
+            "sizes of the phases; `comp plan` says what fits"
+        )
 
 
 def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -103,21 +158,14 @@ def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: FILTERS[filter](resize(image, side))
 
 
-def _build(
-    images: ImageSet,
-    paths: dict[int, Path],
-    key: str,
-    n_threads: int,
-    deadline: float,
-    max_size: int,
-    filtered: Callable[[np.ndarray], np.ndarray],
-) -> list[str]:
-    """Fill the caches and return the files that can't be read, each with the reason."""
+def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
+    """Fill the absent caches and return the files that can't be read, each with the reason."""
     import cv2
 
+    images, paths = part.images, part.absent()
     cv2.setNumThreads(1)  # one thread per image: images are small
     arrays = {
-        side: GrowingArray(path, (len(images.ids), side, side, images.n_channels), "uint8", {"key": key})
+        side: GrowingArray(path, (len(images.ids), side, side, images.n_channels), "uint8", {"key": part.key})
         for side, path in paths.items()
     }
     todo = np.unique(np.concatenate([array.missing() for array in arrays.values()]))
@@ -135,7 +183,7 @@ def _build(
             files = images.paths[row]
             try:
                 image = decode(files, joined=joined, max_size=max_size, limits=images.limits, clipped=clipped)
-                image = filtered(image)
+                image = part.filtered(image)
             except OSError as error:
                 failed.append(f"{files[0]}: {str(error).splitlines()[0]}")
                 continue
@@ -148,7 +196,7 @@ def _build(
 
     label = f"{images.name} images to {', '.join(map(str, paths))} px"
     done = len(images.ids) - len(todo)
-    with progress(label, len(images.ids), done) as advance, ThreadPoolExecutor(n_threads) as pool:
+    with progress(label, len(images.ids), done) as advance, ThreadPoolExecutor(part.n_threads) as pool:
         for n in pool.map(fill, _chunks(todo)):
             done += n
             advance(n)

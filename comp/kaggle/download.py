@@ -17,7 +17,7 @@ from comp.artifacts.files import free_bytes, read_json, write_json
 from comp.artifacts.safe_paths import inside, is_own, refuse_link
 from comp.artifacts.schemas import Note
 from comp.console import ProgressBars, size_text
-from comp.data.archives import stem_of
+from comp.data.archives import unpacking_bytes
 from comp.errors import CompError
 from comp.kaggle import retries
 from comp.kaggle.retries import RETRIED_ERRORS, BadResponse, describe, retry_after, wait
@@ -127,9 +127,9 @@ def _download_once(
         start = file_size(partial)
         if start and (identity is None or read_marker(marker) != wanted or start > total):
             start = 0
-        needed = 2 * total if stem_of(target) else total  # archives are unpacked
-        if (free := free_bytes(partial) + start) < needed:
-            unpacked = ", and as much again unpacked" if stem_of(target) else ""
+        more = unpacking_bytes(target, total)
+        if (free := free_bytes(partial) + start) < total + more:
+            unpacked = ", and as much again unpacked" if more else ""
             raise CompError(
                 f"{name} takes {size_text(total)}{unpacked}; {path.parent} has {size_text(free)} free: free "
                 "some space, or move data/ with COMP_DATA"

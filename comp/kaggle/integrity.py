@@ -18,15 +18,18 @@ from comp.kaggle.download import matches_note, note_path, read_notes, sha256_of
 
 
 def find_files(
-    competition: Competition, places: Sequence[Path]
+    competition: Competition, places: Sequence[Path], reserve: int = 0
 ) -> tuple[FileFinder, dict[str, Any], list[RequiredFile]]:
-    """Return (the finder, the files that it found, the required files that it did not find). If a download
-    turns out to be a damaged archive, remove it and raise CompError."""
+    """Return (the finder, the files that it found, the required files that it did not find). Downloaded zips
+    are removed while they are unpacked unless `reserve` bytes stay free. If a download turns out to be a
+    damaged archive, remove it and raise CompError."""
+    folder = downloads_dir(competition.name)
     finder = FileFinder(competition, places)
+    finder.reserves = {(folder / note["file"]).resolve(): reserve for note in read_notes(folder)}
     try:
         return finder, *finder.find()
     except DamagedArchive as error:
-        for note in read_notes(folder := downloads_dir(competition.name)):
+        for note in read_notes(folder):
             if error.path.resolve() == (folder / note["file"]).resolve():
                 _remove_download(folder, note)
                 raise CompError(f"{error}; it was removed: run again to download it again") from error

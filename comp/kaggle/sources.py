@@ -7,7 +7,7 @@ from comp.artifacts.files import free_bytes
 from comp.artifacts.paths import downloads_dir
 from comp.config.competition import Competition
 from comp.console import info, size_text
-from comp.data.archives import stem_of, whole_of
+from comp.data.archives import unpacking_bytes, whole_of
 from comp.data.discovery import RequiredFile
 from comp.errors import CompError
 from comp.kaggle.client import Kaggle
@@ -34,12 +34,14 @@ def fetch_missing(competition: Competition, missing: Sequence[RequiredFile]) -> 
             f"{' and no '.join(str(need) for need in left if need.part in found_nothing)}; "
             "put the files into a folder and give it with --from"
         )
-    notes = {(note["source"], note["name"]): note for note in read_notes(folder)}
+    notes = {
+        (note["source"], note["name"]) for note in read_notes(folder) if (folder / note["file"]).exists()
+    }
     plan = [(source, file) for source, file in plan if (source, _name_of(source, file)) not in notes]
     for source, file in plan:
         size = size_text(file.bytes) if file else "all files as one zip"
         info(f"download: {_name_of(source, file)} ({size}) from kaggle.com/{source}")
-    listed = sum(file.bytes * (2 if stem_of(Path(file.name)) else 1) for _, file in plan if file)
+    listed = sum(file.bytes + unpacking_bytes(Path(file.name), file.bytes) for _, file in plan if file)
     if listed > (free := free_bytes(folder)):
         raise CompError(
             f"{competition.name} takes {size_text(listed)} for archives and their contents; "

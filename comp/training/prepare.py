@@ -166,8 +166,8 @@ def build_training_caches(
 ) -> Caches:
     """Return the caches for training, and build missing ones. With `test` the test images are resized too,
     for `comp predict`."""
-    competition, channels = recipe.competition, recipe.channels
-    sizes = sorted({phase.size for phase in recipe.phases})
+    competition, channels, cached = recipe.competition, recipe.channels, recipe.cached_sizes
+    sizes = sorted(set(cached.values()))
     needed = {"train": (data.images("train", labels.ids, channels), sizes)}
     if test:
         test_images = data.images("test", data.sample_ids(competition), channels)
@@ -176,4 +176,4 @@ def build_training_caches(
     where = cache_dir(competition.name)
     caches = build_caches(needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter)
     names = ["train", *(extra.images.name for extra in extras)]
-    return {size: tuple(caches[name][size] for name in names) for size in sizes}
+    return {size: tuple(caches[name][kept] for name in names) for size, kept in cached.items()}

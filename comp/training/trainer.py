@@ -87,13 +87,15 @@ class Trainer:
         return f"{self.n_epochs_done} of {self.n_epochs} epochs"
 
     def expected_seconds(self) -> float:
-        """Return the expected duration of the next epoch: that of the last one, scaled by pixels, times 1.5
-        where SWA follows; 0 before the first epoch."""
+        """Return the expected duration of the next epoch: that of the last one, scaled by pixels, times 3
+        after one of the head alone, times 1.5 where SWA follows; 0 before the first epoch."""
         if not self.history:
             return 0.0
         last = self.history[-1]
+        _, phase, epoch = self.phase()
         ends = self.recipe.swa_epochs and self.n_epochs_done + 1 == self.n_epochs
-        return (1.5 if ends else 1.0) * last["seconds"] * (self.phase()[1].size / last["size"]) ** 2
+        factor = (1.5 if ends else 1.0) * (3.0 if epoch == phase.head_epochs > 0 else 1.0)
+        return factor * last["seconds"] * (phase.size / last["size"]) ** 2
 
     def epoch(self, report: Report, deadline: float) -> str:
         """Train and validate one epoch. Return its line for the screen. Raise TimeIsUp at the deadline; the

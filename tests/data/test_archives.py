@@ -329,3 +329,27 @@ def test_archives_in_archives_are_unpacked_to_a_depth(here: Path, fails, monkeyp
     monkeypatch.setattr(finder, "MAX_ARCHIVES", 2)
     assert main(["download", "tiny.toml", "--from", "in"]) == 1
     assert len(list((here / "data/tiny/unpacked").iterdir())) == finder.MAX_NESTING + 2
+
+
+def test_a_downloaded_zip_is_used_up_where_it_does_not_fit_beside_its_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = {f"{i}.bin": random.Random(i).randbytes(3 * archives.BLOCK) for i in range(8)}
+    write_zip(tmp_path / "x.zip", files)
+    monkeypatch.setattr(archives, "free_bytes", lambda _: 4 * archives.BLOCK)
+    with pytest.raises(CompError, match="needs more than"):
+        unpack(tmp_path / "x.zip", tmp_path / "out")
+    assert (tmp_path / "x.zip").exists()
+    unpack(tmp_path / "x.zip", tmp_path / "out", 0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_reserve_keeps_space_free_and_small_archives_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(archives, "free_bytes", lambda _: 1_000_000)
+    for reserve, left in ((0, True), (990_000, False), (10**9, True)):
+        write_zip(tmp_path / "x.zip", FILES)  # 13 kB
+        unpack(tmp_path / "x.zip", tmp_path / f"out{reserve}", reserve)
+        assert (tmp_path / "x.zip").exists() == left

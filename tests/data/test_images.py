@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from comp.artifacts.resumable import GrowingArray
+from comp.data import image_cache
 from comp.data.decoding import decode
 from comp.data.image_cache import build_caches
 from comp.data.image_files import find_images
@@ -182,3 +183,18 @@ def test_one_grey_channel_stays_one(tmp_path: Path):
     images = find_images("train", np.array(["a"]), [(tmp_path, "{id}_{channel}.png")], ["g"])
     path = build_caches({"train": (images, [16])}, tmp_path / "cache", "s", NEVER, 16)["train"][16]
     assert np.load(path).shape == (1, 16, 16, 1)
+
+
+def test_too_little_space_for_all_caches_is_said_before_any_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ids, folders = folder_of(tmp_path / "a")  # 12 images of 32 px
+    needed = 12 * 3 * (16**2 + 32**2)
+    monkeypatch.setattr(image_cache, "free_bytes", lambda _: needed - 1)
+    with pytest.raises(CompError, match=r'train 16 px .*train 32 px .*COMP_DATA, set cache = "largest"'):
+        build(ids, folders, [16, 32], tmp_path)
+    assert not list(tmp_path.rglob("*.npy")) and not list(tmp_path.rglob("*.partial"))
+    monkeypatch.setattr(image_cache, "free_bytes", lambda _: needed)
+    build(ids, folders, [16, 32], tmp_path)
+    monkeypatch.setattr(image_cache, "free_bytes", lambda _: 0)
+    build(ids, folders, [16, 32], tmp_path)  # nothing is absent

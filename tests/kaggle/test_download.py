@@ -14,6 +14,7 @@ import pytest
 
 from comp.cli.main import main
 from comp.config.loading import load_competition
+from comp.data import archives
 from comp.data.manifest import read_manifest
 from comp.kaggle import retries
 from comp.kaggle.download import CHUNK_BYTES
@@ -287,3 +288,17 @@ def test_archives_of_one_name_in_different_folders(here: Path, kaggle: FakeKaggl
     manifest = json.loads((here / "data/planet/manifest.json").read_text())
     assert [len(manifest["images"][s]) for s in ("train", "test")] == [1, 1]
     assert manifest["images"]["train"][0]["files"] == 40
+
+
+def test_a_small_disk_holds_each_image_once(here: Path, kaggle: FakeKaggle, monkeypatch, capsys):
+    hpa(kaggle, None, 12, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "free_bytes", lambda _: 20_000)
+        assert main(["download", "hpa"]) == 0
+    printed = capsys.readouterr().out
+    assert "hpa takes about 18.4 GB of archives, as much unpacked, and 45.0 GB of resized images" in printed
+    assert "train.zip is removed while it is unpacked" in printed
+    assert not list((here / "data/hpa/downloads").glob("*.zip"))
+    assert len(list((here / "data/hpa/unpacked").rglob("*.png"))) == 4 * (12 + 6)
+    assert main(["download", "hpa"]) == 0
+    assert "done already" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from comp.batches.tta import SYMMETRIES, view_names
 from comp.cli.main import main
 from comp.config.augment import Augment
 from comp.config.loading import load_recipe
+from comp.data.image_files import resize
 from comp.errors import CompError
 from comp.models import network as models
 from comp.training.schedule import lr_factor
@@ -88,6 +89,22 @@ def test_images_are_enlarged_on_the_device_and_normalised():
     x = prepare(batch)
     assert x.shape == (2, 2, 32, 32)
     assert torch.allclose(x[:, 0], torch.ones(1)) and torch.allclose(x[:, 1], torch.full((1,), 1.5))
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_images_are_reduced_on_the_device_as_a_cache_of_that_size_has_them(size: int):
+    rng = np.random.default_rng(0)
+    images = np.stack([resize(rng.integers(0, 256, (8, 8, 4), np.uint8), 48) for _ in range(3)])
+    reduced = Preprocess((0.0,) * 4, (1 / 255,) * 4, size)(torch.from_numpy(images)).numpy()
+    cached = np.stack([resize(image, size) for image in images]).transpose(0, 3, 1, 2)
+    assert np.abs(reduced - cached).max() <= 1  # of 255 levels
+
+
+def test_the_largest_size_alone_serves_all_phases(here: Path):
+    for stage in ("download", "folds", "train"):
+        assert main([stage, "tiny.toml", "--folds", "0", "--set", "cache=largest"]) == 0
+    assert [path.name.split("-")[1] for path in (here / "data/tiny/cache").glob("train-*.npy")] == ["32"]
+    assert main(["train", "tiny.toml", "--folds", "0"]) == 1  # another model
 
 
 def spec(n_channels: int = 3, backbone: str = "test_resnet") -> models.ModelSpec:
