@@ -12,6 +12,9 @@ STAGES = {
     "report": "write one page about a run: scores, labels, images, likely label errors",
 }
 OTHERS = {
+    "init": "write the TOML of a competition of your own, from its files",
+    "show": "print a recipe with all its keys, and where each value comes from",
+    "keys": "list all keys of a recipe with type, default and a line",
     "find-lr": "learning-rate range test: suggest a learning rate",
     "tune": "hyperparameter search with Optuna, on one machine or on several",
     "infer": "make a submission with finished models, without training data",

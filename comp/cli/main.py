@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from comp import __version__
+from comp.cli import setup_commands
 from comp.cli.help import ABOUT, ACTIONS, BENCH, BESIDES, COMPARE, DETAILS, EPILOG, LEDGER, OTHERS, STAGES
 from comp.cli.options import OPTIONS, TABLES
+from comp.cli.suggestions import SuggestingParser
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
 
@@ -20,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     width = argparse.RawDescriptionHelpFormatter
     lists = ["".join(f"  {name:<12}{line}\n" for name, line in part.items()) for part in (STAGES, OTHERS)]
-    top = argparse.ArgumentParser(
+    top = SuggestingParser(
         prog="comp", description=ABOUT + BESIDES.join(lists), epilog=EPILOG, formatter_class=width
     )
     top.add_argument("--version", action="version", version=f"comp {__version__}")
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
             if isinstance(arguments["help"], dict):
                 text = arguments["help"].get(name, argparse.SUPPRESS)
             stage.add_argument(option, **{**arguments, "help": text})
+    setup_commands.add_parsers(stages, OPTIONS["--set"][1])
     command = stages.add_parser("ledger", description=LEDGER)
     command.add_argument("--sync", action="store_true", help="first fetch missing scores from Kaggle")
     command = stages.add_parser("compare", description=COMPARE)
@@ -129,6 +132,8 @@ def _command(name: str) -> Any:
 
 
 def _run(given: argparse.Namespace) -> None:
+    if setup_commands.run(given):
+        return
     if getattr(given, "rule", None):
         from comp.config.schema import current_rule
 
