@@ -38,7 +38,7 @@ def run(source: str, *, name: str | None, to: str | None, force: bool) -> None:
         raise CompError(f"--name {name}: letters, digits, '.', '_' and '-' are expected")
     if target.exists() and not force:
         raise CompError(f"{target} exists; --force replaces it, --to and --name choose another name")
-    if known := next((n for n in shipped("recipes") if slug in (n, load_recipe(n).competition.slug)), None):
+    if known := _shipped_recipe(slug, is_folder=folder.is_dir()):
         write_text(target, f'# {slug} comes with comp: change what differs.\nextends = "{known}"\n')
         more = f" --from {shown}" if folder.is_dir() else ""
         info(f"init: {slug} comes with comp; {target} extends its recipe {known}")
@@ -66,6 +66,15 @@ def run(source: str, *, name: str | None, to: str | None, force: bool) -> None:
         _check(found, contents, name, target)
     more = f" --from {shown}" if folder.is_dir() else ""
     info(f"init: {target} was read back with its labels and the sample; next: comp run {target}{more}")
+
+
+def _shipped_recipe(slug: str, *, is_folder: bool) -> str | None:
+    """Return the recipe that comes with comp for this competition. A folder must have the name that the
+    competition has on Kaggle: `demo` may be anything."""
+    for name in shipped("recipes"):
+        if slug == load_recipe(name).competition.slug or (slug == name and not is_folder):
+            return name
+    return None
 
 
 def _name_of(text: str) -> str:
