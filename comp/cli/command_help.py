@@ -12,6 +12,9 @@ STAGES = {
     "report": "write one page about a run: scores, labels, images, likely label errors",
 }
 OTHERS = {
+    "init": "write the TOML of a competition of your own, from its files",
+    "show": "print a recipe with all its keys, and where each value comes from",
+    "keys": "list all keys of a recipe with type, default and a line",
     "run": "all stages, one after the other, in one process",
     "runs": "list all runs: settings, folds that are done, scores",
     "plan": "what a recipe will cost: disk, memory and time, here and on Kaggle",
@@ -109,6 +112,20 @@ DETAILS = {
 }
 # commands that take none of the stages' options
 STANDALONE = {
+    "init": (
+        "Looks at a competition's files, or with a SLUG at Kaggle's list of them and its tables, and "
+        "writes a commented TOML: the table of labels, its ids and the form of its labels, groups, the "
+        "images, the sample submission, and the metric where the competition is known. Says what it saw,"
+        " and what it could not know. The file is read back before it is said to run."
+    ),
+    "show": (
+        "Prints the recipe with all its keys as TOML, and where each value comes from: the recipe's "
+        "file, the one that it extends, its competition, --set, or the default."
+    ),
+    "keys": (
+        "Lists the keys of a recipe and of its competition, as --set takes them, with type, default and "
+        "a line."
+    ),
     "runs": (
         "Lists the runs in runs/, the newest first: backbone, sizes, folds that are done, scores, time, rank."
     ),

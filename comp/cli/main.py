@@ -11,6 +11,7 @@ from comp import __version__
 from comp.cli.command_help import ABOUT, ACTIONS, BESIDES, DETAILS, EPILOG, OTHERS, STAGES, STANDALONE
 from comp.cli.dispatch import refuse_unread, run_command
 from comp.cli.options import OPTIONS, STANDALONE_OPTIONS, TABLES, help_by_command, help_of, readers_of
+from comp.cli.suggestions import SuggestingParser
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
 
@@ -19,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     width = argparse.RawDescriptionHelpFormatter
     lists = ["".join(f"  {name:<12}{line}\n" for name, line in part.items()) for part in (STAGES, OTHERS)]
-    top = argparse.ArgumentParser(
+    top = SuggestingParser(
         prog="comp", description=ABOUT + BESIDES.join(lists), epilog=EPILOG, formatter_class=width
     )
     top.add_argument("--version", action="version", version=f"comp {__version__}")

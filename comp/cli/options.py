@@ -272,6 +272,33 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 # arguments of the commands that take none of the options above
 STANDALONE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "init": {
+        "source": {
+            "metavar": "SLUG|FOLDER",
+            "help": "the end of a competition's address on Kaggle, or a folder of its files",
+        },
+        "--name": {
+            "metavar": "NAME",
+            "help": "the competition's name here (default: that of the folder, or the slug)",
+        },
+        "--to": {"metavar": "FILE", "help": "the TOML to write (default: NAME.toml)"},
+        "--force": {"action": "store_true", "help": "overwrite the file"},
+    },
+    "show": {
+        "recipe": {
+            "metavar": "RECIPE",
+            "help": "the name of a recipe or run, or the path of a recipe or competition TOML",
+        },
+        "--set": OPTIONS["--set"][1],
+    },
+    "keys": {
+        "word": {
+            "metavar": "WORD",
+            "nargs": "?",
+            "help": "only keys with this in their name or text",
+        },
+        "--markdown": {"action": "store_true", "help": "as the page KEYS.md"},
+    },
     "ledger": {"--sync": {"action": "store_true", "help": "first fetch missing scores from Kaggle"}},
     "runs": {
         "--by": {"choices": ("time", "score"), "default": "time", "help": "the order (default: time)"},

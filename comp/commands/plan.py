@@ -5,7 +5,7 @@ from comp.artifacts.paths import cache_dir
 from comp.benchmarks.bare_step import make_bare_step
 from comp.compute.devices import devices, n_cores
 from comp.config.recipe import Recipe
-from comp.console import clock, info, said_if_slow, size_text, table
+from comp.console import clock, info, announce_if_slow, size_text, table
 from comp.data.disk_plan import ImageCounts, cached_parts, count_images
 from comp.kaggle.limits import (
     KEPT_BYTES,
@@ -56,7 +56,7 @@ def _plan(recipe: Recipe) -> None:
     here = devices(recipe.n_networks)
     name = next(iter(gpu_names()), f"{n_cores()} cores" if here[0].name == "cpu" else "a GPU")
     machine = Machine("here", 1.0, len(here), n_cores=n_cores())
-    with said_if_slow(f"plan: measuring {N_STEPS} training steps at each size on {name}"):
+    with announce_if_slow(f"plan: measuring {N_STEPS} training steps at each size on {name}"):
         measured = {phase.size: _measure(recipe, phase.size) for phase in recipe.phases}
     elsewhere = [KAGGLE_T4, *(Machine(card, SPEEDS[card]) for card in ELSEWHERE)]
     times = {"here": run_time(recipe, counts, machine, costs, measured)}

@@ -20,15 +20,24 @@ class Augment(Strict):
     """How training changes images: a named set, or a table of the keys that differ from one. Each image gets
     its own values, uniformly distributed. Serialized as it was written: a name, or a table."""
 
-    extends: str = "satellite"  # one of AUGMENTATIONS
-    symmetry: Literal["none", "flip_h", "flips", "d4"] = "none"  # one of these flips and turns, at random
-    zoom: float = Field(0.0, ge=0, lt=1)  # zoom in or out by up to this share
-    shift: float = Field(0.0, ge=0, lt=1)  # shift by up to this share of the side; borders are mirrored
-    turn: float = Field(0.0, ge=0, le=180)  # rotate by up to so many degrees, either way
-    light: float = Field(0.0, ge=0, lt=1)  # change contrast and brightness by up to this share
-    gain: float = Field(0.0, ge=0, lt=1)  # scale each channel by up to this share
-    crop: float = Field(1.0, gt=0, le=1)  # smallest area share of a random resized crop; 1: no crop
-    p: float = Field(0.5, ge=0, le=1)  # probability of each of: moves, light, gain
+    extends: str = "satellite"
+    """The named set that it differs from."""
+    symmetry: Literal["none", "flip_h", "flips", "d4"] = "none"
+    """One of these flips and turns, at random."""
+    zoom: float = Field(0.0, ge=0, lt=1)
+    """Zoom in or out by up to this share."""
+    shift: float = Field(0.0, ge=0, lt=1)
+    """Shift by up to this share of the side; borders are mirrored."""
+    turn: float = Field(0.0, ge=0, le=180)
+    """Rotate by up to so many degrees, either way."""
+    light: float = Field(0.0, ge=0, lt=1)
+    """Change contrast and brightness by up to this share."""
+    gain: float = Field(0.0, ge=0, lt=1)
+    """Scale each channel by up to this share."""
+    crop: float = Field(1.0, gt=0, le=1)
+    """Smallest area share of a random resized crop; 1: no crop."""
+    p: float = Field(0.5, ge=0, le=1)
+    """Probability of each of: moves, light, gain."""
 
     @model_validator(mode="before")
     @classmethod

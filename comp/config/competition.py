@@ -27,20 +27,30 @@ from comp.config.schema import (
 class LabelTable(Strict):
     """The CSV with the training labels."""
 
-    csv: Files  # file names; the first that exists is used
-    id: str  # the column of image ids
-    column: str | None = None  # the column of label names or indices; None: one 0/1 column per class
-    separator: str = Field(" ", min_length=1)  # between the labels in `column`
-    classes: Texts = ()  # the classes in order; empty: the labels in the CSV, sorted
-    indices: bool = False  # `column` holds positions in `classes` instead of names
-    exclusive: tuple[tuple[str, ...], ...] = ()  # groups of mutually exclusive classes
-    single: bool = False  # exactly one label per image; `column` is then not split
-    group: str | None = None  # a column; equal values stay in one fold, an empty cell is not a group
-    none: str | None = Field(None, min_length=1)  # the text for "no label"; without `column`, its 0/1 column
-    ignore: Texts = ()  # columns that are not labels, if each class has a column
-    empty: bool = Field(  # whether an image may have no label; default: whether `none` is set
-        default_factory=lambda data: data.get("none") is not None
-    )
+    csv: Files
+    """File names; the first that exists is used."""
+    id: str
+    """The column of image ids."""
+    column: str | None = None
+    """The column of label names or indices; unset: one 0/1 column per class."""
+    separator: str = Field(" ", min_length=1)
+    """What separates the labels in `column`."""
+    classes: Texts = ()
+    """The classes in order; empty: the labels in the CSV, sorted."""
+    indices: bool = False
+    """`column` holds positions in `classes` instead of names."""
+    exclusive: tuple[tuple[str, ...], ...] = ()
+    """Groups of mutually exclusive classes; an image has exactly one class of each group."""
+    single: bool = False
+    """Exactly one label per image; `column` is then not split."""
+    group: str | None = None
+    """A column; equal values stay in one fold, an empty cell is not a group."""
+    none: str | None = Field(None, min_length=1)
+    """The text that means no label; without `column`, its 0/1 column."""
+    ignore: Texts = ()
+    """Columns that are not labels, if each class has a column."""
+    empty: bool = Field(default_factory=lambda data: data.get("none") is not None)
+    """Whether an image may have no label. Default: whether `none` is set."""
 
     def exclusive_names(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
         """Return the groups of mutually exclusive classes; an image has exactly one class of each group."""
@@ -81,12 +91,15 @@ def _from_zero(value: Any) -> Any:
 class Images(Strict):
     """Where the images are. A template holds {id}, and {channel} if each channel is a separate file."""
 
-    train: Templates  # templates of the training images, such as train/{id}.jpg
-    test: Templates  # templates of the test images; each id is searched for in all of them
-    channels: Texts = ()  # the values of {channel}; empty: one RGB file per image
-    # for more than 8 bits per channel: the values shown as black and white, such as [-1000, 3000]; 4095 means
-    # [0, 4095]; None: the range of the training images
+    train: Templates
+    """Templates of the training images, such as train/{id}.jpg."""
+    test: Templates
+    """Templates of the test images; each id is searched for in all of them."""
+    channels: Texts = ()
+    """The values of {channel}; empty: one RGB file per image."""
     range: Annotated[tuple[float, float] | None, BeforeValidator(_from_zero)] = None
+    """For more than 8 bits per channel: the values shown as black and white, such as [-1000, 3000]; 4095
+    means [0, 4095]; unset: the range of the training images."""
 
     @field_validator("range")
     @classmethod
@@ -117,21 +130,27 @@ class Images(Strict):
 class SubmissionTable(Strict):
     """The submission CSV, in the order and format of the sample submission."""
 
-    sample: Files  # file names of the sample submission; the first that exists is used
-    id: str | None = None  # the column of image ids; None: labels.id
-    column: str | None = None  # the column of labels; "": one 0/1 column per class; None: labels.column
-    separator: str | None = Field(None, min_length=1)  # between labels; None: labels.separator
-    solution: str | None = None  # a file with the test labels and a column Usage (Public, Private)
+    sample: Files
+    """File names of the sample submission; the first that exists is used."""
+    id: str | None = None
+    """The column of image ids; unset: labels.id."""
+    column: str | None = None
+    """The column of labels; "": one 0/1 column per class; unset: labels.column."""
+    separator: str | None = Field(None, min_length=1)
+    """What separates labels; unset: labels.separator."""
+    solution: str | None = None
+    """A file with the test labels and a column Usage (Public, Private)."""
 
 
 class Metric(Strict):
     """Mean F-beta as in scikit-learn's `fbeta_score`; or accuracy, if labels.single is true."""
 
-    beta: float = Field(2.0, gt=0)  # the weight of recall against precision
-    average: Literal["samples", "macro", "micro", "accuracy"] = "samples"  # how F-beta is averaged
-    zero_division: float = Field(
-        0.0, ge=0, le=1
-    )  # with samples: the score of an image with no true and no predicted label
+    beta: float = Field(2.0, gt=0)
+    """The weight of recall against precision."""
+    average: Literal["samples", "macro", "micro", "accuracy"] = "samples"
+    """How F-beta is averaged."""
+    zero_division: float = Field(0.0, ge=0, le=1)
+    """With samples: the score of an image with no true and no predicted label."""
 
     def __str__(self) -> str:
         return "accuracy" if self.average == "accuracy" else f"{self.average} F{self.beta:g}"
@@ -163,38 +182,58 @@ class Metric(Strict):
 class Drawn(Strict):
     """Synthetic data, generated from a seed instead of downloaded."""
 
-    kind: Literal["scenes", "cells"] = "scenes"  # the generator: comp/data/synthetic/<kind>.py
-    n_train: int = Field(2000, ge=50)  # training images
-    n_test: int = Field(1200, ge=50)  # test images
-    size: int = Field(64, ge=32)  # pixels, square
-    seed: int = Field(0, ge=0)  # of the random generator
-    in_yellow: Texts = ()  # with cells: labels that show in the yellow channel instead of the green one
+    kind: Literal["scenes", "cells"] = "scenes"
+    """The generator: comp/data/synthetic/<kind>.py."""
+    n_train: int = Field(2000, ge=50)
+    """Training images."""
+    n_test: int = Field(1200, ge=50)
+    """Test images."""
+    size: int = Field(64, ge=32)
+    """Image size in pixels, square."""
+    seed: int = Field(0, ge=0)
+    """Seed of the random generator."""
+    in_yellow: Texts = ()
+    """With cells: labels that show in the yellow channel instead of the green one."""
 
 
 class Listed(Strict):
     """What the competition's pages list, for `comp plan` before the download."""
 
-    n_train: int = Field(ge=1)  # training images
-    n_test: int = Field(ge=1)  # test images
-    size: int = Field(ge=1)  # the longer side of an image, in pixels
-    gigabytes: float = Field(0.0, ge=0)  # of the archives to download
+    n_train: int = Field(ge=1)
+    """Training images."""
+    n_test: int = Field(ge=1)
+    """Test images."""
+    size: int = Field(ge=1)
+    """The longer side of an image, in pixels."""
+    gigabytes: float = Field(0.0, ge=0)
+    """Size of the archives to download."""
 
 
 class Competition(Strict):
     """One competition: where its files are, and how submissions are scored."""
 
-    name: str = Field(pattern=NAME_PATTERN)  # names data/<name>/ and folds/<name>-….csv; default: the file's
-    title: str = ""  # for people
-    slug: str | None = None  # the competition's name in Kaggle's addresses
-    sources: Texts = ()  # Kaggle sources of its files, first to last; empty: competitions/<slug>
-    labels: LabelTable  # the training labels
-    images: Images  # the image files
-    submission: SubmissionTable  # the submission CSV
-    metric: Metric = Field(  # default: F2 of samples; with labels.single, accuracy
+    name: str = Field(pattern=NAME_PATTERN)
+    """Names data/<name>/ and folds/<name>-….csv; default: the file's."""
+    title: str = ""
+    """Title, for people."""
+    slug: str | None = None
+    """The competition's name in Kaggle's addresses."""
+    sources: Texts = ()
+    """Kaggle sources of its files, first to last; empty: competitions/<slug>."""
+    labels: LabelTable
+    """The training labels."""
+    images: Images
+    """The image files."""
+    submission: SubmissionTable
+    """The submission CSV."""
+    metric: Metric = Field(
         default_factory=lambda data: Metric(average="accuracy" if data["labels"].single else "samples")
     )
-    drawn: Drawn | None = None  # synthetic data instead of a download
-    listed: Listed | None = None  # the number and size of its images
+    """The score of the leaderboard. Default: F2 of samples; with labels.single, accuracy."""
+    drawn: Drawn | None = None
+    """Synthetic data instead of a download."""
+    listed: Listed | None = None
+    """The number and size of its images."""
 
     @field_validator("metric", mode="before")
     @classmethod

@@ -30,17 +30,28 @@ from comp.config.schema import (
 class Phase(Strict):
     """A part of training: epochs at one image size, with a learning-rate schedule of their own."""
 
-    size: int = Field(ge=16)  # image size in pixels, square
-    epochs: int = Field(ge=1)  # number of epochs
-    lr: float = Field(1e-3, gt=0)  # highest learning rate of the head
-    body_lr: float | None = Field(None, gt=0)  # highest learning rate of all other layers; None: lr
-    head_epochs: int = Field(0, ge=0)  # epochs at the start that train the head alone
-    batch_size: int = Field(64, ge=2)  # images per step, over all GPUs
-    accumulate: int = Field(1, ge=1)  # micro-batches per step: more need less memory
-    schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"  # learning rates
-    cycles: int = Field(1, ge=1)  # with cosine-restarts: number of cycles
-    warm_up: float | None = Field(None, gt=0, lt=1)  # share of the steps; None: 1/4 with one-cycle, else 0
-    loss: str | None = None  # loss of this phase; None: the recipe's
+    size: int = Field(ge=16)
+    """Image size in pixels, square."""
+    epochs: int = Field(ge=1)
+    """Number of epochs."""
+    lr: float = Field(1e-3, gt=0)
+    """Highest learning rate of the head."""
+    body_lr: float | None = Field(None, gt=0)
+    """Highest learning rate of all other layers; unset: lr."""
+    head_epochs: int = Field(0, ge=0)
+    """Epochs at the start that train the head alone."""
+    batch_size: int = Field(64, ge=2)
+    """Images per step, over all GPUs."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per step; more of them need less memory."""
+    schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
+    """How the learning rates move."""
+    cycles: int = Field(1, ge=1)
+    """With cosine-restarts: number of cycles."""
+    warm_up: float | None = Field(None, gt=0, lt=1)
+    """Share of the steps; unset: 1/4 with one-cycle, else 0."""
+    loss: str | None = None
+    """Loss of this phase; unset: the recipe's."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Phase":
@@ -57,11 +68,16 @@ class External(Strict):
     """External data: more labelled images, for training only. Paths are searched for in the working
     directory, beside the competition's data, and where a Kaggle kernel mounts it."""
 
-    csv: str  # path of the table of labels
-    images: Templates  # templates of the images, such as folder/{id}.jpg
-    id: str | None = None  # the column of image ids; None: labels.id
-    column: str | None = None  # the column of labels; None: labels.column
-    separator: str | None = Field(None, min_length=1)  # between labels; None: labels.separator
+    csv: str
+    """Path of the table of labels."""
+    images: Templates
+    """Templates of the images, such as folder/{id}.jpg."""
+    id: str | None = None
+    """The column of image ids; unset: labels.id."""
+    column: str | None = None
+    """The column of labels; unset: labels.column."""
+    separator: str | None = Field(None, min_length=1)
+    """What separates labels; unset: labels.separator."""
 
 
 class Pseudo(Strict):
@@ -69,17 +85,23 @@ class Pseudo(Strict):
     network learns the labels that the run's network of this fold predicts, with thresholds fitted to the
     other folds. Neither network has seen the rows that the new one is scored on."""
 
-    run: str = Field(pattern=NAME_PATTERN)  # name of a run that `comp decide` has finished
-    share: float = Field(1.0, gt=0, le=1)  # share of the test images to use, the most confident first
+    run: str = Field(pattern=NAME_PATTERN)
+    """Name of a run that `comp decide` has finished."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Share of the test images to use, the most confident first."""
 
 
 class Space(Strict):
     """The values that `comp tune` tries for a key: a range from low to high, or a list."""
 
-    low: int | float | None = None  # lowest value
-    high: int | float | None = None  # highest value
-    log: bool = False  # sample on a log scale
-    choices: tuple[Any, ...] = ()  # the values, if written as a list
+    low: int | float | None = None
+    """Lowest value."""
+    high: int | float | None = None
+    """Highest value."""
+    log: bool = False
+    """Sample on a log scale."""
+    choices: tuple[Any, ...] = ()
+    """The values, if written as a list."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,20 +134,28 @@ class Recipe(Strict):
     """One experiment. A recipe that extends another holds only what differs. A table [competition] without a
     name changes keys of the extended recipe's competition."""
 
-    name: str = Field(pattern=NAME_PATTERN)  # names runs/<name>/; default: the file's name
-    competition: Competition  # name, path of a TOML file, or table
-    seed: int = Field(42, ge=0)  # of folds, weights, batches and augmentation
-    n_folds: int = Field(5, ge=2)  # folds, and networks
-    backbone: str = "resnet34"  # a timm model that supports the phases' sizes
-    pretrained: bool = True  # start from pretrained weights
-    # a safetensors file, or a folder with <backbone>.safetensors; None: $COMP_WEIGHTS, or timm's download
+    name: str = Field(pattern=NAME_PATTERN)
+    """Names runs/<name>/; default: the file's name."""
+    competition: Competition
+    """Name, path of a TOML file, or table."""
+    seed: int = Field(42, ge=0)
+    """Seed of folds, weights, batches and augmentation."""
+    n_folds: int = Field(5, ge=2)
+    """Folds, and networks."""
+    backbone: str = "resnet34"
+    """A timm model that supports the phases' sizes."""
+    pretrained: bool = True
+    """Start from pretrained weights."""
     weights: str | None = None
-    drop_rate: float = Field(0.0, ge=0, lt=1)  # dropout before the head
-    channels: Texts = Field((), validate_default=True)  # which of images.channels, in order; empty: all
-    # where mean and std come from; imagenet: the backbone's, dataset: the fold's training images, image: each
-    # image itself, auto: imagenet for RGB files, else dataset
+    """A safetensors file, or a folder with <backbone>.safetensors; unset: $COMP_WEIGHTS, or timm's
+    download."""
+    drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the head."""
+    channels: Texts = Field((), validate_default=True)
+    """Which of images.channels, in order; empty: all."""
     normalize: Literal["auto", "imagenet", "dataset", "image"] = "auto"
-    # the phases of training, in order
+    """Where mean and std come from. imagenet: the backbone's; dataset: the fold's training images; image:
+    each image itself; auto: imagenet for RGB files, else dataset."""
     phases: tuple[Phase, ...] = Field(
         (
             Phase(size=128, epochs=4, body_lr=3e-4, head_epochs=1),
@@ -133,45 +163,71 @@ class Recipe(Strict):
         ),
         min_length=1,
     )
-    # which resized images are on disk: each size, or only the largest, from which the device makes the
-    # others: less space, and more to read
+    """The phases of training, in order."""
     cache: Literal["each", "largest"] = "each"
-    filter: Literal["none", "dehaze"] = "none"  # applied once to each image: comp/data/dehaze.py
-    augment: Augment = Augment()  # "none", "dihedral", "satellite", "microscopy", or a table
-    augment_on: Literal["device", "cpu"] = "device"  # batches on the device, or albumentations
-    mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: off
-    cutmix: float = Field(0.0, ge=0)  # alpha of cutmix's beta distribution; 0: off
-    # bce, focal, asymmetric, fbeta, lovasz, groups, or a sum such as "bce+fbeta"; default: bce, or with
-    # labels.single groups (softmax cross-entropy)
+    """The resized images on disk: each size, or only the largest, from which the device makes the others (less
+    space, and more to read)."""
+    filter: Literal["none", "dehaze"] = "none"
+    """Applied once to each image: comp/data/dehaze.py."""
+    augment: Augment = Augment()
+    """A named set (none, dihedral, satellite, microscopy), or a table."""
+    augment_on: Literal["device", "cpu"] = "device"
+    """Batches on the device, or albumentations."""
+    mixup: float = Field(0.0, ge=0)
+    """Alpha of mixup's beta distribution; 0: off."""
+    cutmix: float = Field(0.0, ge=0)
+    """Alpha of cutmix's beta distribution; 0: off."""
     loss: str = Field(default_factory=lambda data: "groups" if data["competition"].labels.single else "bce")
-    class_weights: Literal["none", "inverse", "effective"] = "none"  # weight rare labels more in the loss
-    oversample: float = Field(0.0, ge=0, le=1)  # show labels rarer than this share of images more often
-    label_smoothing: float = Field(0.0, ge=0, lt=1)  # move targets from 0 and 1 towards each other
-    external: Annotated[tuple[External, ...], BeforeValidator(table_as_list)] = ()  # external training data
-    # pseudo-labels: the name of the run that gives them, or a table
+    """One of bce, focal, asymmetric, fbeta, lovasz and groups, or a sum such as "bce+fbeta". Default: bce, or
+    with labels.single groups (softmax cross-entropy)."""
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    """Weight rare labels more in the loss."""
+    oversample: float = Field(0.0, ge=0, le=1)
+    """Show labels rarer than this share of images more often."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Move targets from 0 and 1 towards each other."""
+    external: Annotated[tuple[External, ...], BeforeValidator(table_as_list)] = ()
+    """More labelled images, for training only."""
     pseudo: Annotated[Pseudo | None, BeforeValidator(run_as_table)] = None
-    full: bool = False  # train one more network, on all folds; its number follows the last fold's
-    members: tuple["Recipe", ...] = ()  # recipes that extend this one: trained in turn, then blended
-    layer_decay: float = Field(1.0, gt=0, le=1)  # each layer's rate, as a share of the next one's; 1: equal
-    weight_decay: float = Field(0.02, ge=0)  # of AdamW
-    clip_norm: float = Field(1.0, gt=0)  # largest norm of the gradients
-    ema_decay: float = Field(0.998, ge=0, lt=1)  # EMA: decay of the averaged weights per step; 0: off
-    swa_epochs: int = Field(0, ge=0)  # SWA: average the weights of the last n epochs; 0: off
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # mixed precision; fp32: TF32 on new GPUs
-    # on a GPU: the same bits each time, except where torch warns; slower. A CPU does so anyway
+    """Pseudo-labels: the name of the run that gives them, or a table."""
+    full: bool = False
+    """Train one more network, on all folds; its number follows the last fold's."""
+    members: tuple["Recipe", ...] = ()
+    """Recipes that extend this one: trained in turn, then blended."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each layer's rate, as a share of the next one's; 1: equal."""
+    weight_decay: float = Field(0.02, ge=0)
+    """Weight decay of AdamW."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of the gradients."""
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    """EMA: decay of the averaged weights per step; 0: off."""
+    swa_epochs: int = Field(0, ge=0)
+    """SWA: average the weights of the last n epochs; 0: off."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the computation (AMP); auto: bf16, or fp16 where the GPU has no bf16. fp32 is TF32 on new
+    GPUs."""
     deterministic: bool = False
-    compile: bool = False  # torch.compile: minutes at the start, faster steps afterwards
-    gradient_checkpointing: bool = False  # less memory for large inputs; steps are a third slower
-    # test-time views (TTA) by name; d4: the 8 symmetries of the square, crops: the whole image and 5 crops
+    """On a GPU the same bits each time, except where torch warns; slower. A CPU does so anyway."""
+    compile: bool = False
+    """Use torch.compile: minutes at the start, faster steps afterwards."""
+    gradient_checkpointing: bool = False
+    """Less memory for large inputs; steps are a third slower."""
     views: Texts = Field(("d4",), min_length=1)
-    predict_batch_size: int = Field(256, ge=1)  # images per batch of prediction
-    # how probabilities become labels: auto, or a rule that `comp decide --help` names
+    """Test-time views (TTA) by name. d4: the 8 symmetries of the square; crops: the whole image and 5
+    crops."""
+    predict_batch_size: int = Field(256, ge=1)
+    """Images per batch of prediction."""
     rule: Annotated[str, AfterValidator(current_rule)] = "auto"
-    n_trials: int = Field(30, ge=1)  # Optuna trials per search of `comp decide`
-    track: Annotated[  # experiment trackers that get the epochs of log.jsonl
+    """How probabilities become labels: auto, or a rule that `comp decide --help` names."""
+    n_trials: int = Field(30, ge=1)
+    """Optuna trials per search of `comp decide`."""
+    track: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(as_list)
     ] = ()
-    tune: dict[str, Space] = {}  # what `comp tune` tries, by key, such as "phases.0.lr"
+    """Experiment trackers that get the epochs of log.jsonl."""
+    tune: dict[str, Space] = {}
+    """What `comp tune` tries, by key, such as "phases.0.lr"."""
 
     @model_validator(mode="after")
     def _check_filter(self) -> "Recipe":

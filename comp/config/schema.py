@@ -41,9 +41,10 @@ Templates = Annotated[Texts, AfterValidator(_plain)]  # a\{id}.png and ./a//{id}
 
 
 class Strict(BaseModel):
-    """Settings that refuse unknown keys, and numbers that are not finite."""
+    """Settings that refuse unknown keys, and numbers that are not finite. The text below a field is what
+    `comp keys` prints of it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def check_fields(template: str) -> str:

@@ -1,0 +1,254 @@
+"""`comp init` on folders in the forms of known competitions: their tables and names are real in form, their
+images are empty files."""
+
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from comp.cli.main import main
+from comp.config.loading import load_competition
+from comp.data.manifest import read_manifest
+
+N, N_TEST = 90, 30
+RANDOM = random.Random(5)
+WEATHER = ("clear", "partly_cloudy", "cloudy", "haze")
+
+
+def draw(choices: Any, k: int | None = None) -> Any:
+    return RANDOM.choice(choices) if k is None else sorted(RANDOM.sample(choices, k))
+
+
+def images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def csv(folder: Path, name: str, **columns: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(columns).to_csv(folder / name, index=False)
+
+
+def ids(start: str = "", end: str = "", n: int = N, first: int = 0) -> list[str]:
+    return [f"{start}{i:04x}{end}" for i in range(first, first + n)]
+
+
+def planet(folder: Path) -> None:
+    train, test = [f"train_{i}" for i in range(N)], [f"test_{i}" for i in range(N_TEST)]
+    tags = [
+        " ".join([draw(WEATHER), *draw(["primary", "road", "water", "habitation"], draw([1, 2, 3]))])
+        for _ in train
+    ]
+    csv(folder, "train_v2.csv", image_name=train, tags=tags)
+    csv(folder, "sample_submission_v2.csv", image_name=test, tags="primary clear road")
+    images(folder, *[f"train-jpg/{i}.jpg" for i in train], *[f"train-tif-v2/{i}.tif" for i in train])
+    images(
+        folder,
+        *[f"test-jpg/{i}.jpg" for i in test[:20]],
+        *[f"test-jpg-additional/{i}.jpg" for i in test[20:]],
+    )
+
+
+def atlas(folder: Path) -> None:
+    train, test = ids(end="-bad0-11e8"), ids(end="-bad0-11e8", n=N_TEST, first=500)
+    csv(
+        folder,
+        "train.csv",
+        Id=train,
+        Target=[" ".join(map(str, draw(range(12), draw([1, 2, 3])))) for _ in train],
+    )
+    csv(folder, "sample_submission.csv", Id=test, Predicted="0")
+    for split, names in (("train", train), ("test", test)):
+        images(folder, *[f"{split}/{i}_{c}.png" for i in names for c in ("red", "green", "blue", "yellow")])
+
+
+def leaves_2021(folder: Path) -> None:
+    train, test = ids("8", ".jpg"), ids("9", ".jpg", N_TEST)
+    forms = [
+        "healthy",
+        "scab",
+        "rust",
+        "complex",
+        "scab rust",
+        "rust complex",
+        "scab rust complex",
+        "powdery_mildew",
+    ]
+    csv(folder, "train.csv", image=train, labels=[forms[i % len(forms)] for i in range(N)])
+    csv(folder, "sample_submission.csv", image=test, labels="healthy")
+    images(folder, *[f"train_images/{i}" for i in train], *[f"test_images/{i}" for i in test])
+
+
+def leaves_2020(folder: Path) -> None:
+    train, test = [f"Train_{i}" for i in range(N)], [f"Test_{i}" for i in range(N_TEST)]
+    names = ["healthy", "multiple_diseases", "rust", "scab"]
+    columns = {name: [int(i % 4 == k) for i in range(N)] for k, name in enumerate(names)}
+    csv(folder, "train.csv", image_id=train, **columns)
+    csv(folder, "test.csv", image_id=test)
+    csv(folder, "sample_submission.csv", image_id=test, **dict.fromkeys(names, 0.25))
+    images(folder, *[f"images/{i}.jpg" for i in (*train, *test)])
+
+
+def catheters(folder: Path) -> None:
+    train, test = ids("1.2.826.0.1."), ids("1.2.826.0.2.", n=N_TEST)
+    names = [
+        "ETT - Abnormal",
+        "ETT - Normal",
+        "NGT - Abnormal",
+        "CVC - Borderline",
+        "Swan Ganz Catheter Present",
+    ]
+    columns = {name: [0, *(RANDOM.randint(0, 1) for _ in train[1:])] for name in names}
+    patients = [f"p{i // 3}" for i in range(N)]
+    csv(folder, "train.csv", StudyInstanceUID=train, **columns, PatientID=patients)
+    csv(folder, "sample_submission.csv", StudyInstanceUID=test, **dict.fromkeys(names, 0))
+    csv(folder, "train_annotations.csv", StudyInstanceUID=train[:40], label="ETT - Normal", data="[[1, 2]]")
+    images(folder, *[f"train/{i}.jpg" for i in train], *[f"test/{i}.jpg" for i in test])
+
+
+def cactus(folder: Path) -> None:
+    train, test = ids(end=".jpg"), ids(end=".jpg", n=N_TEST, first=500)
+    csv(folder, "train.csv", id=train, has_cactus=[int(i % 4 > 0) for i in range(N)])
+    csv(folder, "sample_submission.csv", id=test, has_cactus=0.5)
+    for split, names in (("train", train), ("test", test)):  # as Kaggle serves them
+        with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
+            for name in names:
+                archive.writestr(f"{split}/{name}", b"x")
+
+
+def cassava(folder: Path) -> None:
+    train, test = ids("1", ".jpg"), ids("2", ".jpg", N_TEST)
+    csv(folder, "train.csv", image_id=train, label=[i % 5 for i in range(N)])
+    csv(folder, "sample_submission.csv", image_id=test, label=4)
+    (folder / "label_num_to_disease_map.json").write_text("{}")
+    images(folder, *[f"train_images/{i}" for i in train], *[f"test_images/{i}" for i in test])
+
+
+def wild(folder: Path) -> None:
+    train, test = ids(), ids(n=N_TEST, first=500)
+    kinds, places = [draw(["0", "1", "3", "13", "22"]) for _ in train], [str(i % 17) for i in range(N)]
+    more = {"width": 1024, "height": 747, "seq_id": ids("s"), "rights_holder": "Erin"}
+    files = [f"{i}.jpg" for i in train]
+    csv(folder, "train.csv", category_id=kinds, file_name=files, id=train, location=places, **more)
+    csv(
+        folder, "test.csv", date_captured="2012", file_name=[f"{i}.jpg" for i in test], id=test, location="99"
+    )
+    csv(folder, "sample_submission.csv", Id=test, Category=0)
+    images(folder, *[f"train_images/{i}.jpg" for i in train], *[f"test_images/{i}.jpg" for i in test])
+
+
+def seedlings(folder: Path) -> None:
+    names = {
+        f"{kind}/{i:03x}.png": kind for kind in ("Black-grass", "Common wheat", "Fat Hen") for i in range(30)
+    }
+    test = ids(end=".png", n=N_TEST, first=500)
+    csv(folder, "sample_submission.csv", file=test, species="Fat Hen")
+    images(folder, *[f"train/{name}" for name in names], *[f"test/{i}" for i in test])
+
+
+def pets(folder: Path) -> None:
+    train, test = ids("a"), ids("b", n=N_TEST)
+    csv(folder, "train.csv", Id=train, Eyes=1, Face=0, Pawpularity=[1 + i % 88 for i in range(N)])
+    csv(folder, "sample_submission.csv", Id=test, Pawpularity=[20.01 + i for i in range(N_TEST)])
+    images(folder, *[f"train/{i}.jpg" for i in train], *[f"test/{i}.jpg" for i in test])
+
+
+FORMS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
+    "planet-like": (
+        planet,
+        {"labels": {"csv": ("train_v2.csv",), "id": "image_name", "column": "tags", "single": False,
+                    "exclusive": (tuple(sorted(WEATHER)),)},
+         "images": {"train": ("train-jpg/{id}.jpg",),
+                    "test": ("test-jpg-additional/{id}.jpg", "test-jpg/{id}.jpg")}},
+        "tags separated by spaces (8 different, 2 to 4 an image)",
+    ),
+    "atlas": (
+        atlas,
+        {"labels": {"id": "Id", "column": "Target", "indices": True},
+         "images": {"train": ("train/{id}_{channel}.png",), "channels": ("red", "green", "blue", "yellow")},
+         "submission": {"column": "Predicted"}},
+        "channels red, green, blue, yellow",
+    ),
+    "plant-pathology-2021-fgvc8": (
+        leaves_2021,
+        {"labels": {"id": "image", "column": "labels", "single": False},
+         "images": {"train": ("train_images/{id}",), "test": ("test_images/{id}",)},
+         "metric": {"beta": 1, "average": "samples"}},
+        "metric: samples F1, as the competition's page has it",
+    ),
+    "plant-pathology-2020-fgvc7": (
+        leaves_2020,
+        {"labels": {"id": "image_id", "column": None, "single": True,
+                    "classes": ("healthy", "multiple_diseases", "rust", "scab")},
+         "images": {"train": ("images/{id}.jpg",), "test": ("images/{id}.jpg",)},
+         "metric": {"average": "accuracy"}},
+        "not certain: the metric: the leaderboard counts the mean of the columns' ROC AUC",
+    ),
+    "catheters": (
+        catheters,
+        {"labels": {"csv": ("train.csv",), "column": None, "empty": True, "group": "PatientID",
+                    "classes": ("ETT - Abnormal", "ETT - Normal", "NGT - Abnormal", "CVC - Borderline",
+                                "Swan Ganz Catheter Present")}},
+        "group: PatientID (30 different)",
+    ),
+    "cactus": (
+        cactus,
+        {"labels": {"id": "id", "column": None, "classes": ("has_cactus",), "empty": True},
+         "images": {"train": ("train/{id}",), "test": ("test/{id}",)}},
+        "the sample holds 0.5: probabilities seem to be expected",
+    ),
+    "cassava-leaf-disease-classification": (
+        cassava,
+        {"labels": {"column": "label", "single": True, "indices": True}, "metric": {"average": "accuracy"}},
+        "metric: accuracy",
+    ),
+    "iwildcam-2019-fgvc6": (
+        wild,
+        {"labels": {"csv": ("train.csv",), "id": "id", "column": "category_id", "single": True},
+         "images": {"train": ("train_images/{id}.jpg",)}, "submission": {"id": "Id", "column": "Category"},
+         "metric": {"beta": 1, "average": "macro"}},
+        "not certain: whether images of one location belong together (17 different)",
+    ),
+    "seedlings": (
+        seedlings,
+        {"labels": {"csv": ("labels-of-folders.csv",), "id": "id", "column": "label", "single": True},
+         "images": {"train": ("train/{id}.png",), "test": ("test/{id}",)},
+         "submission": {"id": "file", "column": "species"}},
+        "the name of each folder in train/ is a label",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_toml_of_a_competition_is_right_at_once(
+    here: Path, name: str, capsys: pytest.CaptureFixture[str]
+):
+    RANDOM.seed(5)
+    build, expected, said = FORMS[name]
+    build(here / name)
+    assert main(["init", name, "--to", "mine.toml"]) == 0
+    printed = capsys.readouterr().out
+    print(printed, (here / "mine.toml").read_text())
+    assert said in printed
+    assert printed.splitlines()[-1].endswith(f"next: comp run mine.toml --from {name}")
+    competition = load_competition("mine.toml")
+    for table, keys in expected.items():
+        found = getattr(competition, table)
+        assert {key: getattr(found, key) for key in keys} == keys
+    assert main(["download", "mine.toml", "--from", name]) == 0
+    data = read_manifest(competition)
+    data.images("train", data.labels(competition).ids, competition.images.channels)
+    data.images("test", data.sample_ids(competition), competition.images.channels)
+
+
+def test_numbers_to_predict_are_refused_with_what_would_run(here: Path, fails: Callable[..., str]):
+    pets(here / "petfinder-pawpularity-score")
+    line = fails("init", "petfinder-pawpularity-score", "--to", "mine.toml")
+    assert "mine.toml is written, but does not run: Pawpularity holds the numbers 1 to 88" in line
+    assert "cut them into ranges" in line
+    assert "root of the mean squared error" in (here / "mine.toml").read_text()
