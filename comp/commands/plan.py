@@ -5,7 +5,7 @@ from comp.artifacts.paths import cache_dir
 from comp.benchmarks.bare_step import make_bare_step
 from comp.compute.devices import devices, n_cores
 from comp.config.recipe import Recipe
-from comp.console import clock, info, announce_if_slow, size_text, table
+from comp.console import announce_if_slow, clock, info, size_text, table
 from comp.data.disk_plan import ImageCounts, cached_parts, count_images
 from comp.kaggle.limits import (
     KEPT_BYTES,

@@ -165,8 +165,8 @@ class Recipe(Strict):
     )
     """The phases of training, in order."""
     cache: Literal["each", "largest"] = "each"
-    """The resized images on disk: each size, or only the largest, from which the device makes the others (less
-    space, and more to read)."""
+    """The resized images on disk: each size; or only the largest, from which the device makes the others, so
+    less space is used and more is read."""
     filter: Literal["none", "dehaze"] = "none"
     """Applied once to each image: comp/data/dehaze.py."""
     augment: Augment = Augment()
