@@ -127,7 +127,7 @@ def test_help_is_instant_and_teaches():
     )
 
 
-@pytest.mark.parametrize("command", command_help.DETAILS.keys() - {"run"})
+@pytest.mark.parametrize("command", [name for name in command_help.DETAILS if name != "run"])
 def test_help_shows_the_options_that_a_command_reads_and_no_others(command: str):
     module = importlib.import_module(f"comp.commands.{command.replace('-', '_')}")
     read = set(inspect.signature(module.run).parameters)
