@@ -391,6 +391,7 @@ class PretendCuda(contextlib.ExitStack):
             "device_count": lambda: self.n_gpus,
             "current_device": lambda: 0,
             "get_device_capability": lambda device=None: self.capability,
+            "get_arch_list": lambda: ["sm_75", "sm_90"],
             "get_device_name": lambda device=None: "pretended",
             "mem_get_info": lambda device=None: (self.free, self.free),
             "set_device": lambda device: None,

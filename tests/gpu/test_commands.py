@@ -84,6 +84,7 @@ def test_each_gpu_gets_a_fold_in_a_process_of_its_own(pretended: PretendCuda, tm
 
 
 def test_a_job_sets_up_its_own_gpu(pretended: PretendCuda, monkeypatch: pytest.MonkeyPatch):
+    pretended.n_gpus = 2
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert Device("cuda:1", 4).activate() == torch.device("cuda:1")

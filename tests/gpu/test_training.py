@@ -99,7 +99,8 @@ def test_no_step_waits_for_the_gpu(
     gpu: Any, new_trainer: New, monkeypatch: pytest.MonkeyPatch, resident: bool
 ):
     monkeypatch.setattr(training, "STEPS_PER_LOSS_CHECK", 1)
-    watch_steps(gpu, new_trainer(gpu.device, resident, **EVERYTHING))
+    four_steps = "[{size=32,epochs=1,batch_size=8,lr=1e-3}]"  # batches are copied one step ahead
+    watch_steps(gpu, new_trainer(gpu.device, resident, **{**EVERYTHING, "phases": four_steps}))
     assert not gpu.waits, gpu.waits
 
 
