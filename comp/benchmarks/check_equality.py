@@ -51,6 +51,11 @@ def batch_of(bench: Bench) -> int:
     return 16 if bench.on_gpu else 8
 
 
+def backbone_of(bench: Bench) -> str:
+    """Return the recipe's network, or a small one for what takes a CPU minutes and is the same for all."""
+    return bench.recipe.backbone if bench.on_gpu else SMALL
+
+
 def precision(bench: Bench, name: str) -> Outcome:
     """Compare the loss and the gradients of a step with those in fp32 on the CPU."""
     if bench.on_gpu and name == "bf16" and torch.cuda.get_device_capability(bench.place)[0] < 8:
@@ -77,7 +82,7 @@ def compiled(bench: Bench) -> Outcome:
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise Skipped("torch.compile needs a C++ compiler, such as g++")
     bench.need(60 if bench.on_gpu else 120)
-    backbone = bench.recipe.backbone if bench.on_gpu else SMALL
+    backbone = backbone_of(bench)
     n, phase = batch_of(bench), small_phase(bench.recipe, batch_of(bench))
     plain, changed = (
         gradients(bench.inputs(phase, n, backbone=backbone, precision="fp32", compile=compile), bench.device)[
@@ -101,7 +106,8 @@ def resumed(bench: Bench, *, deterministic: bool) -> Outcome:
         raise Skipped("only GPUs have other algorithms for it")
     bench.device.activate(deterministic=deterministic)
     phase = small_phase(bench.recipe, batch_of(bench), epochs=EPOCHS)
-    inputs = bench.inputs(phase, STEPS * phase.batch_size, deterministic=deterministic)
+    changes = {"backbone": backbone_of(bench), "deterministic": deterministic}
+    inputs = bench.inputs(phase, STEPS * phase.batch_size, **changes)
     try:
         with runs_in(bench.folder), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -3,11 +3,9 @@
 Reads a recipe for its network and batch sizes; writes runs/check.json.
 """
 
+from comp.benchmarks import check
 from comp.config.recipe import Recipe
-from comp.console import announce_if_slow
 
 
 def run(recipe: Recipe, *, budget: float) -> None:
-    with announce_if_slow("check: loading its libraries"):
-        from comp.benchmarks import check
     check.run(recipe, budget=budget)
