@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from comp import __version__
+from comp.cli.dispatch import refuse_unread, run_command
 from comp.cli.help import (
     ABOUT,
     ACTIONS,
@@ -21,7 +22,6 @@ from comp.cli.help import (
     RUNS,
     STAGES,
 )
-from comp.cli.dispatch import refuse_unread, run_command
 from comp.cli.options import OPTIONS, TABLES, help_of, readers_of
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
             stage.add_argument(option, **{**arguments, "help": text})
     command = stages.add_parser("ledger", description=LEDGER)
     command.add_argument("--sync", action="store_true", help="first fetch missing scores from Kaggle")
+    command.add_argument("--pick", action="store_true", help="name two submissions to end with, and why")
     command = stages.add_parser("runs", description=RUNS)
     command.add_argument("--by", choices=("time", "score"), default="time", help="the order (default: time)")
     command = stages.add_parser("compare", description=COMPARE)

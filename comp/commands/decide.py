@@ -17,7 +17,7 @@ from comp.artifacts.paths import decision_path, oof_path, study_path
 from comp.artifacts.stamps import digest, is_done, read_stamp
 from comp.config.competition import Metric
 from comp.config.recipe import Recipe
-from comp.console import ProgressBars, info, progress, table
+from comp.console import ProgressBars, info, progress, show_headline, table
 from comp.data.labels import exclusive_groups
 from comp.data.manifest import read_training
 from comp.data.tables import read_folds_of, read_probs, read_targets
@@ -166,16 +166,16 @@ def show(
     none: str,
 ) -> None:
     """Print what was decided, by rule and by class. `none` names the row of images without labels."""
-    among = f" (chosen from {len(decision.scored)})" if len(decision.scored) > 1 else ""
-    precision = average_precisions(probs, targets)
-    mean_ap = f", mAP {mean_average_precision(precision):.4f}" if targets.any() else ""
-    score_text = f"{metric} {decision.scores['cross_fitted']:.4f} cross-fitted{mean_ap}"
-    info(f"decide: {title}, {score_text}, rule: {decision.rule}{among}")
+    several = len(decision.scored) > 1
+    show_headline(title, str(metric), decision.scores["cross_fitted"], chosen=several)
     reference = reference_of(decision.scored)
     beats = f"beats {reference.rule}" if reference else "the best beats it"
     header = ["rule", "cross-fitted", "in-sample", beats]
     rows = [
-        [s.rule, f"{s.cross_fitted:.4f}", f"{s.in_sample:.4f}", f"{decision.win_probabilities[s.rule]:.0%}"]
+        [
+            f"{s.rule} *" if several and s.rule == decision.rule else s.rule,
+            *(f"{s.cross_fitted:.4f}", f"{s.in_sample:.4f}", f"{decision.win_probabilities[s.rule]:.0%}"),
+        ]
         for s in decision.scored
     ]
     for other in SINGLE_LABEL_METRICS if is_single_label(targets, decision.fitted.groups) else ():
@@ -183,7 +183,10 @@ def show(
             header.append(str(other))
             for row, s in zip(rows, decision.scored):
                 row.append(f"{FBeta.of(other).score(targets, s.decisions):.4f}")
+    info("")
+    info("each rule alone; * marks the chosen one" if several else "the rule")
     table(header, rows)
+    precision = average_precisions(probs, targets)
     spread = np.std([fitted.thresholds for fitted in decision.chosen.by_fold], axis=0)
     per_class = decision.metric.per_class(targets, decision.choice.decisions)
     rows = []
@@ -195,4 +198,6 @@ def show(
     if bare.any():
         (value,) = decision.metric.per_class(bare, answered)
         rows.append([f"({none})", f"{bare.sum():,}", "", "", "", f"{value:.4f}"])
+    info("")
+    info(f"each label, mAP {mean_average_precision(precision):.4f}" if targets.any() else "each label")
     table(["class", "images", "AP", "threshold", "± folds", f"F{decision.metric.beta:g}"], rows)

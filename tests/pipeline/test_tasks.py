@@ -478,7 +478,7 @@ def test_tables_of_one_label_read_well(here: Path, capsys: pytest.CaptureFixture
     tables = ["--probs", "oof.csv", "--labels", "y.csv", "--exclusive", "a,b,c,d", "--apply", "oof.csv"]
     assert main(["decide", *tables]) == 0
     printed = capsys.readouterr().out
-    assert "decide: oof.csv, accuracy 0." in printed and "beats most-probable" in printed
+    assert "oof.csv                 accuracy" in printed and "beats most-probable" in printed
     answer = pd.read_csv("decision.csv")
     assert (answer[names[1:]].sum(axis=1) == 1).all()
     accuracy = (probs.argmax(1) == targets.argmax(1)).mean()
