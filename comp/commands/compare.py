@@ -107,8 +107,8 @@ def _range(values: np.ndarray, form: str) -> str:
 
 
 def show_verdicts(names: Sequence[str], result: Comparison) -> None:
-    """Print in a sentence for each run how it differs from the first. The sign is sure where the 95 % interval
-    is on one side of 0."""
+    """Print in a sentence for each run whether it differs from the first: whether the 95 % interval of the
+    difference is on one side of 0."""
     for name, value, samples in zip(names[1:], result.values[1:], result.resamples.T[1:]):
         low, high = interval(samples - result.resamples[:, 0])
         sure = "better" if low > 0 else "worse" if high < 0 else "no difference"

@@ -50,7 +50,7 @@ def _difference(first: str, second: str) -> float:
     ids = [table.iloc[:, 0].tolist() for table in tables]
     if ids[0] != ids[1] or list(tables[0].columns) != list(tables[1].columns):
         raise CompError(
-            f"{submission_path(second)} has other images or columns than {submission_path(first)}; remove its "
-            "row from the ledger if it is of another test set"
+            f"{submission_path(second)} has other images or columns than {submission_path(first)}; "
+            "remove its row from the ledger if it is of another test set"
         )
     return float((tables[0].to_numpy() != tables[1].to_numpy()).any(1).mean())
