@@ -32,6 +32,10 @@ TABLES: dict[str, dict[str, Any]] = {
         "help": "with --probs: a table of id and fold (default: random folds)",
     },
     "--apply": {"metavar": "FILE", "help": "with --probs: test probabilities; their labels become a CSV"},
+    "--sample": {
+        "metavar": "FILE",
+        "help": "with --apply: a sample submission, whose ids, columns and form the CSV gets",
+    },
     "--exclusive": {
         "metavar": "CLASS,CLASS",
         "action": "append",
