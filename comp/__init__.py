@@ -1,16 +1,67 @@
-"""comp: from joining a multi-label image competition on Kaggle to a scored submission."""
+"""comp: from joining a multi-label image competition on Kaggle to a scored submission.
+
+The names below are the library. Each is imported on first use, so `import comp` is instant."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comp.api import (
+        Run,
+        blend,
+        decide,
+        download,
+        duplicates,
+        enter_kernel,
+        folds,
+        load_recipe,
+        load_run,
+        predict,
+        run,
+        runs,
+        submit,
+        train,
+    )
+    from comp.config.recipe import Recipe
+    from comp.decision import Decision
+    from comp.decisions.metrics import FBeta
+    from comp.errors import CompError
 
 __version__ = "0.1.0"
+__all__ = [
+    "CompError",
+    "Decision",
+    "FBeta",
+    "Recipe",
+    "Run",
+    "blend",
+    "decide",
+    "download",
+    "duplicates",
+    "enter_kernel",
+    "folds",
+    "load_recipe",
+    "load_run",
+    "predict",
+    "run",
+    "runs",
+    "submit",
+    "train",
+]
+_NOT_IN_API = {
+    "CompError": "comp.errors",
+    "Decision": "comp.decision",
+    "FBeta": "comp.decisions.metrics",
+    "Recipe": "comp.config.recipe",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import comp.decide and comp.FBeta on first use, so that `import comp` stays instant."""
-    if name == "decide":
-        from comp.decisions.decide import decide
+    if name not in __all__:
+        raise AttributeError(f"module 'comp' has no attribute {name!r}")
+    from importlib import import_module
 
-        return decide
-    if name == "FBeta":
-        from comp.decisions.metrics import FBeta
+    return getattr(import_module(_NOT_IN_API.get(name, "comp.api")), name)
 
-        return FBeta
-    raise AttributeError(f"module 'comp' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -78,6 +78,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened
         screen.print(grid)
 
 
+def show_headline(title: str, metric: str, score: float, *, chosen: bool) -> None:
+    """Print the score of a run in a table of its own. With `chosen` it counts a choice: each fold is decided
+    by what the other folds chose."""
+    table([title, metric], [["as chosen fold by fold" if chosen else "cross-fitted", f"{score:.4f}"]])
+
+
 def _blocks(cells: list[list[str]], width: int, shortened: int) -> list[tuple[list[int], list[int]]]:
     """Return blocks of columns that are printed side by side: (column numbers, widths). All columns are one
     block, unless their smallest widths are too wide together. Each block begins with the first column."""
@@ -133,6 +139,13 @@ def size_text(n_bytes: float) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:,.1f} {unit}"
     return f"{n_bytes / 1e3:,.0f} kB"
+
+
+def leaderboard_text(score: float) -> str:
+    """Return a leaderboard score. Kaggle rounds to five digits, so these are shown; a score that was computed
+    here has more, and is rounded to four."""
+    as_on_kaggle = f"{score:.5f}"
+    return as_on_kaggle if float(as_on_kaggle) == score else f"{score:.4f}"
 
 
 def clock(seconds: float) -> str:

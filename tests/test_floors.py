@@ -29,8 +29,10 @@ FLOORS = (  # from the ground up
     {"training", "evaluation"},
     {"kaggle", "tuning", "benchmarks"},
     {"plots"},
+    {"decision"},
     {"commands"},
     {"cli"},
+    {"api"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 TORCH = {"compute", "batches", "models", "training", "benchmarks"}  # rooms that import torch at once

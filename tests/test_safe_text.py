@@ -33,6 +33,7 @@ from comp.config.loading import load_recipe
 from comp.console import ProgressBars, info, table
 from comp.data.duplicate_groups import Member, groups_csv
 from comp.data.duplicates import read_groups
+from comp.decisions.decide import decide
 from comp.decisions.rules import FittedRule
 from comp.errors import CompError, summarize
 from comp.evaluation import duplicates_page
@@ -40,7 +41,7 @@ from comp.evaluation.explanation import Explanation, Query
 from comp.kaggle import client as kaggle_api
 from comp.kaggle import ledger
 from comp.kaggle.submission_file import submission_text
-from comp.plots import comparison, explanation, lr_finder, thresholds, tuning
+from comp.plots import comparison, explanation, lr_finder, style, thresholds, tuning
 from comp.plots import ledger as ledger_plot
 from comp.safe_text import escape_cell, unescape_cell, visible, without_secrets
 from comp.tracking.clients import first_line
@@ -247,12 +248,13 @@ def pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[
         tuning.draw(Path("tune.png"), study, 0.55)
 
     def decider(names: tuple[str, ...]) -> None:
-        decision = comp.decide(probs, targets, rule="global")
+        decision = decide(probs, targets, rule="global")
         thresholds.draw(decision, probs, targets, names, Path("decision.png"))
 
     def confusion(names: tuple[str, ...]) -> None:
         single = np.eye(3, dtype=np.uint8)[rng.integers(3, size=40)]
-        thresholds.draw_confusion(single, np.roll(single, 1, 0), names, np.arange(3), Path("confusion.png"))
+        figure = thresholds.new_confusion(single, np.roll(single, 1, 0), names, np.arange(3))
+        style.save(figure, Path("confusion.png"))
 
     def comparer(names: tuple[str, ...]) -> None:
         resamples, correlation = 0.9 + 0.01 * rng.random((50, 3)), 0.5 + 0.5 * np.eye(3)

@@ -1,10 +1,11 @@
 """Run a command with its options: read the recipe, freeze the run's settings, call the command, and for
-`comp run` all stages."""
+`comp run` all stages. The library (comp/api.py) and the command line both come here."""
 
 import argparse
 import importlib
 import os
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -49,45 +50,70 @@ def run_command(given: argparse.Namespace) -> None:
     if given.stage == "decide" and given.recipe is None:
         _decide_files(given)
         return
-    if given.stage != "run":
-        _run_recipe(given, given.recipe)
+    from comp.artifacts.run_recipe import read_recipe
+    from comp.deadline import parse_budget
+
+    def read(name: str) -> tuple[Any, dict[str, Any]]:
+        recipe = read_recipe(name, given.overrides, given.as_run)
+        budget = None if given.budget is None else parse_budget(given.budget)
+        return recipe, {**vars(given), "folds": _folds(given.folds, recipe.n_networks), "budget": budget}
+
+    if given.stage == "run":
+        run_all_stages(given.recipe, read)
         return
+    recipe, options = read(given.recipe)
+    options["to"] = given.to or ("submission.csv" if given.stage == "infer" else None)
+    run_stage(given.stage, recipe, options)
+
+
+def run_stage(stage: str, recipe: Any, options: Mapping[str, Any]) -> None:
+    """Run a command on a recipe. A stage of a run freezes the run's settings first. Options that are left out
+    have the defaults of the command line."""
+    from comp.artifacts.run_recipe import freeze
+
+    if stage in STAGES:
+        freeze(recipe, force=options.get("force", False))
+    _run_stage(stage, recipe, {**_defaults(recipe), **options})
+
+
+def run_all_stages(name: str, read: Callable[[str], tuple[Any, Mapping[str, Any]]]) -> str:
+    """Run all stages of the recipe of this name, and return the name of the run. `read` returns its recipe
+    and the options. Where the images can't be had, synthetic ones stand in if a recipe for them ships."""
+    recipe, options = read(name)
     try:
-        _run_recipe(given, given.recipe)
+        _run_all(recipe, options)
     except NoImages as error:
         from comp.config.loading import shipped
         from comp.console import info
 
-        drawn = f"{given.recipe}-drawn"
-        if given.send or drawn not in shipped("recipes"):
+        drawn = f"{name}-drawn"
+        if options.get("send") or drawn not in shipped("recipes"):
             raise
         info(f"run: {error}")
-        info(
-            f"run: synthetic images (recipe {drawn}) stand in; their scores say nothing about {given.recipe}"
-        )
-        _run_recipe(given, drawn)
+        info(f"run: synthetic images (recipe {drawn}) stand in; their scores say nothing about {name}")
+        recipe, options = read(drawn)
+        _run_all(recipe, options)
+    return recipe.name
 
 
-def _run_recipe(given: argparse.Namespace, name: str) -> None:
-    """Run the command, or with `run` all stages, on one recipe."""
-    from comp.artifacts.run_recipe import freeze, read_recipe
-    from comp.deadline import parse_budget
+def _defaults(recipe: Any) -> dict[str, Any]:
+    """Return the options that the command line has where none is given."""
+    found = {}
+    for option, (_, arguments) in OPTIONS.items():
+        flag = arguments.get("action") == "store_true"
+        found[_name(option)] = arguments.get("default", False if flag else None)
+    return {**found, "folds": list(range(recipe.n_networks))}
 
-    recipe = read_recipe(name, given.overrides, given.as_run)
-    options = {
-        **vars(given),
-        "folds": _folds(given.folds, recipe.n_networks),
-        "to": given.to or ("submission.csv" if given.stage == "infer" else None),
-        "budget": None if given.budget is None else parse_budget(given.budget),
-    }
-    if given.stage in (*STAGES, "run"):
-        freeze(recipe, force=given.force)
-    if given.stage != "run":
-        _run_stage(given.stage, recipe, options)
-        return
+
+def _run_all(recipe: Any, given: Mapping[str, Any]) -> None:
+    """Run all stages of a recipe, within the time budget of the options."""
+    from comp.artifacts.run_recipe import freeze
+
+    options = {**_defaults(recipe), **given}
+    freeze(recipe, force=options["force"])
     started = time.monotonic()
 
-    def run_stage(stage: str) -> None:
+    def run_one(stage: str) -> None:
         left = options["budget"]
         if left is not None:
             left -= time.monotonic() - started
@@ -97,14 +123,14 @@ def _run_recipe(given: argparse.Namespace, name: str) -> None:
 
     _command("run").run(
         recipe,
-        stages={stage: partial(run_stage, stage) for stage in STAGES},
-        send=given.send,
+        stages={stage: partial(run_one, stage) for stage in STAGES},
+        send=options["send"],
         options={key: options[key] for key in ("folds", "rule", "how", "likeness")},
-        force=given.force,
+        force=options["force"],
     )
 
 
-def _run_stage(stage: str, recipe: Any, options: dict[str, Any]) -> None:
+def _run_stage(stage: str, recipe: Any, options: Mapping[str, Any]) -> None:
     """Run a command on a recipe with the options that it reads; of members, one after the other."""
     wanted = {
         _name(option): options[_name(option)]
@@ -142,7 +168,7 @@ def _decide_files(given: argparse.Namespace) -> None:
     if not (given.probs and given.labels):
         raise CompError("a RECIPE, or --probs FILE with --labels FILE, is expected")
     decide = _command("decide")
-    names = ("probs", "labels", "rule", "fold_file", "apply", "exclusive", "force")
+    names = ("probs", "labels", "rule", "fold_file", "apply", "sample", "exclusive", "force")
     metric = decide.FBeta(given.beta, given.average, given.zero_division)
     asked = {name: getattr(given, name) for name in names}
     decide.run_on_files(decide.TableRequest(**asked, metric=metric, to=given.to or "decision.json"))

@@ -36,6 +36,10 @@ TABLES: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "with --probs: test probabilities; write the predicted labels to a CSV",
     },
+    "--sample": {
+        "metavar": "FILE",
+        "help": "with --apply: a sample submission, whose ids, columns and form the CSV gets",
+    },
     "--exclusive": {
         "metavar": "CLASS,CLASS",
         "action": "append",
@@ -299,7 +303,10 @@ STANDALONE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--markdown": {"action": "store_true", "help": "as the page KEYS.md"},
     },
-    "ledger": {"--sync": {"action": "store_true", "help": "first fetch missing scores from Kaggle"}},
+    "ledger": {
+        "--sync": {"action": "store_true", "help": "first fetch missing scores from Kaggle"},
+        "--pick": {"action": "store_true", "help": "name two submissions to end with, and why"},
+    },
     "runs": {
         "--by": {"choices": ("time", "score"), "default": "time", "help": "the order (default: time)"},
     },

@@ -16,7 +16,7 @@ from comp.artifacts.run_recipe import read_recipe, recipe_text
 from comp.artifacts.schemas import PredictionStamp
 from comp.artifacts.stamps import digest, is_done, read_stamp
 from comp.config.recipe import Recipe
-from comp.console import info, progress, table
+from comp.console import info, progress, show_headline, table
 from comp.data.labels import exclusive_groups
 from comp.data.manifest import read_training
 from comp.decisions.blending import BlendChoice, Blender
@@ -150,8 +150,16 @@ def check_members(recipes: Sequence[Recipe], name: str) -> None:
 def show(result: BlendChoice, name: str, members: Sequence[str], metric: str) -> None:
     """Print the blends' scores, and what each member adds to the plain mean."""
     chosen = result.chosen
-    info(f"blend: {name}, {metric} {result.score:.4f} cross-fitted, method: {chosen.method}")
-    table(["blend", "cross-fitted"], [[b.method, f"{b.scored.cross_fitted:.4f}"] for b in result.blends])
+    several = len(result.blends) > 1
+    show_headline(f"blend: {name}", metric, result.score, chosen=several)
+    info("")
+    info("each method alone; * marks the chosen one" if several else "the method")
+    methods = [f"{b.method} *" if several and b is chosen else b.method for b in result.blends]
+    table(
+        ["blend", "cross-fitted"],
+        [[m, f"{b.scored.cross_fitted:.4f}"] for m, b in zip(methods, result.blends)],
+    )
+    info("")
     weights = [""] * len(members) if chosen.weights is None else [f"{w:.2f}" for w in chosen.weights]
     rows = [
         [member, f"{alone:.4f}", f"{gain:+.4f}", weight]

@@ -55,6 +55,7 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     title = f"{competition.name}, {n_images}"
     draw(path, names, result.values, result.resamples, result.correlation, title, str(metric))
     info(f"compare: {path}")
+    show_verdicts(names, result)
 
 
 def show_settings(runs: Sequence[Run], letters: Sequence[str]) -> None:
@@ -105,6 +106,16 @@ def show_scores(runs: Sequence[Run], result: Comparison, letters: Sequence[str])
 def _range(values: np.ndarray, form: str) -> str:
     low, high = interval(values)
     return f"{low:{form}} {high:{form}}"
+
+
+def show_verdicts(names: Sequence[str], result: Comparison) -> None:
+    """Print in a sentence for each run whether it differs from the first: whether the 95 % interval of the
+    difference is on one side of 0."""
+    for name, value, samples in zip(names[1:], result.values[1:], result.resamples.T[1:]):
+        low, high = interval(samples - result.resamples[:, 0])
+        sure = "better" if low > 0 else "worse" if high < 0 else "no difference"
+        verdict = sure if sure == "no difference" else f"{sure} than {names[0]}"
+        info(f"{name}: {value - result.values[0]:+.4f}, 95 % {low:+.4f} to {high:+.4f}: {verdict}")
 
 
 def show_classes(

@@ -17,10 +17,11 @@ from comp.artifacts.paths import decision_path, oof_path, study_path
 from comp.artifacts.stamps import digest, is_done, read_stamp
 from comp.config.competition import Metric
 from comp.config.recipe import Recipe
-from comp.console import ProgressBars, info, progress, table
+from comp.console import ProgressBars, info, progress, show_headline, table
 from comp.data.labels import exclusive_groups
 from comp.data.manifest import read_training
-from comp.data.tables import read_folds_of, read_probs, read_targets
+from comp.data.tables import read_folds_of, read_named_probs, read_probs, read_targets
+from comp.decision import Decision as NamedDecision
 from comp.decisions.decide import Decision, decide
 from comp.decisions.decision_file import decision_content
 from comp.decisions.metrics import FBeta, average_precisions, mean_average_precision
@@ -30,6 +31,7 @@ from comp.decisions.rules import is_single_label
 from comp.decisions.selection import reference_of
 from comp.errors import CompError, summarize
 from comp.evaluation.results import held_out, parts_of, stamp_now
+from comp.kaggle.sample import sample_submission
 from comp.plots.thresholds import draw
 from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
@@ -103,6 +105,7 @@ class TableRequest:
     rule: str | None
     fold_file: str | None
     apply: str | None  # test probabilities to decide
+    sample: str | None  # a sample submission, whose form the decided test images get
     exclusive: list[str]
     to: str
     force: bool
@@ -112,12 +115,14 @@ def run_on_files(asked: TableRequest) -> None:
     """Decide the tables of another program. Raise CompError for tables that don't fit together, and for files
     that would be replaced."""
     probs, labels, fold_file, apply = asked.probs, asked.labels, asked.fold_file, asked.apply
+    if asked.sample and not apply:
+        raise CompError("--sample goes with --apply FILE, the test probabilities to write in its form")
     average, force = asked.metric.average, asked.force
     target = Path(asked.to)
     if target.suffix != ".json":
         raise CompError(f"--to {target}: a name that ends in .json is expected")
     outputs = [target, target.with_suffix(".png"), *([target.with_suffix(".csv")] if apply else [])]
-    inputs = {Path(name).resolve() for name in (probs, labels, fold_file, apply) if name}
+    inputs = {Path(name).resolve() for name in (probs, labels, fold_file, apply, asked.sample) if name}
     for output in outputs:
         if output.resolve() in inputs:
             raise CompError(f"{output} is an input and would be replaced; --to names another file")
@@ -127,7 +132,7 @@ def run_on_files(asked: TableRequest) -> None:
     oof = read_probs(Path(probs))
     targets = read_targets(Path(labels), oof.ids, oof.classes)
     folds = read_folds_of(Path(fold_file), oof.ids) if fold_file else None
-    test = read_probs(Path(apply)) if apply else None
+    test, id_name = read_named_probs(Path(apply)) if apply else (None, "")
     if test and test.classes != oof.classes:
         raise CompError(f"{apply} and {probs} have different classes, or the same in another order")
     if test and not (np.isfinite(test.probs).all() and test.probs.min() >= 0 and test.probs.max() <= 1):
@@ -143,14 +148,17 @@ def run_on_files(asked: TableRequest) -> None:
     metric = Metric(average="accuracy") if single else Metric.model_validate(asdict(fbeta))
     with progress("picture", 1):
         draw(decision, oof.probs, targets, oof.classes, target.with_suffix(".png"))
-    content = {"rule": decision.rule, **decision.fitted.as_json(oof.classes), **asdict(fbeta)}
     if test:
-        decided = pd.DataFrame(decision.predict(test.probs), columns=list(test.classes))
-        decided.insert(0, "id", test.ids)
-        answer = target.with_suffix(".csv")
-        write_text(answer, decided.to_csv(index=False))
-        info(f"decide: {answer}, {len(decided):,} rows of 0/1")
-    write_json(target, {**content, "scores": decision.scores, "n_rows": len(targets)})
+        answer, decided = target.with_suffix(".csv"), decision.predict(test.probs)
+        if asked.sample:
+            text = sample_submission(decided, test.ids, test.classes, Path(asked.sample), answer)
+            form = f"in the form of {asked.sample}"
+        else:
+            text = pd.DataFrame(decided, pd.Index(test.ids, name=id_name), list(test.classes)).to_csv()
+            form = "of 0/1"
+        write_text(answer, text)
+        info(f"decide: {answer}, {text.count(chr(10)) - 1:,} rows {form}")
+    NamedDecision.of(decision, oof.probs, targets, oof.classes).save(target)
     show(decision, oof.probs, targets, oof.classes, probs, metric, "none")
 
 
@@ -170,16 +178,16 @@ def show(
     none: str,
 ) -> None:
     """Print what was decided, by rule and by class. `none` names the row of images without labels."""
-    among = f" (chosen from {len(decision.scored)})" if len(decision.scored) > 1 else ""
-    precision = average_precisions(probs, targets)
-    mean_ap = f", mAP {mean_average_precision(precision):.4f}" if targets.any() else ""
-    score_text = f"{metric} {decision.scores['cross_fitted']:.4f} cross-fitted{mean_ap}"
-    info(f"decide: {title}, {score_text}, rule: {decision.rule}{among}")
+    several = len(decision.scored) > 1
+    show_headline(title, str(metric), decision.scores["cross_fitted"], chosen=several)
     reference = reference_of(decision.scored)
     beats = f"beats {reference.rule}" if reference else "the best beats it"
     header = ["rule", "cross-fitted", "in-sample", beats]
     rows = [
-        [s.rule, f"{s.cross_fitted:.4f}", f"{s.in_sample:.4f}", f"{decision.win_probabilities[s.rule]:.0%}"]
+        [
+            f"{s.rule} *" if several and s.rule == decision.rule else s.rule,
+            *(f"{s.cross_fitted:.4f}", f"{s.in_sample:.4f}", f"{decision.win_probabilities[s.rule]:.0%}"),
+        ]
         for s in decision.scored
     ]
     for other in SINGLE_LABEL_METRICS if is_single_label(targets, decision.fitted.groups) else ():
@@ -187,7 +195,10 @@ def show(
             header.append(str(other))
             for row, s in zip(rows, decision.scored):
                 row.append(f"{FBeta.from_metric(other).score(targets, s.decisions):.4f}")
+    info("")
+    info("each rule alone; * marks the chosen one" if several else "the rule")
     table(header, rows)
+    precision = average_precisions(probs, targets)
     spread = np.std([fitted.thresholds for fitted in decision.chosen.by_fold], axis=0)
     per_class = decision.metric.per_class(targets, decision.choice.decisions)
     rows = []
@@ -199,4 +210,6 @@ def show(
     if bare.any():
         (value,) = decision.metric.per_class(bare, answered)
         rows.append([f"({none})", f"{bare.sum():,}", "", "", "", f"{value:.4f}"])
+    info("")
+    info(f"each label, mAP {mean_average_precision(precision):.4f}" if targets.any() else "each label")
     table(["class", "images", "AP", "threshold", "± folds", f"F{decision.metric.beta:g}"], rows)

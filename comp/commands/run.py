@@ -26,7 +26,7 @@ from comp.artifacts.paths import (
 from comp.artifacts.schemas import Finished
 from comp.artifacts.stamps import to_json
 from comp.config.recipe import Recipe
-from comp.console import clock, info, table
+from comp.console import clock, info, leaderboard_text, table
 from comp.evaluation.run_summary import summarize_run
 from comp.kaggle import ledger
 
@@ -125,29 +125,23 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
 def _show(recipe: Recipe, known: Mapping[str, Any]) -> None:
     """Print the summary of a finished run."""
     scores = known["scores"]
-    board = [f"{key} {scores[key]:.4f}" for key in ("public", "private") if scores[key] is not None]
-    gap = ""
-    if scores["public"] is not None:
-        gap = f" (public is {scores['public'] - scores['cross_fitted']:+.4f} from cross-fitted)"
+    board = [
+        [key, f"{leaderboard_text(scores[key])} ({scores[key] - scores['cross_fitted']:+.4f})"]
+        for key in ("public", "private")
+        if scores[key] is not None
+    ]
     beta = f"F{recipe.competition.metric.beta:g}"
     submission = next((str(path) for path in _submissions(recipe)), "")
     rows = [
-        ["score", f"{recipe.competition.metric} {scores['cross_fitted']:.4f} cross-fitted"],
-        ["leaderboard", (", ".join(board) + gap) if board else "not scored yet"],
+        ["cross-fitted", f"{scores['cross_fitted']:.4f}"],
+        *(board or [["leaderboard", "not scored yet"]]),
         [f"best labels, {beta}", ", ".join(f"{name} {value:.2f}" for name, value in known["best"].items())],
         [f"worst labels, {beta}", ", ".join(f"{n} {value:.2f}" for n, value in known["worst"].items())],
         ["trained", clock(known["seconds"])],
         ["report", str(report_path(recipe.name))],
         ["submission", submission],
     ]
-    table(
-        [
-            recipe.name,
-            "",
-        ],
-        rows,
-        shortened=1,
-    )
+    table([recipe.name, str(recipe.competition.metric)], rows, shortened=1)
     name = recipe.name
     if recipe.competition.slug and not board:
         info(f"run: next, look at the report, then `comp submit {name} --send`")

@@ -4,7 +4,7 @@ Reads runs/<name>/recipe.toml, logs, decision.json, and submissions/ledger.csv.
 """
 
 from comp.artifacts.paths import runs_dir
-from comp.console import clock, info, table
+from comp.console import clock, info, leaderboard_text, table
 from comp.errors import CompError
 from comp.evaluation.run_summary import RunSummary, summarize_runs
 from comp.kaggle import ledger
@@ -31,13 +31,13 @@ def _score(one: RunSummary) -> float:
 
 
 def _line(one: RunSummary, rank: str) -> list[str]:
-    scores = (one.cross_fitted, one.public, one.private)
     return [
         one.recipe.name,
         one.backbones,
         one.sizes,
         f"{one.n_done}/{one.n_networks}",
-        *("" if score is None else f"{score:.4f}" for score in scores),
+        "" if one.cross_fitted is None else f"{one.cross_fitted:.4f}",
+        *("" if score is None else leaderboard_text(score) for score in (one.public, one.private)),
         clock(one.seconds) if one.seconds else "",
         rank,
     ]

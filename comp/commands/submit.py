@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
-from comp.console import info, table
+from comp.console import info, leaderboard_text, table
 from comp.errors import CompError
 from comp.kaggle import submit as sending
 from comp.kaggle.submission_file import SubmissionInputs, build, is_written, read_inputs, reuse, write
@@ -25,7 +25,7 @@ def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: f
     scores = make_csv(inputs, force=force)
     if send:
         assert competition.slug
-        note = message or f"{recipe.name}, cross-fitted {competition.metric} {scores['cross_fitted']:.5f}"
+        note = message or f"{recipe.name}, cross-fitted {competition.metric} {scores['cross_fitted']:.4f}"
         row = sending.send(inputs.name, competition.slug, note, again=again, wait=wait)
         scores = {key: float(row[key]) for key in ("cross_fitted", "public", "private") if row[key]}
     show_scores(competition, scores)
@@ -48,5 +48,8 @@ def make_csv(inputs: SubmissionInputs, *, force: bool) -> Mapping[str, float]:
 def show_scores(competition: Competition, scores: Mapping[str, float]) -> None:
     table(
         [str(competition.metric), "score"],
-        [[name.replace("_", "-"), f"{score:.4f}"] for name, score in scores.items()],
+        [
+            [name.replace("_", "-"), f"{score:.4f}" if name == "cross_fitted" else leaderboard_text(score)]
+            for name, score in scores.items()
+        ],
     )

@@ -92,6 +92,11 @@ def with_values(recipe: Recipe, values: typing.Mapping[str, Any]) -> Recipe:
     return _validated(Recipe, content, "[tune]")
 
 
+def as_overrides(values: typing.Mapping[str, Any]) -> list[str]:
+    """Return values by dotted keys as --set takes them."""
+    return [f"{key}={_toml(value)}" for key, value in values.items()]
+
+
 def toml_text(recipe: Recipe) -> str:
     """Return the recipe as TOML that `load_recipe` reads back. It extends nothing and holds its
     competition."""

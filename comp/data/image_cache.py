@@ -60,6 +60,11 @@ def read_as_cached(
 ) -> np.ndarray:
     """Return (side, side, channels) uint8: one image as the cache of its set has it for `size` (pixels)."""
     image = decode(paths, joined=joined, max_size=max_size, limits=limits)
+    return as_cached(image, size, max_size=max_size, filter=filter)
+
+
+def as_cached(image: np.ndarray, size: int, *, max_size: int, filter: str) -> np.ndarray:
+    """Return (side, side, channels) uint8: a decoded image (H, W, channels) as a cache has it for `size`."""
     native = max(image.shape[:2])
     return resize(_filtered(filter, min(max_size, native))(image), min(size, native))
 

@@ -16,6 +16,12 @@ from comp.errors import CompError, summarize
 def read_probs(path: Path) -> Predictions:
     """Return the probabilities of a table with ids and a column per class, or of an npz with `probs` and
     optionally `ids` and `classes`. Raise CompError for anything else."""
+    return read_named_probs(path)[0]
+
+
+def read_named_probs(path: Path) -> tuple[Predictions, str]:
+    """Return the probabilities, as `read_probs`, and the name of the column of ids."""
+    id_name = "id"
     if path.suffix == ".npz":
         arrays = _npz(path)
         if "probs" not in arrays:
@@ -25,6 +31,7 @@ def read_probs(path: Path) -> Predictions:
         classes = arrays.get("classes", np.arange(probs.shape[1] if probs.ndim == 2 else 0)).astype(str)
     else:
         frame = _frame(path)
+        id_name = id_name if is_index(frame) else str(frame.columns[0])
         ids, classes = frame.iloc[:, 0].to_numpy(str), frame.columns[1:].to_numpy(str)
         try:
             probs = frame.iloc[:, 1:].to_numpy(np.float64)
@@ -42,7 +49,7 @@ def read_probs(path: Path) -> Predictions:
     check_unique(ids, path)
     if len(set(classes.tolist())) < len(classes):
         raise CompError(f"{path} has a class twice; its classes are {summarize(classes.tolist())}")
-    return Predictions(ids, tuple(classes.tolist()), probs)
+    return Predictions(ids, tuple(classes.tolist()), probs), id_name
 
 
 def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`comp.decide`: the best rule from probabilities to labels, with a cross-fitted score."""
+"""Decide arrays: the best rule from probabilities to labels, with a cross-fitted score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Decision:
     def predict(self, probs: np.ndarray) -> np.ndarray:
         """Return decisions (N, C) 0/1 for probabilities (N, C). Raise CompError for another number of
         classes."""
-        probs, n_classes = _matrix(probs, "probs"), len(self.fitted.thresholds)
+        probs, n_classes = check_matrix(probs, "probs"), len(self.fitted.thresholds)
         if probs.shape[1] != n_classes:
             raise CompError(f"probs have {probs.shape[1]} classes; the rule was fitted to {n_classes}")
         return self.fitted.decide(probs, self.metric)
@@ -68,7 +68,7 @@ def decide(
     accuracy. An image gets at least `min_labels` labels; the default is one if every image has one, else 0.
 
     Raise CompError for shapes or values that don't fit."""
-    probs, targets = _matrix(probs, "probs"), np.asarray(targets)
+    probs, targets = check_matrix(probs, "probs"), np.asarray(targets)
     if targets.shape != probs.shape or not np.isin(targets, (0, 1)).all():
         raise CompError(f"targets are {targets.shape}; 0/1 in the shape of probs, {probs.shape}, is expected")
     _check_metric(metric)
@@ -139,7 +139,8 @@ def _check_groups(groups: Any, n_classes: int) -> None:
         raise CompError(f"exclusive has groups that overlap: {groups}")
 
 
-def _matrix(probs: np.ndarray, what: str) -> np.ndarray:
+def check_matrix(probs: np.ndarray, what: str) -> np.ndarray:
+    """Return probabilities (N, C) as floats. Raise CompError for other shapes and values."""
     try:
         probs = np.asarray(probs, None if np.asarray(probs).dtype.kind == "f" else np.float64)
     except (TypeError, ValueError) as error:

@@ -69,8 +69,17 @@ class Explanation:
 
 
 def read_query(path: Path, recipe: Recipe, decision: dict[str, Any], limits: Limits | None = None) -> Query:
-    """Return the image at `path`, or the image that it is one channel of. Raise CompError where a file
-    is missing or isn't an image."""
+    """Return the image at `path` with the rule that decides it."""
+    name, paths, pixels = read_image(path, recipe, limits)
+    rule = FittedRule.from_json(decision, tuple(decision["thresholds"]))
+    return Query(name, paths, pixels, rule, limits=limits)
+
+
+def read_image(
+    path: Path, recipe: Recipe, limits: Limits | None = None
+) -> tuple[str, tuple[Path, ...], np.ndarray]:
+    """Return the name, the files and (side, side, channels) uint8 of the image at `path`, or of the one of
+    which it is a channel. Raise CompError where a file is missing or isn't an image."""
     if not path.is_file():
         raise CompError(f"{path}: {'a folder; give the images in it' if path.is_dir() else 'no such file'}")
     name, paths = path.stem.encode("utf-8", "replace").decode(), [path]
@@ -93,8 +102,7 @@ def read_query(path: Path, recipe: Recipe, decision: dict[str, Any], limits: Lim
         )  # fmt: skip
     except OSError as error:
         raise CompError(f"{path} can't be read as an image: {str(error).splitlines()[0]}") from error
-    rule = FittedRule.from_json(decision, tuple(decision["thresholds"]))
-    return Query(name, tuple(paths), pixels, rule, limits=limits)
+    return name, tuple(paths), pixels
 
 
 def names_of(path: Path, recipe: Recipe) -> list[tuple[Path, str, str]]:

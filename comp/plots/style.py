@@ -1,5 +1,6 @@
 """What all pictures share: figures, names as text, PNG files with fonts for all characters."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ def new_figure(**settings: Any) -> Any:
     """Return a matplotlib Figure, which needs no screen."""
     from matplotlib.figure import Figure
 
-    return Figure(**settings)
+    class Picture(Figure):
+        """A figure that notebooks show without any set-up."""
+
+        def _repr_png_(self) -> bytes:
+            png = io.BytesIO()
+            self.savefig(png, format="png", dpi=70)
+            return png.getvalue()
+
+    return Picture(**settings)
 
 
 def escape_text(name: object, most: int = MAX_NAME) -> str:

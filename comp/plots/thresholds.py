@@ -1,5 +1,6 @@
 """The picture of `comp decide`: score against threshold, or confusion."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,24 @@ from rich.cells import cell_len
 
 from comp.decisions.decide import Decision
 from comp.decisions.metrics import FBeta
-from comp.decisions.rules import is_single_label
+from comp.decisions.rules import FittedRule, is_single_label
 from comp.plots.style import escape_text, new_figure, save
 
 MAX_CLASSES = 60  # with more classes, only the most common are shown
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the picture shows: a rule, and the held-out rows that it was fitted to."""
+
+    rule: str
+    fitted: FittedRule
+    thresholds_by_fold: np.ndarray  # (K, C) each fitted without one fold
+    metric: FBeta
+    classes: tuple[str, ...]
+    probs: np.ndarray  # (N, C)
+    targets: np.ndarray  # (N, C) 0/1
+    decisions: np.ndarray  # (N, C) 0/1, cross-fitted
 
 
 def draw(
@@ -21,15 +36,22 @@ def draw(
     classes: tuple[str, ...],
     path: Path,
 ) -> None:
-    """Draw each class's F-beta against its threshold, with the chosen threshold and those of the folds. The
-    flatter the curve's top, the less the exact threshold matters. Where each image has exactly one label,
-    draw the confusion of labels instead."""
-    chosen = decision.chosen
+    """Write the picture of a decision as PNG."""
+    without = np.array([fitted.thresholds for fitted in decision.chosen.by_fold])
+    rule, fitted, metric = decision.rule, decision.fitted, decision.metric
+    decisions = decision.choice.decisions
+    save(new_picture(Shown(rule, fitted, without, metric, classes, probs, targets, decisions)), path)
+
+
+def new_picture(of: Shown) -> Any:
+    """Return a figure of each class's F-beta against its threshold, with the chosen threshold and those of
+    the folds. The flatter the curve's top, the less the exact threshold matters. Where each image has exactly
+    one label, the figure is the confusion of labels instead."""
+    probs, targets, classes = of.probs, of.targets, of.classes
     shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MAX_CLASSES])
-    if is_single_label(targets, decision.fitted.groups):
-        draw_confusion(chosen.decisions, targets, classes, shown, path)
-        return
-    alone = FBeta(decision.metric.beta, "macro")
+    if is_single_label(targets, of.fitted.groups):
+        return new_confusion(of.decisions, targets, classes, shown)
+    alone = FBeta(of.metric.beta, "macro")
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = new_figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
@@ -43,29 +65,30 @@ def draw(
         keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
         panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
         settings: dict[str, Any] = {"color": "tab:orange"}
-        for fitted in () if chosen.fitted.expected else chosen.by_fold:
-            panel.axvline(fitted.thresholds[c], alpha=0.35, linewidth=0.8, **settings)
-        if not chosen.fitted.expected:
-            panel.axvline(chosen.fitted.thresholds[c], linewidth=1.6, **settings)
+        for at in () if of.fitted.expected else of.thresholds_by_fold[:, c]:
+            panel.axvline(at, alpha=0.35, linewidth=0.8, **settings)
+        if not of.fitted.expected:
+            panel.axvline(of.fitted.thresholds[c], linewidth=1.6, **settings)
         panel.set_title(f"{escape_text(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
     lines = "thick: the chosen threshold, thin: fitted without one fold"
-    if chosen.fitted.expected:
-        lines = f"the rule {decision.rule!r} has no thresholds"
+    if of.fitted.expected:
+        lines = f"the rule {of.rule!r} has no thresholds"
     figure.suptitle(
-        f"F{decision.metric.beta:g} of each label (number of images) against its threshold; {lines}",
+        f"F{of.metric.beta:g} of each label (number of images) against its threshold; {lines}",
         fontsize=9,
     )
-    save(figure, path)
+    return figure
 
 
-def draw_confusion(
-    decisions: np.ndarray, targets: np.ndarray, classes: tuple[str, ...], shown: np.ndarray, path: Path
-) -> None:
-    """Draw how many images of each true label (a row) were given each label (a column), among the labels
-    `shown`. A cell is dark where it holds a large share of its row. Decisions (N, C) are cross-fitted."""
+def new_confusion(
+    decisions: np.ndarray, targets: np.ndarray, classes: tuple[str, ...], shown: np.ndarray
+) -> Any:
+    """Return a figure of how many images of each true label (a row) were given each label (a column), among
+    the labels `shown`. A cell is dark where it holds a large share of its row. Decisions (N, C) are
+    cross-fitted."""
     n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
     names = [escape_text(classes[c]) for c in shown]
@@ -81,4 +104,4 @@ def draw_confusion(
     panel.set_yticks(range(len(shown)), names, fontsize=8)
     panel.set_xlabel("decided (cross-fitted)")
     panel.set_ylabel("true")
-    save(figure, path)
+    return figure

@@ -16,6 +16,7 @@ from comp.artifacts import optuna_journal
 from comp.decisions.bootstrap import win_probability
 from comp.decisions.calibration import calibration, logit, sigmoid
 from comp.decisions.cross_fitting import CrossFitter
+from comp.decisions.decide import decide
 from comp.decisions.expected_fbeta import expected_decisions
 from comp.decisions.metrics import FBeta
 from comp.decisions.optuna_search import delete_studies, search
@@ -298,9 +299,9 @@ def test_no_fold_is_decided_by_a_rule_that_has_seen_it(rule: str):
 def test_one_empty_row_does_not_change_how_its_own_fold_is_decided():
     probs, targets = planetary(2, 90)
     folds = np.arange(90) % 3
-    before = comp.decide(probs, targets, rule="global", folds=folds).scored[0].by_fold
+    before = decide(probs, targets, rule="global", folds=folds).scored[0].by_fold
     targets[1] = 0
-    after = comp.decide(probs, targets, rule="global", folds=folds).scored[0].by_fold
+    after = decide(probs, targets, rule="global", folds=folds).scored[0].by_fold
     assert [fitted.min_labels for fitted in before] == [1, 1, 1]
     assert [fitted.min_labels for fitted in after] == [0, 1, 0]
 

@@ -145,6 +145,13 @@ def test_runs_are_shown_as_their_files_say_they_were(there: Path, capsys: pytest
     both = compared("mixed", "tiny", "--to", "both.png", capsys=capsys)
     assert row(both, "A", "+", "B")[0] == row(printed, "A", "+", "B")[0]
     assert max(map(len, printed.splitlines())) <= 100
+    number = r"[+-]0\.\d{4}"
+    for name, verdict in zip(("mixed", "mix"), printed.splitlines()[-2:]):
+        said = re.fullmatch(rf"{name}: {number}, 95 % ({number}) to ({number}): (.+)", verdict)
+        assert said
+        low, high = float(said[1]), float(said[2])
+        sure = "better than tiny" if low > 0 else "worse than tiny" if high < 0 else "no difference"
+        assert said[3] == sure
     assert (there / "runs/compare-tiny-mixed-mix.png").stat().st_size > 10_000 and Path("both.png").exists()
 
 

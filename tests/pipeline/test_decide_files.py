@@ -47,7 +47,9 @@ def test_all_forms_of_a_table_give_the_same_decision(tables, capsys: pytest.Capt
             found = decision("--probs", oof, "--labels", labels)
             assert found["scores"] == pytest.approx(expected.scores, abs=1e-4)
             assert found["rule"] == expected.rule
-    assert "cross-fitted" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.count(f"as chosen fold by fold      {expected.scores['cross_fitted']:.4f}") == 6
+    assert printed.count(f"\n{expected.rule} * ") == 6
     assert Path("decision.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -58,6 +60,39 @@ def test_test_probabilities_are_decided_as_by_the_library(tables):
     wanted = comp.decide(probs.astype(float), targets, rule="shrunk+limits").predict(probs.astype(float))
     assert (answer[CLASSES].to_numpy() == wanted).mean() > 0.9999
     assert answer["id"].tolist() == [f"image_{i}" for i in range(600)]
+
+
+def test_the_csv_has_the_form_of_a_sample_submission(tables, fails, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--probs", "oof.csv", "--labels", "tags.csv", "--apply", "oof.csv", "--rule", "global"]
+    decision(*arguments)
+    plain = pd.read_csv("decision.csv")  # the ids keep their column's name
+    assert plain.columns.tolist() == ["image", *CLASSES]
+    ids = [f"image_{i}" for i in (7, 3, 599)]
+    samples = {
+        "tags": pd.DataFrame({"name": ids, "tags": ["label_a, label_b", "", "label_c"]}),
+        "index": pd.DataFrame({"Id": ids, "Predicted": ["0|3", "7", "1"]}),
+        "columns": pd.DataFrame({"image": ids, **dict.fromkeys(reversed(CLASSES), 0), "none": 1}),
+    }
+    separators = {"tags": ",", "index": "|"}
+    wanted = plain.set_index("image").loc[ids]
+    for form, sample in samples.items():
+        sample.to_csv("sample.csv", index=False)
+        decision(*arguments, "--sample", "sample.csv")
+        answer = pd.read_csv("decision.csv", keep_default_na=False)
+        assert answer.columns.tolist() == sample.columns.tolist() and answer.iloc[:, 0].tolist() == ids
+        if form == "columns":
+            assert (answer[CLASSES].to_numpy() == wanted.to_numpy()).all()
+            assert (answer["none"] == (wanted.sum(axis=1) == 0).to_numpy()).all()
+            continue
+        names = [str(c) for c in range(8)] if form == "index" else CLASSES
+        texts = [separators[form].join(np.array(names)[row == 1]) for row in wanted.to_numpy()]
+        assert answer.iloc[:, 1].tolist() == texts
+    files = ("decide", *arguments, "--force")
+    pd.DataFrame({"id": ["new"], "tags": [""]}).to_csv("sample.csv", index=False)
+    assert "ids without probabilities: 1 (new)" in fails(*files, "--sample", "sample.csv")
+    pd.DataFrame({"id": ids, "a": 0, "b": 0}).to_csv("sample.csv", index=False)
+    assert "has the columns 3 (id, a, b)" in fails(*files, "--sample", "sample.csv")
+    assert "--sample goes with --apply" in fails("decide", *arguments[:4], "--sample", "x", "--force")
 
 
 def test_macro_and_folds_of_ones_own(tables):

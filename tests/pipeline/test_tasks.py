@@ -24,6 +24,7 @@ from comp.data.synthetic.scenes import WEATHER
 from comp.decisions.blending import Blender
 from comp.decisions.calibration import logit, sigmoid
 from comp.decisions.cross_fitting import CrossFitter
+from comp.decisions.decide import decide
 from comp.decisions.expected_fbeta import expected_decisions
 from comp.decisions.metrics import FBeta, most_probable
 from comp.decisions.rule_search import SearchSettings
@@ -138,7 +139,7 @@ def test_offsets_find_the_classes_that_a_network_was_taught_to_overlook():
 def test_every_rule_answers_one_label_and_is_scored_as_scikit_learn_does(average: str):
     probs, targets = one_of(2, 600, 4)
     folds = np.arange(600) % 4
-    decision = comp.decide(
+    decision = decide(
         probs,
         targets,
         FBeta(beta=1.0, average=average),
@@ -478,7 +479,7 @@ def test_tables_of_one_label_read_well(here: Path, capsys: pytest.CaptureFixture
     tables = ["--probs", "oof.csv", "--labels", "y.csv", "--exclusive", "a,b,c,d", "--apply", "oof.csv"]
     assert main(["decide", *tables]) == 0
     printed = capsys.readouterr().out
-    assert "decide: oof.csv, accuracy 0." in printed and "beats most-probable" in printed
+    assert "oof.csv                 accuracy" in printed and "beats most-probable" in printed
     answer = pd.read_csv("decision.csv")
     assert (answer[names[1:]].sum(axis=1) == 1).all()
     accuracy = (probs.argmax(1) == targets.argmax(1)).mean()

@@ -1,0 +1,56 @@
+"""The two submissions to end a competition with: the best cross-fitted one, and one that errs differently."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from comp.artifacts.csv_tables import read_table
+from comp.artifacts.paths import submission_path
+from comp.errors import CompError
+from comp.kaggle.ledger import Row
+
+
+@dataclass(frozen=True)
+class Pick:
+    row: Row
+    reason: str
+
+
+def pick_two(rows: Sequence[Row]) -> list[Pick]:
+    """Return the two submissions of one competition to end with, or one where no other differs from it.
+
+    `rows` are of the ledger. The first has the best cross-fitted score. The second is the best of the half
+    that is least like it, by the share of test images with other labels: where the first fails on the hidden
+    part, a copy of it would fail too. Raise CompError where no submission has a score and a CSV."""
+    usable = {
+        row["name"]: row
+        for row in rows
+        if row["cross_fitted"] and row["status"] != "error" and submission_path(row["name"]).exists()
+    }
+    if not usable:
+        raise CompError("no submission has a cross-fitted score and its CSV; `comp submit` writes one")
+    best, *others = sorted(usable.values(), key=lambda row: -float(row["cross_fitted"]))
+    first = Pick(best, "the best cross-fitted score")
+    differences = {row["name"]: _difference(best["name"], row["name"]) for row in others}
+    others = [row for row in others if differences[row["name"]] > 0]
+    if not others:
+        return [first]
+    least = float(np.median([differences[row["name"]] for row in others]))
+    far = [row for row in others if differences[row["name"]] >= least]
+    among = f"the best of the {len(far)} least like it" if len(far) > 1 else "the one least like it"
+    share = f"{differences[far[0]['name']]:.1%} of the test images have other labels"
+    return [first, Pick(far[0], f"{among}: {share}")]
+
+
+def _difference(first: str, second: str) -> float:
+    """Return the share of the images to which two submissions give other labels. Raise CompError unless both
+    are for the same images."""
+    tables = [read_table(submission_path(name), []) for name in (first, second)]
+    ids = [table.iloc[:, 0].tolist() for table in tables]
+    if ids[0] != ids[1] or list(tables[0].columns) != list(tables[1].columns):
+        raise CompError(
+            f"{submission_path(second)} has other images or columns than {submission_path(first)}; "
+            "remove its row from the ledger if it is of another test set"
+        )
+    return float((tables[0].to_numpy() != tables[1].to_numpy()).any(1).mean())
