@@ -11,6 +11,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+CAN_START = hasattr(signal, "pthread_sigmask")  # not on Windows, which passes no descriptors to a child
+
 
 class Child:
     """A process that calls work(*args, connection); `connection` of this object is the other end. `work` is a

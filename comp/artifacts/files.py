@@ -1,15 +1,15 @@
 """Atomic writes, JSON, locks and free space. A file that comp writes is complete or absent."""
 
 import contextlib
-import fcntl
 import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from comp.config.loading import problem
 from comp.errors import CompError
 
 REMAKE = "remove it and rerun the command that writes it"
+IS_WINDOWS = sys.platform == "win32"
 LOCK_TIMEOUT = 10.0  # seconds; helpers of a killed process may hold its lock for some of them
 
 
@@ -86,15 +87,11 @@ def lock(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[None]:
     deadline = time.monotonic() + LOCK_TIMEOUT
     with open(path, "a", opener=open_no_link) as file:
         while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _take(file):
                 break
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise CompError(
-                        f"another process is {doing} ({path} is locked); wait for it or stop it"
-                    ) from error
-                time.sleep(0.2)
+            if not wait and time.monotonic() > deadline:
+                raise CompError(f"another process is {doing} ({path} is locked); wait for it or stop it")
+            time.sleep(0.05 if wait else 0.2)
         yield
 
 
@@ -103,11 +100,24 @@ def is_held(path: Path) -> bool:
     if not path.exists():
         return False
     with open(path, "a", opener=open_no_link) as file:
-        try:
+        return not _take(file)
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock an open file until it is closed, and return whether that worked."""
+    try:
+        if IS_WINDOWS:
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    except OSError:
+        return False
+    return True
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

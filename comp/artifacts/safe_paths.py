@@ -65,4 +65,4 @@ def refuse_link(path: Path) -> None:
 
 def open_no_link(path: str, flags: int) -> int:
     """Open a file, but not through a link: an `opener` of open()."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)  # not on Windows

@@ -3,7 +3,6 @@ data are simulated, with the sizes of three competitions, or tables of the user.
 
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from comp.compute.devices import peak_memory
 from comp.console import info, size_text, table
 from comp.data.tables import read_probs, read_targets
 from comp.decisions.calibration import sigmoid
@@ -159,9 +159,7 @@ def score_halves(probs: np.ndarray, targets: np.ndarray, title: str) -> None:
 def time_imet() -> None:
     probs, targets = simulate(*IMET)
     seconds, thresholds = measure_seconds(lambda: class_thresholds(probs, targets, F2), 1)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if platform.system() == "Darwin" else 1024
-    )
+    memory = peak_memory()
     table(
         ["work", "time", "peak memory"],
         [[f"exact thresholds, samples F2, {IMET[0]:,} x {IMET[1]:,}", f"{seconds:.1f} s", size_text(memory)]],

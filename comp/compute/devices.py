@@ -2,7 +2,6 @@
 
 import gc
 import os
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from comp.child_processes import CAN_START
 from comp.compute.gpus import usable_gpus
 from comp.console import info
 from comp.errors import CompError
@@ -74,10 +74,19 @@ def memory_in_use(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:  # not on Linux: the peak so far
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not on Linux
+        return peak_memory()
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process held so far; 0 on Windows, where that is not known."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def n_cores() -> int:
@@ -93,11 +102,15 @@ def in_ranks() -> bool:
 def devices(n_jobs: int) -> list[Device]:
     """Return the devices that jobs run on in parallel: all usable GPUs, or equal shares of the cores. On CPUs
     small networks gain more from parallel folds than from threads. `n_jobs` is the number of requested jobs,
-    not of unfinished ones, so a resumed run has the same number of threads and rounds the same. Raise
-    CompError for GPUs that can't be used."""
+    not of unfinished ones, so a resumed run has the same number of threads and rounds the same. On Windows,
+    jobs run one after the other. Raise CompError for GPUs that can't be used."""
     gpus, others = usable_gpus()
     for line in others:
         info(line)
+    if not CAN_START:
+        if len(gpus) > 1:
+            info(f"on this system one GPU is used, cuda:{gpus[0]}; choose another by CUDA_VISIBLE_DEVICES")
+        return [Device(f"cuda:{gpus[0]}" if gpus else "cpu", n_cores())]
     if gpus:
         return [Device(f"cuda:{i}", max(1, n_cores() // len(gpus))) for i in gpus]
     n_workers = max(1, min(n_jobs, n_cores()))
