@@ -279,7 +279,7 @@ def enter_kernel(script: Mapping[str, Any]) -> Recipe:
 
     home, plan = script["home"], script["PLAN"]
     os.chdir(os.environ.get("COMP_KAGGLE_WORKING", "/kaggle/working"))
-    prepare(home, home, plan)
+    prepare(home, plan)
     sys.path.insert(0, str(home / "wheels"))
     return read_recipe(str(home / "recipe.toml"))
 

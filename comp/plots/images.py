@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from comp.plots.style import new_figure, written
+from comp.plots.style import new_figure, escape_text
 
 
 def draw(images: Sequence[np.ndarray], names: Sequence[str], texts: Sequence[str], n_columns: int) -> Any:
@@ -19,5 +19,5 @@ def draw(images: Sequence[np.ndarray], names: Sequence[str], texts: Sequence[str
         panel.axis("off")
     for panel, image, name, text in zip(panels, images, names, texts):
         panel.imshow(np.dstack([image] * 3)[..., :3] if image.shape[2] < 3 else image[..., :3])
-        panel.set_title(f"{written(name, 24)}\n{written(text, 32)}", fontsize=7)
+        panel.set_title(f"{escape_text(name, 24)}\n{escape_text(text, 32)}", fontsize=7)
     return figure
