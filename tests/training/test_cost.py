@@ -38,7 +38,7 @@ def recipe_of(backbone: str, **settings: object) -> Recipe:
 def test_operations_and_parameters_are_those_that_are_published(
     backbone: str, billions: float, millions: float
 ):
-    cost = count_network(recipe_of(backbone), 224)
+    cost = count_network(recipe_of(backbone), [224])[224]
     assert cost.flops / 2e9 == pytest.approx(billions, rel=0.01)
     assert cost.n_parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
@@ -48,14 +48,14 @@ def test_operations_and_parameters_are_those_that_are_published(
     [("resnet18", 3481.8), ("resnet50", 1218.0), ("convnext_tiny", 819.2), ("vit_small_patch16_224", 1057.9)],
 )
 def test_the_estimated_rate_is_near_that_of_timm_s_table(backbone: str, rate: float):
-    estimated = 1 / image_seconds(count_network(recipe_of(backbone), 224), RTX_3090)
+    estimated = 1 / image_seconds(count_network(recipe_of(backbone), [224])[224], RTX_3090)
     assert abs(math.log(estimated / rate)) < 0.2
 
 
 def test_memory_is_near_what_was_found_and_grows_with_the_micro_batch():
     recipe = load_recipe("planet")
     phase = recipe.phases[-1]
-    cost = count_network(recipe, phase.size)
+    cost = count_sizes(recipe)[phase.size]
     assert gpu_bytes(cost, phase) == pytest.approx(5.5e9, rel=0.1)
     halved = gpu_bytes(cost, phase.model_copy(update={"accumulate": 2}))
     assert halved == gpu_bytes(cost, phase, phase.batch_size // 2) < gpu_bytes(cost, phase)
