@@ -98,7 +98,7 @@ def test_a_recipe_that_does_not_fit_gets_settings_that_do(here: Path):
     assert gpu_bytes(costs[512], phase) <= T4_BYTES
     more = ImageCounts(2 * counts.n_train, 2 * counts.n_test, 512, 0, "")
     disk = next(reason for reason in check_kernel(recipe, more, costs, time) if "resized" in reason)
-    assert 'cache = "largest" (89.7 GB, still too much), and phases of at most' in disk
+    assert 'cache = "largest" (90.1 GB, still too much), and phases of at most' in disk
     size = int(disk.rpartition("at most ")[2].split()[0])
     smaller = load_recipe("hpa", [f"phases.1.size={size}"])
     assert sum(cached_parts(smaller, more).values()) < SESSION_BYTES
