@@ -94,7 +94,11 @@ def _why_no_table(contents: Contents) -> str:
     for name, frame in contents.tables.items():
         for column in frame.columns:
             values = frame[column].str.strip().tolist()
-            if "/" in values[0] and files.share([value.partition("/")[2] for value in values]) > MIN_SHARE:
+            if (
+                values
+                and "/" in values[0]
+                and files.share([value.partition("/")[2] for value in values]) > MIN_SHARE
+            ):
                 first = values[0].partition("/")[0]
                 return (
                     f"{name}: the values of {column} begin with {first}/, which is not in this folder; name "

@@ -116,7 +116,7 @@ def _columns_form(frame: pd.DataFrame, names: list[str]) -> LabelForm:
 def _classes_in_sample(frame: pd.DataFrame, name: str, header: list[str]) -> LabelForm:
     """One label a row, and a column for each label in the sample submission."""
     return LabelForm(
-        f"{name}, one label an image ({len(header)} different, the columns of the sample)",
+        f"one label an image, in column {name} ({len(header)} different, the columns of the sample)",
         {"column": name, "single": True, "classes": header}, {"column": ""}, (name,),
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
     keys: dict[str, Any] = {"column": name}
     if problem := _numbers(frame[name], name):
         keys["single"] = True
-        return LabelForm(f"{name}, a number an image", keys, submission, (name,), problem)
+        return LabelForm(f"a number an image, in column {name}", keys, submission, (name,), problem)
     separator, tags = best_separator(texts)
     names = sorted({tag for row in tags for tag in row})
     if separator is None and "" not in set(texts):
@@ -139,10 +139,14 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
             keys["indices"] = True
         if len(names) == len(texts) > 2:
             return LabelForm(
-                f"{name}, another text in each row", keys, submission, (name,), "each label occurs once"
+                f"another text in each row of column {name}",
+                keys,
+                submission,
+                (name,),
+                "each label occurs once",
             )
         return LabelForm(
-            f"{name}, one label an image ({len(names)} different)",
+            f"one label an image, in column {name} ({len(names)} different)",
             {**keys, "single": True},
             submission,
             (name,),
@@ -160,7 +164,7 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
         keys["empty"] = True
     how = f"tags separated by {SEPARATORS[separator]}" if separator else "at most one tag"
     rest = f", {none[0]!r} for none" if none else ""
-    said = f"{name}, {how} ({len(names)} different, {min(sizes)} to {max(sizes)} an image{rest})"
+    said = f"{how} in column {name} ({len(names)} different, {min(sizes)} to {max(sizes)} an image{rest})"
     return LabelForm(said, keys, submission, (name,))
 
 
