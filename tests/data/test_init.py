@@ -259,6 +259,18 @@ def folders(folder: Path) -> None:
     images(folder, *[f"{kind}/{i}.{'jpg' if i % 2 else 'png'}" for kind in ("a b", "c") for i in range(20)])
 
 
+def chest(folder: Path) -> None:
+    train, test = ids("p"), ids("q", n=N_TEST)
+    columns = {
+        name: [int(i % 4 == k or i % 5 == k) for i in range(N)] for k, name in ((1, "Edema"), (2, "Mass"))
+    }
+    none = [int(a + b == 0) for a, b in zip(*columns.values())]
+    csv(folder, "train.csv", image=train, **{"No Finding": none}, **columns)
+    csv(folder, "valid.csv", image=ids("v"), **{"No Finding": none}, **columns)
+    csv(folder, "test.csv", image=test, age=50)
+    images(folder, *[f"files/{name}.png" for name in (*train, *ids("v"), *test)])
+
+
 def masks(folder: Path) -> None:
     csv(
         folder,
@@ -296,6 +308,12 @@ MORE: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
         folders,
         {"labels": {"single": True}, "images": {"train": ("folders/{id}.jpg", "folders/{id}.png")}},
         "the name of each folder in folders/ is a label",
+    ),
+    "chest": (
+        chest,
+        {"labels": {"csv": ("train.csv",), "classes": ("Edema", "Mass"), "none": "No Finding"},
+         "images": {"train": ("files/{id}.png",)}, "submission": {"sample": ("test-ids.csv",)}},
+        "valid.csv has labels too and is not used",
     ),
     "masks": (
         masks,
