@@ -18,9 +18,9 @@ from comp.data.inspection.id_tables import (
     TEST_NAME,
     TRAIN_NAME,
     IdTable,
+    find_test_table,
     labels_in_paths,
     sample_of,
-    find_test_table,
     training_table,
 )
 from comp.data.inspection.images import UNREAD_ENDINGS, ImageFiles, Match, Split
@@ -260,8 +260,8 @@ def _without_sample(
     if listed := find_test_table(contents, files, train):
         test = _match(files, listed.ids, "test", contents)
         found.said.append(
-            f"test images: {', '.join(test.templates)}, the {len(listed.ids):,} ids of {listed.file}; there is "
-            f"no sample submission, so {TEST_FILE} is written with them"
+            f"test images: {', '.join(test.templates)}, {len(listed.ids):,} ids of {listed.file}; there is no "
+            f"sample submission, so {TEST_FILE} is written with them"
         )
         found.written[TEST_FILE] = "\n".join(listed.ids)
         return test
