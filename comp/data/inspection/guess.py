@@ -260,8 +260,8 @@ def _without_sample(
     if listed := find_test_table(contents, files, train):
         test = _match(files, listed.ids, "test", contents)
         found.said.append(
-            f"test images: {', '.join(test.templates)}, {len(listed.ids):,} ids of {listed.file}; there is no "
-            f"sample submission, so {TEST_FILE} is written with them"
+            f"test images: {', '.join(test.templates)}, {len(listed.ids):,} ids of {listed.file}; there is "
+            f"no sample submission, so {TEST_FILE} is written with them"
         )
         found.written[TEST_FILE] = "\n".join(listed.ids)
         return test
