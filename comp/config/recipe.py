@@ -155,7 +155,9 @@ class Recipe(Strict):
     ema_decay: float = Field(0.998, ge=0, lt=1)  # EMA: decay of the averaged weights per step; 0: off
     swa_epochs: int = Field(0, ge=0)  # SWA: average the weights of the last n epochs; 0: off
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # mixed precision
-    compile: bool = False  # torch.compile: minutes at the start, faster steps afterwards
+    # torch.compile: minutes at the start, faster steps afterwards; reduce-overhead: as CUDA graphs too, where
+    # launches take longer than the arithmetic (small images on a fast GPU)
+    compile: bool | Literal["reduce-overhead"] = False
     gradient_checkpointing: bool = False  # less memory for large inputs; steps are a third slower
     # test-time views (TTA) by name; d4: the 8 symmetries of the square, crops: the whole image and 5 crops
     views: Texts = Field(("d4",), min_length=1)

@@ -53,9 +53,7 @@ class ModelState:
         self.optimizer, self.groups = make_optimizer(self.model, recipe)
         self.averages = WeightAverages(self.model, recipe.ema_decay, recipe.swa_epochs, self.groups)
         self.parameters = list(self.model.parameters())
-        if recipe.compile:  # sizes × micro-batches × head only can exceed torch's limit of 8 compilations
-            torch._dynamo.config.recompile_limit = 64
-            self.model.compile(dynamic=False)
+        models.compile_network(self.model, recipe.compile if ranks.size == 1 else bool(recipe.compile))
         self.n_steps_done = 0
         self.net: tuple[bool, nn.Module] | None = None  # whether for the head only, and the module to call
 
