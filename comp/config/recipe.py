@@ -157,7 +157,7 @@ class Recipe(Strict):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # mixed precision
     # torch.compile: minutes at the start, faster steps afterwards; reduce-overhead: as CUDA graphs too, where
     # launches take longer than the arithmetic (small images on a fast GPU)
-    compile: bool | Literal["reduce-overhead"] = False
+    compile: Literal[False, True, "reduce-overhead"] = False
     gradient_checkpointing: bool = False  # less memory for large inputs; steps are a third slower
     # test-time views (TTA) by name; d4: the 8 symmetries of the square, crops: the whole image and 5 crops
     views: Texts = Field(("d4",), min_length=1)
