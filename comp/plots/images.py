@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from comp.plots.style import new_figure, escape_text
+from comp.plots.style import escape_text, new_figure
 
 
 def draw(images: Sequence[np.ndarray], names: Sequence[str], texts: Sequence[str], n_columns: int) -> Any:
