@@ -91,8 +91,8 @@ FAULTS = [
     Fault(
         "batches sent from memory that isn't pinned",
         "batches/loader.py",
-        'pin_memory=self.device.type == "cuda"',
-        "pin_memory=False",
+        "pinned = self.stream is not None",
+        "pinned = False",
         STEP + "[streamed]",
     ),
     Fault(
