@@ -200,7 +200,8 @@ FORMS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
     "cactus": (
         cactus,
         {"labels": {"id": "id", "column": None, "classes": ("has_cactus",), "empty": True},
-         "images": {"train": ("train/{id}",), "test": ("test/{id}",)}},
+         "images": {"train": ("train/{id}",), "test": ("test/{id}",)},
+         "metric": {"beta": 1, "average": "macro"}},
         "the sample holds 0.5: probabilities seem to be expected",
     ),
     "cassava-leaf-disease-classification": (

@@ -57,7 +57,7 @@ def guess(contents: Contents, slug: str | None = None) -> Guess:
     _groups(found, train, form)
     _images(found, contents, files, train, sample)
     add_submission(found, train, sample, form)
-    add_metric(found, slug, sample, is_single=bool(form.keys.get("single")))
+    add_metric(found, slug, sample, form)
     for name, frame in contents.tables.items():
         if name not in (train.name, sample and sample.name) and set(train.frame) <= set(frame):
             found.unknown.append(
@@ -178,6 +178,8 @@ def _nearly(classes: Sequence[str], targets: Any, groups: list[list[str]]) -> st
 def _groups(found: Guess, train: IdTable, form: LabelForm) -> None:
     others = [c for c in train.frame.columns if c != train.column and c not in form.columns]
     certain, possible = find_groups(train.frame, others)
+    if unused := [c for c in others if c != certain]:
+        found.said.append(f"columns not used: {', '.join(unused[:8])}{', …' if len(unused) > 8 else ''}")
     if certain:
         n = train.frame[certain].nunique()
         found.add("labels", "group", certain, f"{n:,} different: images of one stay in one fold")

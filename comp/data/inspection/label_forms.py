@@ -101,7 +101,7 @@ def _columns_form(frame: pd.DataFrame, names: list[str]) -> LabelForm:
         frame[names].apply(lambda c: c.str.strip().str.lower().isin(["1", "1.0", "true", "yes"])).to_numpy()
     )
     n_labels = ones.sum(1)
-    span = f"{n_labels.min()} to {n_labels.max()} an image"
+    span = _span(n_labels.tolist())
     keys: dict[str, Any] = {"classes": names}
     if len(names) > 1 and (n_labels == 1).all():
         return LabelForm(
@@ -172,7 +172,7 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
         keys["empty"] = True
     how = f"tags separated by {SEPARATORS[separator]}" if separator else "at most one tag"
     rest = f", {none[0]!r} for none" if none else ""
-    said = f"{how} in column {name} ({len(names)} different, {min(sizes)} to {max(sizes)} an image{rest})"
+    said = f"{how} in column {name} ({len(names)} different, {_span(sizes)}{rest})"
     return LabelForm(said, keys, submission, (name,))
 
 
@@ -217,6 +217,11 @@ def _numbers(column: pd.Series, name: str) -> str:
             f"measured; {NO_NUMBERS}"
         )
     return ""
+
+
+def _span(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low} an image" if low == high else f"{low} to {high} an image"
 
 
 def _listed(names: Sequence[str]) -> str:
