@@ -11,7 +11,7 @@ from comp.commands import plan
 from comp.config.loading import load_recipe
 from comp.config.recipe import Recipe
 from comp.data.disk_plan import ImageCounts, cached_parts, count_images
-from comp.kaggle.limits import SESSION_BYTES, T4_BYTES, check_kernel
+from comp.kaggle.limits import DISK_BYTES, T4_BYTES, check_kernel
 from comp.training.cost import (
     KAGGLE_T4,
     SPEEDS,
@@ -101,7 +101,7 @@ def test_a_recipe_that_does_not_fit_gets_settings_that_do(here: Path):
     assert 'cache = "largest" (90.1 GB, still too much), and phases of at most' in disk
     size = int(disk.rpartition("at most ")[2].split()[0])
     smaller = load_recipe("hpa", [f"phases.1.size={size}"])
-    assert sum(cached_parts(smaller, more).values()) < SESSION_BYTES
+    assert sum(cached_parts(smaller, more).values()) < DISK_BYTES
 
 
 def test_the_disk_is_counted_by_the_caches_that_are_built(here: Path, capsys: pytest.CaptureFixture[str]):
