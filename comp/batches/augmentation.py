@@ -154,7 +154,7 @@ class BatchAugmentation:
         size = images.shape[1]
         line = (torch.arange(size, device=images.device) * 2 + 1) / size - 1  # -1 … 1, pixel centres
         a, b, c = (moves[:, :, k].view(-1, 2, 1, 1) for k in range(3))
-        # (B, 2, H, W), rows of x apart from those of y: affine_grid takes over four times as long
+        # (B, 2, H, W), rows of x apart from those of y: affine_grid takes over twice as long
         grid = torch.addcmul(c + b * line.view(1, 1, -1, 1), a, line.view(1, 1, 1, -1))
         source = images if every else images.index_select(0, rows)
         picked = functional.grid_sample(
