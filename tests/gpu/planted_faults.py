@@ -142,14 +142,14 @@ FAULTS = [
     Fault(
         "scaled gradients are clipped",
         "training/optimizer.py",
-        "    scaler.unscale_(optimizer)\n    nn.utils.clip_grad_norm_(parameters, clip_norm)\n",
-        "    nn.utils.clip_grad_norm_(parameters, clip_norm)\n    scaler.unscale_(optimizer)\n",
+        "    scaler.unscale_(optimizer)\n    norm = nn.utils",
+        "    norm = nn.utils",
         CLIPPED,
     ),
     Fault(
         "gradients are not clipped",
         "training/optimizer.py",
-        "nn.utils.clip_grad_norm_(parameters, clip_norm)",
+        "nn.utils.clip_grads_with_norm_(flats, clip_norm, norm)",
         "pass",
         CLIPPED,
     ),
