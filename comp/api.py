@@ -115,12 +115,14 @@ class Run:
         """Return probabilities of images: the mean of the run's networks, each over the recipe's views.
         `images` are paths, or arrays (H, W, channels) uint8; one of them alone is one row. Raise CompError
         for what is no image, and for a blend, which has no networks of its own."""
-        from comp.evaluation.new_images import predict_images
+        from comp.evaluation.new_images import finished_networks, predict_images
+        from comp.training.model_stamp import limits_of_model
 
         alone = isinstance(images, (str, os.PathLike)) or isinstance(images, np.ndarray) and images.ndim == 3
         listed = [images] if alone else list(images)
         names = [str(one) if isinstance(one, (str, os.PathLike)) else n for n, one in enumerate(listed)]
-        probs, classes = predict_images(self.recipe, listed)
+        networks = finished_networks(self.recipe)
+        probs, classes = predict_images(self.recipe, networks, listed, limits_of_model(networks[0]))
         return _table(probs, names, classes)
 
     def show(self, ids: Sequence[str], columns: int = 6) -> Any:

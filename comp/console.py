@@ -35,8 +35,9 @@ def console() -> Console:
     is_terminal = sys.stdout.isatty()  # FORCE_COLOR, which notebooks set, is ignored
     width = None if is_terminal else 100
     return Console(
-        file=sys.stdout, force_terminal=is_terminal, width=width, highlight=False, markup=False, emoji=False
-    )
+        file=sys.stdout, force_terminal=is_terminal, force_jupyter=False, width=width,
+        highlight=False, markup=False, emoji=False,
+    )  # fmt: skip
 
 
 def info(text: str) -> None:

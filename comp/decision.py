@@ -22,6 +22,18 @@ from comp.errors import CompError
 from comp.plots.thresholds import Shown, new_picture
 
 
+class SavedDecision(schemas.PartRule):
+    """The file of Decision.save, and of `comp decide --probs`."""
+
+    beta: schemas.Positive
+    average: str
+    zero_division: schemas.Share
+    scores: schemas.Scores
+    thresholds_by_fold: dict[str, list[schemas.Share]] | None = None
+    rules: dict[str, dict[str, float | None]] = {}
+    labels: dict[str, dict[str, float | None]] | None = None
+
+
 class DecideOptions(TypedDict, total=False):
     """Keywords of `decide`, as `comp.decisions.decide.decide` describes them."""
 
@@ -157,7 +169,7 @@ class Decision:
         if not place.is_file():
             raise CompError(f"{place}: no such file; `comp decide` writes it")
         of_run = "stamp" in read_json(place)
-        content = read_json(place, schemas.Decision if of_run else schemas.SavedDecision)
+        content = read_json(place, schemas.Decision if of_run else SavedDecision)
         classes = tuple(content["thresholds"])
         if of_run:
             metric = FBeta.from_metric(Metric.model_validate(content["stamp"]["metric"]))

@@ -226,18 +226,6 @@ class Scores(Stored):
     cross_fitted: float
 
 
-class SavedDecision(PartRule):
-    """The file of Decision.save, and of `comp decide --probs`."""
-
-    beta: Positive
-    average: str
-    zero_division: Share
-    scores: Scores
-    thresholds_by_fold: dict[str, Annotated[list[Share], Field(min_length=1)]] | None = None
-    rules: dict[str, dict[str, float | None]] = {}
-    labels: dict[str, dict[str, float | None]] | None = None
-
-
 class Decision(PartRule):
     """decision.json."""
 

@@ -153,12 +153,15 @@ class BatchAugmentation:
         every = len(rows) == len(images)
         size = images.shape[1]
         line = (torch.arange(size, device=images.device) * 2 + 1) / size - 1  # -1 … 1, pixel centres
-        along, down = line.view(1, 1, -1, 1), line.view(1, -1, 1, 1)
-        a, b, c = (moves[:, :, k].view(-1, 1, 1, 2) for k in range(3))
-        grid = torch.addcmul(c + b * down, a, along)  # affine_grid takes over twice as long
+        a, b, c = (moves[:, :, k].view(-1, 2, 1, 1) for k in range(3))
+        # (B, 2, H, W), rows of x apart from those of y: affine_grid takes over twice as long
+        grid = torch.addcmul(c + b * line.view(1, 1, -1, 1), a, line.view(1, 1, 1, -1))
         source = images if every else images.index_select(0, rows)
         picked = functional.grid_sample(
-            source.permute(0, 3, 1, 2), grid, padding_mode="reflection", align_corners=False
+            source.permute(0, 3, 1, 2),
+            grid.permute(0, 2, 3, 1),
+            padding_mode="reflection",
+            align_corners=False,
         ).permute(0, 2, 3, 1)
         return picked if every else images.index_copy_(0, rows, picked.contiguous())
 

@@ -19,7 +19,7 @@ from comp.data.image_files import open_cache, resize
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
 MAX_SHARE_OF_GPU = 1 / 3  # of its free memory: larger caches are not kept there
-MAX_THREADS = 4  # that fill pinned memory: more do not read it faster
+MAX_THREADS = 4  # that fill pinned memory
 
 
 class CachedDataset(Dataset):

@@ -63,8 +63,9 @@ class Bench:
 
     def inputs(self, phase: Phase, n_train: int, **changes: Any) -> FoldInputs:
         """Return the inputs of a training on random images, with these changes of the recipe's keys. Dropout
-        is off: its random numbers differ between devices."""
-        recipe = self.recipe.model_copy(update={"name": "check", "drop_rate": 0.0, **changes})
+        is off, since its random numbers differ between devices, and clipping, which hides lengths."""
+        usual = {"name": "check", "drop_rate": 0.0, "clip_norm": 1e9}
+        recipe = self.recipe.model_copy(update=usual | changes)
         labels = make_labels(recipe.competition.labels, n_train + phase.batch_size)
         shape = (len(labels.ids), phase.size, phase.size, recipe.n_channels)
         cache = self.folder / f"{'x'.join(map(str, shape))}.npy"
@@ -85,20 +86,22 @@ def gradients(
     device: Device,
     ranks: ProcessGroup = ProcessGroup(),  # noqa: B008  (frozen)
 ) -> tuple[float, torch.Tensor]:
-    """Return the loss of the first step and its gradients, one after the other, on the CPU in float64."""
+    """Return the loss of the first step and its gradients, one after the other, on the CPU in float64. The
+    inputs are those of epochs of one step."""
     trainer = Trainer(inputs, torch.device(device.name), 0, ranks)
-    state, phase = trainer.state, trainer.phase()[1]
-    steps = trainer.batches.steps(phase, 0)[:1]
-    train_step = trainer.train_step(phase, state.train_module(False))
-    for _ in range(MAX_HALVINGS):
-        (batch,) = trainer.batches.training(phase, steps)
-        loss = float(trainer.backward(train_step, steps[0], *batch, lambda **_: None))
-        found = [p.grad.flatten().cpu().double() for p in state.parameters if p.grad is not None]
-        total = torch.cat(found) / state.scaler.get_scale()
-        if total.isfinite().all() or not state.scaler.is_enabled():
+    found: list[torch.Tensor] = []
+
+    def look(*_: Any) -> None:
+        parts = [p.grad.flatten().cpu().double() for p in trainer.state.parameters if p.grad is not None]
+        found[:] = [torch.cat(parts)]
+
+    trainer.state.optimizer.register_step_pre_hook(look)
+    for _ in range(MAX_HALVINGS if trainer.state.scaler.is_enabled() else 1):
+        trainer.history.clear()  # the same epoch again: after infinite gradients the weights are the same
+        trainer.epoch(lambda **_: None, NEVER)
+        if found[0].isfinite().all():
             break
-        state.update()  # skips the step, and halves the scale
-    return loss, total
+    return trainer.history[-1]["loss"], found[0]
 
 
 def train(inputs: FoldInputs, device: Device, *, resumed: bool = False) -> torch.Tensor:

@@ -25,11 +25,13 @@ BACKBONES, SIZES = ("resnet50", "convnext_tiny"), (64, 128, 256)
 CPU_BATCH = 8  # a whole batch of 256 px takes a CPU too long
 GPU_BATCH = 64  # at sizes that the recipe doesn't have
 ROUND_SECONDS, N_ROUNDS = 2.0, 3
+LEAST_SECONDS = 15.0  # left for a network at 64 px, or the first step of a slow machine ends too late
 LARGEST_BATCH = 4096  # no larger one is tried
 
 
 def training_rate(bench: Bench, backbone: str, size: int) -> Outcome:
     """Measure the bare step and the whole training, by turns."""
+    bench.need(LEAST_SECONDS if bench.on_gpu else LEAST_SECONDS * size / SIZES[0])
     place, phase = bench.place, _phase_of(bench, size)
     batch = phase.batch_size
     recipe = bench.recipe.model_copy(update={"backbone": backbone})
@@ -47,7 +49,7 @@ def training_rate(bench: Bench, backbone: str, size: int) -> Outcome:
     alone, whole = (float(np.median(rates[name])) for name in (BARE, WHOLE))
     share = float(np.median(np.divide(rates[WHOLE], rates[BARE])))
     busy = busy_share(epoch, place) if bench.on_gpu else None
-    text = f"{whole:,.0f} images/s, {share:.0%} of the bare step, batch {batch}"
+    text = f"{whole:,.1f} images/s, {share:.0%} of the bare step, batch {batch}"
     if busy is not None:
         text += f"; the GPU works {busy:.0%} of the time"
     numbers = {"bare": alone, "whole": whole, "share": share, "gpu_busy": busy, "batch": batch}

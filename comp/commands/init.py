@@ -97,7 +97,12 @@ def _from_kaggle(slug: str, name: str) -> Contents:
     info(
         f"init: kaggle.com/{source} lists {len(files):,} files{more}; read {', '.join(tables) or 'no table'}"
     )
-    return listed((file.name for file in files), tables, is_complete=all_listed)
+    contents = listed((file.name for file in files), tables, is_complete=all_listed)
+    if not all_listed:
+        contents.notes.append(
+            f"Kaggle lists {len(files):,} files and has more; what it doesn't list was not seen"
+        )
+    return contents
 
 
 def _write_tables(found: Guess, name: str, *, force: bool) -> None:

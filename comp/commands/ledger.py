@@ -38,7 +38,9 @@ def show_picks(rows: list[Row]) -> None:
     """Print for each competition the two submissions to end with, and why."""
     for competition in dict.fromkeys(row["competition"] for row in rows):
         mine = [row for row in rows if row["competition"] == competition]
-        picks = pick_two(mine)
+        if not (picks := pick_two(mine)):
+            info(f"ledger: {competition}: no submission has a cross-fitted score and its CSV to pick")
+            continue
         info(f"ledger: {competition}, to end with")
         for picked in picks:
             sent = picked.row["ref"] or not any(row["ref"] for row in mine)

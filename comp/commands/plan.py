@@ -8,8 +8,8 @@ from comp.config.recipe import Recipe
 from comp.console import announce_if_slow, clock, info, size_text, table
 from comp.data.disk_plan import ImageCounts, cached_parts, count_images
 from comp.kaggle.limits import (
+    DISK_BYTES,
     KEPT_BYTES,
-    SESSION_BYTES,
     SESSION_HOURS,
     WEEK_HOURS,
     check_kernel,
@@ -120,7 +120,7 @@ def _print_verdict(recipe: Recipe, counts: ImageCounts, costs: dict[int, Network
     info(
         f"plan: a kernel on two T4 {'does not do' if reasons else 'does'} it: {time.total / 3600:.1f} h of "
         f"{SESSION_HOURS} h a session and {WEEK_HOURS} h a week; {size_text(cached + kept)} of "
-        f"{size_text(SESSION_BYTES)} disk; {size_text(kept)} of {size_text(KEPT_BYTES)} kept"
+        f"{size_text(DISK_BYTES)} disk; {size_text(kept)} of {size_text(KEPT_BYTES)} kept"
     )
     for reason in reasons:
         info(f"plan: {reason}")

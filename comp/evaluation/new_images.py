@@ -14,30 +14,37 @@ from comp.artifacts.stamps import read_stamp
 from comp.compute.devices import devices
 from comp.config.recipe import Recipe
 from comp.console import progress
-from comp.data.decoding import decode
+from comp.data.decoding import Limits, decode
 from comp.data.image_cache import as_cached
 from comp.data.manifest import read_manifest
 from comp.errors import CompError, summarize
 from comp.evaluation.explanation import read_image
 from comp.models import network as models
 from comp.models.inference import predict_image
-from comp.training.model_stamp import limits_of_model
 
 
-def predict_images(recipe: Recipe, images: Sequence[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return (N, C) float32 probabilities and the classes: the mean of the run's finished networks. Images
-    are paths, or arrays (H, W, channels) uint8. Raise CompError for a blend, no images, or what is no
-    image."""
+def finished_networks(recipe: Recipe) -> list[Path]:
+    """Return the files of the run's finished networks. Raise CompError for a blend, and where there is
+    none."""
     made = read_stamp(oof_path(recipe.name), BlendStamp) or {}
     if recipe.members or "how" in made:
         names = ", ".join([member.name for member in recipe.members] or made["members"])
-        raise CompError(f"{recipe.name} is a blend of {names}; only the runs of one of them has networks")
-    paths = [path for fold in range(recipe.n_networks) if (path := model_path(recipe.name, fold)).exists()]
-    if not paths:
+        raise CompError(f"{recipe.name} is a blend of {names}; load the run of one of them")
+    found = [path for fold in range(recipe.n_networks) if (path := model_path(recipe.name, fold)).exists()]
+    if not found:
         raise CompError(f"{model_path(recipe.name, 0)} is not there; run `comp train` first")
+    return found
+
+
+def predict_images(
+    recipe: Recipe, networks: Sequence[Path], images: Sequence[Any], limits: Limits | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return (N, C) float32 probabilities and the classes: the mean of these files' networks. Images are
+    paths, or arrays (H, W, channels) uint8; `limits` are black and white of files with more than 8 bits.
+    Raise CompError for what is no image."""
     if not len(images):
         raise CompError("no images; paths or arrays (H, W, channels) are expected")
-    limits, place = limits_of_model(paths[0]), devices(1)[0].activate()
+    place = devices(1)[0].activate()
     pixels = [
         read_image(Path(image), recipe, limits)[2]
         if isinstance(image, (str, os.PathLike))
@@ -46,8 +53,8 @@ def predict_images(recipe: Recipe, images: Sequence[Any]) -> tuple[np.ndarray, t
     ]
     classes: tuple[str, ...] = ()
     answers = []
-    with progress("images", len(images) * len(paths)) as advance:
-        for path in paths:
+    with progress("images", len(images) * len(networks)) as advance:
+        for path in networks:
             model, spec = models.load(path)
             classes, found = spec.classes, []
             for one in pixels:

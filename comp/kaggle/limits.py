@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping
 from comp.config.recipe import Recipe
 from comp.console import size_text
 from comp.data.disk_plan import ImageCounts, cached_parts
+from comp.kaggle.kernels.entrypoint import DISK_BYTES
 from comp.training.cost import NetworkCost, RunTime, gpu_bytes
 
 SESSION_HOURS, USABLE_HOURS, WEEK_HOURS = 12, 11, 30  # with a GPU; `comp kernel` stops at 11 hours
-SESSION_BYTES = (
-    57.6 * 2**30
-)  # of a session's disk, above which it is ended; the competition's files don't count
 KEPT_BYTES = 20e9  # of /kaggle/working, which is kept
 T4_BYTES = 14.5 * 2**30  # of a T4's memory that programs get
 RESERVE_BYTES = 4e9  # of the disk, for wheels, weights and what else is written
@@ -34,7 +32,7 @@ def check_kernel(
     cached = sum(cached_parts(recipe, counts).values())
     return [
         *_too_long(recipe, time),
-        *_too_large(recipe, counts, SESSION_BYTES - RESERVE_BYTES - kept, cached),
+        *_too_large(recipe, counts, DISK_BYTES - RESERVE_BYTES - kept, cached),
         *(
             [f"{size_text(kept)} are kept, more than {size_text(KEPT_BYTES)}: name fewer folds with --folds"]
             if kept > KEPT_BYTES

@@ -18,18 +18,19 @@ class Pick:
 
 
 def pick_two(rows: Sequence[Row]) -> list[Pick]:
-    """Return the two submissions of one competition to end with, or one where no other differs from it.
+    """Return the two submissions of one competition to end with, one where no other differs from it, or
+    none where none has a score and a CSV.
 
     `rows` are of the ledger. The first has the best cross-fitted score. The second is the best of the half
     that is least like it, by the share of test images with other labels: where the first fails on the hidden
-    part, a copy of it would fail too. Raise CompError where no submission has a score and a CSV."""
+    part, a copy of it would fail too."""
     usable = {
         row["name"]: row
         for row in rows
         if row["cross_fitted"] and row["status"] != "error" and submission_path(row["name"]).exists()
     }
     if not usable:
-        raise CompError("no submission has a cross-fitted score and its CSV; `comp submit` writes one")
+        return []
     best, *others = sorted(usable.values(), key=lambda row: -float(row["cross_fitted"]))
     first = Pick(best, "the best cross-fitted score")
     differences = {row["name"]: _difference(best["name"], row["name"]) for row in others}

@@ -135,6 +135,15 @@ def pretrained_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float
     return tuple(config["mean"]), tuple(config["std"])
 
 
+def compile_network(model: nn.Module, how: bool | str) -> None:
+    """Compile the model in place, at its first batch of each shape. `how` is the recipe's `compile`: whether,
+    or the mode of torch.compile. CUDA graphs (reduce-overhead) need one GPU per network."""
+    if how:
+        # sizes × micro-batches × head only can exceed torch's limit of 8 compilations
+        torch._dynamo.config.recompile_limit = 64
+        model.compile(dynamic=False, mode=how if isinstance(how, str) else None)
+
+
 def save(
     path: Path, model: nn.Module, spec: ModelSpec, stamp: Stamp, extra: Mapping[str, str] | None = None
 ) -> None:

@@ -1,25 +1,34 @@
 """Averages of the weights: an exponential moving average (EMA) over steps, and the mean over the last epochs
 (SWA, Izmailov et al. 2018)."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from comp.training.flat_parameters import FlatGroup
+
 
 class WeightAverages:
     """A model's EMA and SWA. Without EMA, `averaged` is the model itself."""
 
-    def __init__(self, model: nn.Module, ema_decay: float, n_swa_epochs: int):
+    def __init__(self, model: nn.Module, ema_decay: float, n_swa_epochs: int, groups: Sequence[FlatGroup]):
         self.ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
         self.averaged: nn.Module = self.ema.module if self.ema else model
         self.n_swa_epochs = n_swa_epochs
         self.swa: dict[str, torch.Tensor] = {}  # mean of `averaged` over the last epochs
         # as lists: collecting the tensors at each step takes longer than averaging them
-        pairs = list(zip(self.averaged.state_dict().values(), model.state_dict().values()))
+        pairs = list(zip(self.averaged.buffers(), model.buffers()))
         self.means = [mean for mean, _ in pairs if mean.is_floating_point()]
         self.newest = [newest for _, newest in pairs if newest.is_floating_point()]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        if self.ema:
+            mean_of = dict(zip(model.parameters(), self.averaged.parameters()))
+            for group in groups:
+                self.means += [p.data for p in FlatGroup([mean_of[p] for p in group.parameters]).flats]
+                self.newest += [p.data for p in group.flats]
 
     def update(self, n_steps_done: int) -> None:
         """Update the EMA after a step."""

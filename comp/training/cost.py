@@ -2,13 +2,13 @@
 machine. Networks are counted on PyTorch's meta device, which computes nothing."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from comp.batches.tta import view_names
 from comp.config.recipe import Phase, Recipe
@@ -66,47 +66,51 @@ class NetworkCost:
     n_parameters: int
 
 
-class _Operators(TorchDispatchMode):
-    """Count operators."""
+class _Counter(TorchDispatchMode):
+    """Count operators and their floating-point operations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.n = 0
+        self.n_operators, self.flops = 0, 0
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.n += 1
-        return operator(*args, **(kwargs or {}))
+        answer = operator(*args, **(kwargs or {}))
+        self.n_operators += 1
+        if count := flop_registry.get(operator._overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=answer)
+        return answer
 
 
-def count_network(recipe: Recipe, size: int) -> NetworkCost:
-    """Return the cost of the recipe's network on one image of `size` pixels."""
+def count_network(recipe: Recipe, sizes: Iterable[int]) -> dict[int, NetworkCost]:
+    """Return by size (pixels) the cost of the recipe's network on one image."""
     n_images, n_channels = 2, recipe.n_channels  # batch norms need two
     classes = recipe.competition.labels.classes or ("one",)
-    spec = models.ModelSpec(
-        recipe.backbone, classes, n_channels, size, (0.5,) * n_channels, (0.5,) * n_channels
-    )
+    half = (0.5,) * n_channels
     with torch.device("meta"):
+        spec = models.ModelSpec(recipe.backbone, classes, n_channels, recipe.max_size, half, half)
         model = models.create(spec, pretrained=False).train()
-        images = torch.empty(n_images, n_channels, size, size)
     if recipe.gradient_checkpointing:
         models.checkpoint_gradients(model, recipe.backbone)
-    own = {part.untyped_storage()._cdata for part in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}  # holds the storages, so that no address is used twice
-
-    def keep(part: torch.Tensor) -> torch.Tensor:
-        storage = part.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return part
-
-    with FlopCounterMode(display=False) as flops, saved_tensors_hooks(keep, lambda part: part):
-        logits = model(images)
-    del logits
-    with _Operators() as operators, torch.no_grad():
-        model(images)
-    n_bytes = sum(storage.nbytes() for storage in kept.values())
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return NetworkCost(flops.get_total_flops() / n_images, n_bytes / n_images, operators.n, n_parameters)
+    own = {part.untyped_storage()._cdata for part in (*model.parameters(), *model.buffers())}
+    costs = {}
+    for size in sizes:
+        kept: dict[int, torch.UntypedStorage] = {}  # holds the storages, so that no address is used twice
+
+        def keep(part: torch.Tensor, kept: dict[int, torch.UntypedStorage] = kept) -> torch.Tensor:
+            storage = part.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = storage
+            return part
+
+        images = torch.empty(n_images, n_channels, size, size, device="meta")
+        with _Counter() as counter, saved_tensors_hooks(keep, lambda part: part):
+            model(images)
+        n_bytes = sum(storage.nbytes() for storage in kept.values())
+        costs[size] = NetworkCost(
+            counter.flops / n_images, n_bytes / n_images, counter.n_operators, n_parameters
+        )
+    return costs
 
 
 def gpu_bytes(cost: NetworkCost, phase: Phase, n_images: int = 0) -> float:
@@ -175,7 +179,7 @@ def run_time(
 
 def count_sizes(recipe: Recipe) -> dict[int, NetworkCost]:
     """Return the cost of the network at each size of the phases."""
-    return {size: count_network(recipe, size) for size in recipe.cached_sizes}
+    return count_network(recipe, recipe.cached_sizes)
 
 
 def outline(recipe: Recipe, n_train: int, n_test: int) -> str:

@@ -12,7 +12,7 @@ from comp.data.labels import exclusive_groups
 from comp.models import network as models
 from comp.models.precision import choose_precision
 from comp.training.averaging import WeightAverages
-from comp.training.optimizer import make_optimizer, take_step, train_parts
+from comp.training.optimizer import make_optimizer, take_step
 from comp.training.prepare import FoldInputs
 
 
@@ -50,12 +50,10 @@ class ModelState:
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dtypes = [self.precision(phase.size) for phase in recipe.phases]
         self.scaler = torch.amp.GradScaler(device.type, enabled=torch.float16 in dtypes)
-        self.optimizer = make_optimizer(self.model, recipe)
-        self.averages = WeightAverages(self.model, recipe.ema_decay, recipe.swa_epochs)
+        self.optimizer, self.groups = make_optimizer(self.model, recipe)
+        self.averages = WeightAverages(self.model, recipe.ema_decay, recipe.swa_epochs, self.groups)
         self.parameters = list(self.model.parameters())
-        if recipe.compile:  # sizes × micro-batches × head only can exceed torch's limit of 8 compilations
-            torch._dynamo.config.recompile_limit = 64
-            self.model.compile(dynamic=False)
+        models.compile_network(self.model, recipe.compile if ranks.size == 1 else bool(recipe.compile))
         self.n_steps_done = 0
         self.net: tuple[bool, nn.Module] | None = None  # whether for the head only, and the module to call
 
@@ -67,7 +65,8 @@ class ModelState:
         """Return the module to call in training. With `head_only` the body is frozen, its batch norms'
         statistics included."""
         self.model.train(not head_only)
-        train_parts(self.optimizer, head_only)
+        for group, settings in zip(self.groups, self.optimizer.param_groups):
+            group.train(settings["head"] or not head_only)
         if self.net is None or self.net[0] != head_only:
             self.net = head_only, self.ranks.wrap(self.model, self.device)
         return self.net[1]

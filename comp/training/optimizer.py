@@ -7,10 +7,15 @@ from torch import nn
 
 from comp.config.recipe import Phase, Recipe
 from comp.models.network import layer_depths
+from comp.training.flat_parameters import FlatGroup
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameter_groups(model, recipe), lr=1e-3, fused=True)
+def make_optimizer(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, list[FlatGroup]]:
+    """Return the optimizer, and the parameters of each of its groups."""
+    groups = parameter_groups(model, recipe)
+    flat = [FlatGroup(group["params"]) for group in groups]
+    flats = [{**group, "params": one.flats} for group, one in zip(groups, flat)]
+    return torch.optim.AdamW(flats, lr=1e-3, fused=True), flat
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -45,22 +50,17 @@ def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, share: float, head
     return share * phase.lr
 
 
-def train_parts(optimizer: torch.optim.Optimizer, head_only: bool) -> None:
-    """Require gradients for all parameters, or with `head_only` for the head's only."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(group["head"] or not head_only)
-
-
 def take_step(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     parameters: list[nn.Parameter],
     clip_norm: float,
 ) -> None:
-    """Clip the gradients, take a step, and clear the gradients."""
+    """Clip the gradients, take a step, and set the gradients to zero."""
     scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    flats = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grads_with_norm_(flats, clip_norm, norm)
     scaler.step(optimizer)
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=False)

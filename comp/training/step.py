@@ -1,9 +1,11 @@
 """Forward and backward pass of one batch."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +16,16 @@ from comp.batches.sampling import Step
 from comp.compute.distributed import ProcessGroup
 from comp.models.precision import autocast
 from comp.training.losses import Loss
+
+N_DRAWN = 64  # steps
+
+
+class Drawn(NamedTuple):
+    """What is random in a step, apart from dropout."""
+
+    augment: AugmentParams | None  # of this rank's part of the batch
+    seed: int  # for mixup and cutmix
+    n_images: int  # of all ranks
 
 
 @dataclass(frozen=True)
@@ -28,31 +40,35 @@ class TrainStep:
     dtype: torch.dtype
     ranks: ProcessGroup
 
-    def draw(self, step: Step) -> tuple[AugmentParams | None, int]:
-        """Return the augmentation parameters of this rank's part of a batch, and its seed for mixup and
-        cutmix."""
-        seed, rows = step
-        draws = self.prepare.augment.draw(len(rows), seed) if self.prepare.augment else None
-        return draws[self.ranks.share(len(rows))] if draws else None, seed + self.ranks.rank
+    def draw(self, steps: Sequence[Step]) -> Iterator[Drawn]:
+        """Yield what is random in each step. Many are drawn at once: between two passes of the network each
+        takes 0.4 ms of a CPU, in a row 0.06 ms."""
+        for first in range(0, len(steps), N_DRAWN):
+            yield from [self._draw(*step) for step in steps[first : first + N_DRAWN]]
+
+    def _draw(self, seed: int, rows: np.ndarray) -> Drawn:
+        n, augment = len(rows), self.prepare.augment
+        params = augment.draw(n, seed) if augment else None
+        return Drawn(params[self.ranks.share(n)] if params else None, seed + self.ranks.rank, n)
 
     def forward_parts(
-        self, step: Step, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
+        self, drawn: Drawn, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
     ) -> None:
         """Run the network on a batch, part by part, to update its batch norms' statistics."""
-        draws, seed = self.draw(step)
+        draws, seed, _ = drawn
         for k, part in enumerate(parts):
             self._forward(images[part], targets[part], draws[part] if draws else None, seed + k)
 
     def backward_parts(
-        self, step: Step, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
+        self, drawn: Drawn, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
     ) -> torch.Tensor:
         """Add up the gradients of the mean loss over a batch, part by part. `images` are this rank's. Return
         this rank's loss; the mean over ranks is the batch's."""
-        draws, seed = self.draw(step)
+        draws, seed, n_images = drawn
         total = torch.zeros((), device=images.device)
         for k, part in enumerate(parts):
             quiet = self.ranks.size > 1 and k + 1 < len(parts)
-            share = (part.stop - part.start) * self.ranks.size / len(step[1])
+            share = (part.stop - part.start) * self.ranks.size / n_images
             with self.net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
                 total += self._backward(
                     images[part], targets[part], draws[part] if draws else None, share, seed + k

@@ -16,7 +16,6 @@ from comp.batches.augmentation import BatchAugmentation
 from comp.batches.loader import Batch
 from comp.batches.mixup import MixupCutmix
 from comp.batches.preprocessing import Preprocess
-from comp.batches.sampling import Step
 from comp.compute.devices import MicroBatches, memory_in_use, split_evenly
 from comp.compute.distributed import ProcessGroup
 from comp.compute.jobs import Report
@@ -41,7 +40,7 @@ from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
 from comp.training.prepare import FoldInputs
 from comp.training.schedule import lr_factor, phase_at
-from comp.training.step import LossMonitor, TrainStep
+from comp.training.step import Drawn, LossMonitor, TrainStep
 from comp.training.validation import held_out_scores, no_scores, predict_logits
 
 STEPS_PER_LOSS_CHECK = 50
@@ -107,12 +106,12 @@ class Trainer:
         train_step = self.train_step(phase, self.state.train_module(head_only))
         monitor = LossMonitor(self.device)
         lr = 0.0
-        for i, (batch, step) in enumerate(zip(self.batches.training(phase, steps), steps)):
+        for i, (batch, drawn) in enumerate(zip(self.batches.training(phase, steps), train_step.draw(steps))):
             check_time(deadline, self.progress())
             at, n_steps = epoch * len(steps) + i, phase.epochs * len(steps)
             share = lr_factor(phase.schedule, at, n_steps, phase.cycles, phase.warm_up)
             lr = set_rates(self.state.optimizer, phase, share, head_only)
-            monitor.add(self.backward(train_step, step, *batch, report))
+            monitor.add(self.backward(train_step, drawn, batch, report))
             self.state.update()
             if i % STEPS_PER_LOSS_CHECK == STEPS_PER_LOSS_CHECK - 1:
                 check_loss(monitor.look(), f"epoch {self.n_epochs_done + 1}, step {i + 1}, lr {lr:.1e}")
@@ -159,24 +158,22 @@ class Trainer:
         dtype = self.state.precision(phase.size)
         return TrainStep(net, prepare, self.mixed, criterion, self.state.scaler, dtype, self.ranks)
 
-    def backward(
-        self, train_step: TrainStep, step: Step, images: torch.Tensor, targets: torch.Tensor, report: Report
-    ) -> torch.Tensor:
+    def backward(self, train_step: TrainStep, drawn: Drawn, batch: Batch, report: Report) -> torch.Tensor:
         """Add up the gradients of a step, and return its loss. When out of memory, free the images that the
         device holds, then use micro-batches."""
         factor = self.micro_batches.factor
 
         def retry(n_parts: int) -> None:
-            self.state.optimizer.zero_grad(set_to_none=True)
-            fewer = f"batches of {len(images)} run as {n_parts} micro-batches"
+            self.state.optimizer.zero_grad(set_to_none=False)
+            fewer = f"batches of {len(batch[0])} run as {n_parts} micro-batches"
             freed = "images are read from the cache and no longer kept on the device"
             report(
                 line=f"out of memory: from now on {freed if factor == self.micro_batches.factor else fewer}"
             )
 
         return self.micro_batches.run(
-            len(images),
-            lambda parts: train_step.backward_parts(step, images, targets, parts),
+            len(batch[0]),
+            lambda parts: train_step.backward_parts(drawn, *batch, parts),
             n_parts=self.phase()[1].accumulate,
             let_go=self.batches.let_go,
             retrying=retry,
@@ -190,10 +187,11 @@ class Trainer:
         train_step = self.train_step(phase, model)
         norms = reset_batch_norms(model)
         steps = self.batches.steps(phase, self.n_epochs) if norms else []
-        for (images, targets), step in zip(self.batches.training(phase, steps), steps):
+        batches = zip(self.batches.training(phase, steps), train_step.draw(steps))
+        for (images, targets), drawn in batches:
             check_time(deadline, self.progress())
             n_parts = phase.accumulate * self.micro_batches.factor
-            train_step.forward_parts(step, images, targets, split_evenly(len(images), n_parts))
+            train_step.forward_parts(drawn, images, targets, split_evenly(len(images), n_parts))
         for norm in norms:
             for statistic in (norm.running_mean, norm.running_var):
                 assert statistic is not None

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from comp.cli.main import main
-from comp.config.loading import load_competition
+from comp.config.loading import load_competition, load_recipe
 from comp.data.manifest import read_manifest
+from tests.fake_kaggle import FakeKaggle
 
 N, N_TEST = 90, 30
 RANDOM = random.Random(5)
@@ -165,7 +166,7 @@ FORMS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
                     "exclusive": (tuple(sorted(WEATHER)),)},
          "images": {"train": ("train-jpg/{id}.jpg",),
                     "test": ("test-jpg-additional/{id}.jpg", "test-jpg/{id}.jpg")}},
-        "tags separated by spaces (8 different, 2 to 4 an image)",
+        "tags separated by spaces in column tags (8 different, 2 to 4 an image)",
     ),
     "atlas": (
         atlas,
@@ -199,7 +200,8 @@ FORMS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
     "cactus": (
         cactus,
         {"labels": {"id": "id", "column": None, "classes": ("has_cactus",), "empty": True},
-         "images": {"train": ("train/{id}",), "test": ("test/{id}",)}},
+         "images": {"train": ("train/{id}",), "test": ("test/{id}",)},
+         "metric": {"beta": 1, "average": "macro"}},
         "the sample holds 0.5: probabilities seem to be expected",
     ),
     "cassava-leaf-disease-classification": (
@@ -224,12 +226,111 @@ FORMS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMS)
+def x_rays(folder: Path) -> None:
+    train = [f"{i // 3:08d}_{i % 3:03d}.png" for i in range(N)]
+    findings = ["No Finding", "Cardiomegaly", "Effusion|Mass", "Mass", "Cardiomegaly|Effusion", "Hernia|Mass"]
+    columns = {
+        "Finding Labels": [findings[i % 6] for i in range(N)],
+        "Patient ID": [i // 3 for i in range(N)],
+    }
+    csv(
+        folder,
+        "Data_Entry_2017.csv",
+        **{"Image Index": train},
+        **columns,
+        **{"View Position": ["PA", "AP"] * (N // 2)},
+    )
+    images(folder, *[f"images_{i % 4 + 1:03d}/images/{name}" for i, name in enumerate(train)])
+
+
+def dogs_and_cats(folder: Path) -> None:
+    images(folder, *[f"train/{kind}.{i}.jpg" for kind in ("cat", "dog") for i in range(30)])
+    images(folder, *[f"test/{i}.jpg" for i in range(1, N_TEST)])
+    csv(folder, "sample_submission.csv", id=list(range(1, N_TEST)), label=0.5)
+
+
+def breeds(folder: Path) -> None:
+    names = [f"breed_{k}" for k in range(6)]
+    csv(folder, "labels.csv", id=ids("a"), breed=[names[i % 6] for i in range(N)])
+    csv(folder, "sample_submission.csv", id=ids("b", n=N_TEST), **dict.fromkeys(names, 0.1667))
+    images(folder, *[f"train/{i}.jpg" for i in ids("a")], *[f"test/{i}.jpg" for i in ids("b", n=N_TEST)])
+
+
+def folders(folder: Path) -> None:
+    images(folder, *[f"{kind}/{i}.{'jpg' if i % 2 else 'png'}" for kind in ("a b", "c") for i in range(20)])
+
+
+def chest(folder: Path) -> None:
+    train, test = ids("p"), ids("q", n=N_TEST)
+    columns = {
+        name: [int(i % 4 == k or i % 5 == k) for i in range(N)] for k, name in ((1, "Edema"), (2, "Mass"))
+    }
+    none = [int(a + b == 0) for a, b in zip(*columns.values())]
+    csv(folder, "train.csv", image=train, **{"No Finding": none}, **columns)
+    csv(folder, "valid.csv", image=ids("v"), **{"No Finding": none}, **columns)
+    csv(folder, "test.csv", image=test, age=50)
+    images(folder, *[f"files/{name}.png" for name in (*train, *ids("v"), *test)])
+
+
+def masks(folder: Path) -> None:
+    csv(
+        folder,
+        "train_labels.csv",
+        id=list(range(1, N)),
+        tags=[f"{'abc'[i % 3]};{'de'[i % 2]}" for i in range(1, N)],
+    )
+    csv(folder, "sample_submission.csv", id=list(range(1, N_TEST)), tags="a;d")
+    images(folder, *[f"train/{kind}/{i}.png" for i in range(1, N) for kind in ("images", "masks")])
+    images(folder, *[f"test/images/{i}.png" for i in range(1, N_TEST)])
+
+
+MORE: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
+    "x-rays": (
+        x_rays,
+        {"labels": {"id": "Image Index", "column": "Finding Labels", "separator": "|", "none": "No Finding",
+                    "group": "Patient ID"},
+         "images": {"train": tuple(f"images_{k:03d}/images/{{id}}" for k in range(1, 5))},
+         "submission": {"sample": ("test-ids.csv",)}},
+        "the test set: there is none. 20 training images stand in",
+    ),
+    "dogs": (
+        dogs_and_cats,
+        {"labels": {"csv": ("labels-of-folders.csv",), "single": True},
+         "images": {"train": ("train/{id}.jpg",), "test": ("test/{id}.jpg",)}},
+        "the start of each name in train/ is a label",
+    ),
+    "breeds": (
+        breeds,
+        {"labels": {"column": "breed", "single": True, "classes": tuple(f"breed_{k}" for k in range(6))},
+         "submission": {"column": ""}},
+        "6 different, the columns of the sample",
+    ),
+    "folders": (
+        folders,
+        {"labels": {"single": True}, "images": {"train": ("folders/{id}.jpg", "folders/{id}.png")}},
+        "the name of each folder in folders/ is a label",
+    ),
+    "chest": (
+        chest,
+        {"labels": {"csv": ("train.csv",), "classes": ("Edema", "Mass"), "none": "No Finding"},
+         "images": {"train": ("files/{id}.png",)}, "submission": {"sample": ("test-ids.csv",)}},
+        "valid.csv has labels too and is not used",
+    ),
+    "masks": (
+        masks,
+        {"labels": {"separator": ";", "exclusive": (("d", "e"), ("a", "b", "c"))},
+         "images": {"train": ("train/images/{id}.png",), "test": ("test/images/{id}.png",)}},
+        "exactly one of d, e; a, b, c in every row",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*FORMS, *MORE])
 def test_the_toml_of_a_competition_is_right_at_once(
     here: Path, name: str, capsys: pytest.CaptureFixture[str]
 ):
     RANDOM.seed(5)
-    build, expected, said = FORMS[name]
+    build, expected, said = (FORMS | MORE)[name]
     build(here / name)
     assert main(["init", name, "--to", "mine.toml"]) == 0
     printed = capsys.readouterr().out
@@ -252,3 +353,59 @@ def test_numbers_to_predict_are_refused_with_what_would_run(here: Path, fails: C
     assert "mine.toml is written, but does not run: Pawpularity holds the numbers 1 to 88" in line
     assert "cut them into ranges" in line
     assert "root of the mean squared error" in (here / "mine.toml").read_text()
+
+
+def test_what_is_no_table_of_images_is_refused_with_what_would_help(here: Path, fails: Callable[..., str]):
+    rows = [f"ID_{i}_{kind}" for i in range(30) for kind in ("any", "epidural")]
+    csv(here / "long", "train.csv", ID=rows, Label=[0, 1] * 30)
+    images(here / "long", *[f"stage_2_train/ID_{i}.png" for i in range(30)])
+    assert "has a row for each image and label (ID_0_any)" in fails("init", "long")
+    csv(here / "deep", "train.csv", Path=[f"chest/train/p{i}/view.jpg" for i in range(30)], Edema=[0, 1] * 15)
+    images(here / "deep", *[f"train/p{i}/view.jpg" for i in range(30)])
+    assert "name the folder that chest/ is in" in fails("init", "deep")
+    csv(here / "bare", "train.csv", a=[1, 2], b=["x", "y"])
+    assert "found 0 images, and the tables train.csv (a, b)" in fails("init", "bare")
+    assert "no such folder" in fails("init", "../nothing")
+    (here / "cat.toml").write_text("mine")
+    cassava(here / "cat")
+    assert "cat.toml exists; --force replaces it" in fails("init", "cat")
+    assert (here / "cat.toml").read_text() == "mine"
+
+
+def files_below(folder: Path) -> dict[str, bytes | Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_competition_on_kaggle_is_looked_at_by_its_list_and_its_tables(
+    here: Path, kaggle: FakeKaggle, capsys
+):
+    wild(here / "wild")
+    kaggle.add_competition("iwildcam-2019-fgvc6", files_below(here / "wild"))
+    assert main(["init", "iwildcam-2019-fgvc6", "--name", "wild"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "lists 123 files; read" in lines[0]
+    assert lines[-1].endswith("next: comp run wild.toml")
+    competition = load_competition("wild.toml")
+    assert (competition.slug, str(competition.metric)) == ("iwildcam-2019-fgvc6", "macro F1")
+    assert competition.images.train == ("train_images/{id}.jpg",)
+    assert main(["download", "wild.toml"]) == 0
+    data = read_manifest(competition)
+    data.images("train", data.labels(competition).ids, ())
+    data.images("test", data.sample_ids(competition), ())
+
+
+def test_images_that_kaggle_has_in_archives_are_assumed_and_not_certain(
+    here: Path, kaggle: FakeKaggle, capsys
+):
+    cactus(here / "cactus")
+    kaggle.add_competition("cacti", files_below(here / "cactus"))
+    assert main(["init", "cacti"]) == 0
+    printed = capsys.readouterr().out
+    assert "not certain: train images: none was seen; train/{id} is assumed" in printed
+    assert main(["download", "cacti.toml"]) == 0
+
+
+def test_a_competition_that_comes_with_comp_is_extended(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["init", "planet-understanding-the-amazon-from-space", "--to", "mine.toml"]) == 0
+    assert "next: comp run mine.toml" in capsys.readouterr().out
+    assert load_recipe("mine.toml").competition == load_recipe("planet").competition

@@ -75,7 +75,7 @@ def hpa(kaggle: FakeKaggle, data: Path | None = SHARED, n_train: int = 40, n_tes
         ids = [f"{i:08x}-bad0-11e8-b2b8-ac1f6b6435d0" for i in range(n_train + n_test)]
         targets = [f"{i % 28} {(i * 5 + 1) % 28}" for i in range(n_train)]
         train = pd.DataFrame({"Id": ids[:n_train], "Target": targets})
-        sample = pd.DataFrame({"Id": ids[n_train:], "PredictionStamp": "0"})
+        sample = pd.DataFrame({"Id": ids[n_train:], "Predicted": "0"})
     archives: dict[str, Path] = {}
     for split, table in (("train", train), ("test", sample)):
         archives[split] = kaggle.folder / "hpa" / f"{split}.zip"

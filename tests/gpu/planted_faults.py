@@ -91,8 +91,8 @@ FAULTS = [
     Fault(
         "batches sent from memory that isn't pinned",
         "batches/loader.py",
-        'pin_memory=self.device.type == "cuda"',
-        "pin_memory=False",
+        "pinned = self.stream is not None",
+        "pinned = False",
         STEP + "[streamed]",
     ),
     Fault(
@@ -142,14 +142,14 @@ FAULTS = [
     Fault(
         "scaled gradients are clipped",
         "training/optimizer.py",
-        "    scaler.unscale_(optimizer)\n    nn.utils.clip_grad_norm_(parameters, clip_norm)\n",
-        "    nn.utils.clip_grad_norm_(parameters, clip_norm)\n    scaler.unscale_(optimizer)\n",
+        "    scaler.unscale_(optimizer)\n    norm = nn.utils",
+        "    norm = nn.utils",
         CLIPPED,
     ),
     Fault(
         "gradients are not clipped",
         "training/optimizer.py",
-        "nn.utils.clip_grad_norm_(parameters, clip_norm)",
+        "nn.utils.clip_grads_with_norm_(flats, clip_norm, norm)",
         "pass",
         CLIPPED,
     ),
@@ -164,7 +164,7 @@ FAULTS = [
     Fault(
         "gradients that stay for the next step",
         "training/optimizer.py",
-        "optimizer.zero_grad(set_to_none=True)",
+        "optimizer.zero_grad(set_to_none=False)",
         "pass",
         SKIPPED,
     ),
@@ -222,7 +222,7 @@ FAULTS = [
     Fault(
         "gradients of a part that was done before memory ran out",
         "training/trainer.py",
-        "self.state.optimizer.zero_grad(set_to_none=True)",
+        "self.state.optimizer.zero_grad(set_to_none=False)",
         "pass",
         MEMORY + "test_gradients_of_a_part_that_was_done_before_are_not_added_twice",
     ),

@@ -293,7 +293,7 @@ def test_archives_of_one_name_in_different_folders(here: Path, kaggle: FakeKaggl
 def test_a_small_disk_holds_each_image_once(here: Path, kaggle: FakeKaggle, monkeypatch, capsys):
     hpa(kaggle, None, 12, 6)
     with monkeypatch.context() as patch:
-        patch.setattr(archives, "free_bytes", lambda _: 20_000)
+        patch.setattr(archives, "free_bytes", lambda _: 400_000)
         assert main(["download", "hpa"]) == 0
     printed = capsys.readouterr().out
     assert "hpa takes about 18.4 GB of archives, as much unpacked, and 45.0 GB of resized images" in printed

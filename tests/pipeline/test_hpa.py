@@ -114,8 +114,8 @@ def test_the_real_tables_from_folds_to_a_submission(shared: Path, here: Path):
     assert main(["submit", "hpa", *f2]) == 0
     (path,) = (here / "submissions").glob("hpa-*.csv")
     table = pd.read_csv(path)
-    assert list(table) == ["Id", "PredictionStamp"] and table["Id"].tolist() == test_ids.tolist()
-    assert [set(map(int, text.split())) for text in table["PredictionStamp"].astype(str)] == [
+    assert list(table) == ["Id", "Predicted"] and table["Id"].tolist() == test_ids.tolist()
+    assert [set(map(int, text.split())) for text in table["Predicted"].astype(str)] == [
         set(np.flatnonzero(row).tolist()) for row in decided(seen)
     ]
 

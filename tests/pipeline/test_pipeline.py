@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import comp
 from comp.artifacts.predictions import load
 from comp.cli.main import main
 from comp.config.loading import load_recipe
@@ -238,3 +239,36 @@ def test_a_small_part_of_the_real_planet_from_a_kaggle_that_serves_its_archives(
     assert pd.read_csv(path)["image_name"].str.startswith("file_").any()
     (row,) = csv.DictReader((here / "submissions" / "ledger.csv").open())
     assert row["status"] == "complete" and row["public"] and row["ref"]
+
+
+def test_the_library_holds_what_the_stages_made(copy: Path, fails):
+    run = comp.run("tiny.toml")
+    assert run.recipe == comp.load_run("tiny").recipe
+    pd.testing.assert_index_equal(run.oof.index, run.targets.index)
+    assert run.oof.shape == (90, 11) and run.test.shape == (60, 11)
+    assert tuple(run.oof.columns) == run.classes == tuple(run.targets.columns)
+    assert sorted(run.folds.unique()) == [0, 1] and run.folds.index.equals(run.targets.index)
+    assert run.history[["fold", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    (row,) = run.ledger.to_dict("records")
+    assert row["cross_fitted"] == run.decision.scores["cross_fitted"]
+    submitted = pd.read_csv(run.submission, keep_default_na=False).set_index("image_name")["tags"]
+    decided = run.decision.predict(run.test)
+    assert [" ".join(decided.columns[labels == 1]) for labels in decided.to_numpy()] == submitted.tolist()
+    assert run.report().stat().st_size > 100_000 and run.decision.plot().axes
+    files = [str(copy / f"data/tiny/drawn/test-jpg/{name}.jpg") for name in run.test.index[:3]]
+    by_path = run.predict(files)
+    assert by_path.index.tolist() == files
+    assert by_path.to_numpy() == pytest.approx(run.test[:3].to_numpy(), abs=1e-5)
+    arrays = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    assert run.predict(arrays).to_numpy() == pytest.approx(by_path.to_numpy(), abs=0.02)
+    assert len(run.predict(files[0])) == len(run.predict(arrays[0])) == 1
+    for call, message in (
+        (lambda: comp.train("tiny", folds=[2]), "numbers from 0 to 1"),
+        (lambda: comp.train("tiny.toml").predict([np.zeros((8, 8))]), "uint8 \\(height, width, 3\\)"),
+        (lambda: comp.load_run("tine"), "there are 1 \\(tiny\\)"),
+        (lambda: comp.train(comp.load_recipe("tiny.toml", {"mixup": 0.3})), "mixup = 0.0, not 0.3"),
+    ):
+        with pytest.raises(comp.CompError, match=message):
+            call()
+    assert "mixup = 0.0, not 0.3" in fails("train", "tiny.toml", "--set", "mixup=0.3")  # frozen by both
+    assert main(["decide", "tiny"]) == 0 and comp.decide("tiny").name == "tiny"

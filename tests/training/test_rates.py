@@ -64,8 +64,9 @@ def test_rates_fall_from_layer_to_layer_as_timm_cuts_them(
     trainer = trainer_of(tmp_path, monkeypatch, backbone=backbone, layer_decay=0.5, phases=phases)
     phase = trainer.recipe.phases[0]
     set_rates(trainer.state.optimizer, phase, 0.1, False)
-    found = {id(p): group["lr"] for group in trainer.state.optimizer.param_groups for p in group["params"]}
-    assert sum(len(group["params"]) for group in trainer.state.optimizer.param_groups) == len(found)
+    groups = list(zip(trainer.state.groups, trainer.state.optimizer.param_groups, strict=True))
+    found = {id(p): settings["lr"] for group, settings in groups for p in group.parameters}
+    assert sum(len(group.parameters) for group, _ in groups) == len(found)
     assert found.keys() == {id(p) for p in trainer.state.parameters}
     scales = {
         id(p): group["lr_scale"]
@@ -126,7 +127,7 @@ def test_the_mean_of_the_last_weights_is_that_of_torch(tmp_path: Path, monkeypat
     train_step = trainer.train_step(phase, reference)
     shown = []
     for (images, targets), step in zip(trainer.batches.training(phase, steps), steps):
-        draws, seed = train_step.draw(step)
+        draws, seed, _ = next(train_step.draw([step]))
         shown.append(train_step.mixed(train_step.prepare(images, draws), targets, seed)[0])
     update_bn(shown, reference)
     mine, wanted = trainer.state.averages.averaged.state_dict(), reference.module.state_dict()

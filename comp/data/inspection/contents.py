@@ -3,6 +3,7 @@ archives and Kaggle's list."""
 
 import os
 import re
+import tarfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import pandas as pd
 from comp.artifacts.csv_tables import is_index, read_table
 from comp.artifacts.safe_paths import below
 from comp.console import size_text
-from comp.data.archives import stem_of, unpack
+from comp.data.archives import parts_of, stem_of
 from comp.data.discovery import IMAGE_SUFFIX
 from comp.data.image_files import to_nfc
 from comp.errors import CompError
@@ -21,7 +22,7 @@ from comp.errors import CompError
 IS_IMAGE = re.compile(rf".+{IMAGE_SUFFIX}", re.IGNORECASE)
 IS_TABLE = re.compile(r".+\.(csv|tsv)(\.gz|\.bz2|\.xz)?", re.IGNORECASE)
 OTHER_TABLES = (".json", ".parquet", ".xlsx", ".feather", ".pkl", ".mat")  # forms that comp doesn't read
-MAX_UNPACKED = 2_000_000_000  # bytes of an archive that is unpacked to look inside; zips are only listed
+MAX_UNPACKED = 2_000_000_000  # bytes of an archive that has to be read as a whole; zips have a list
 MAX_TABLE = 500_000_000  # bytes
 MAX_DEPTH = 3  # archives inside archives
 
@@ -68,73 +69,94 @@ class Contents:
 
 
 def look_into(folder: Path, scratch: Path) -> Contents:
-    """Return the contents of a folder, also those of its archives. Tables in archives, and archives other
-    than zip, are unpacked to `scratch`."""
+    """Return the contents of a folder, also those of its archives. Tables in archives are unpacked to
+    `scratch`."""
     contents = Contents(root=folder.resolve().name)
-    _add_folder(contents, folder, "", scratch, 0)
-    return contents
-
-
-def _add_folder(contents: Contents, folder: Path, prefix: str, scratch: Path, depth: int) -> None:
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = Path(place).relative_to(folder).as_posix()
-        start = prefix if inner == "." else f"{prefix}{inner}/"
+        start = "" if inner == "." else f"{inner}/"
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(place, name)
             if IS_TABLE.fullmatch(name):
                 contents.add_table(start + name, path)
             elif stem_of(path):
-                _add_archive(contents, path, start, scratch, depth)
+                _add_archive(contents, path, start, scratch, 0)
             else:
                 contents.add_name(start + name)
+    return contents
 
 
 def _add_archive(contents: Contents, path: Path, start: str, scratch: Path, depth: int) -> None:
-    name = f"{start}{path.name}"
+    """Add the names in an archive, and what is in the tables and archives of it: only these are unpacked,
+    since writing 100,000 images takes minutes."""
+    name, size = f"{start}{path.name}", path.stat().st_size
+    listable = path.suffix.lower() == ".zip" or size <= MAX_UNPACKED  # other kinds are read from end to end
     target = scratch / str(len(list(scratch.iterdir())))
-    size = path.stat().st_size
+    target.mkdir()
     try:
-        if depth < MAX_DEPTH and path.suffix.lower() == ".zip":
-            target.mkdir()
-            _add_zip(contents, path, f"{start}{stem_of(path)}/", target, depth)
-        elif depth < MAX_DEPTH and size <= MAX_UNPACKED:
-            unpack(path, target)
-            _add_folder(contents, target, f"{start}{stem_of(path)}/", scratch, depth + 1)
-        else:
-            contents.archives.append(name)
-            contents.notes.append(f"{name} ({size_text(size)}) is not looked into")
-    except (CompError, OSError, zipfile.BadZipFile) as error:
+        if depth == MAX_DEPTH or not listable or parts_of(path) != [path]:
+            raise CompError(f"{path} ({size_text(size)}) is not looked into")
+        prefix = f"{start}{stem_of(path)}/"
+        for inner in _members(path, target):
+            if (target / inner).is_file():
+                file = target / inner
+                if IS_TABLE.fullmatch(inner):
+                    contents.add_table(prefix + inner, file)
+                    continue
+                whole = path.name.lower().endswith(".tar.7z") and inner.endswith(".tar")
+                folder = f"{prefix}{inner.rpartition('/')[0]}/" if "/" in inner else prefix
+                deeper = scratch / f"{target.name}-{len(contents.images)}"
+                deeper.mkdir(exist_ok=True)
+                if whole:  # train.tar.7z holds train.tar, whose folder is this one
+                    file = file.rename(file.with_name(f"{stem_of(path)}.tar"))
+                    _add_archive(contents, file, start, deeper, depth)
+                else:
+                    _add_archive(contents, file, folder, deeper, depth + 1)
+            else:
+                contents.add_name(prefix + inner)
+    except (CompError, OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         contents.archives.append(name)
         contents.notes.append(str(error).replace(str(path), name))
 
 
-def _add_zip(contents: Contents, path: Path, start: str, target: Path, depth: int) -> None:
-    """List a zip, and unpack the tables and archives in it."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            name = entry.filename.replace("\\", "/")
-            if entry.is_dir() or name.startswith("__MACOSX/") or Path(name).name.startswith("."):
-                continue
-            is_table, is_archive = IS_TABLE.fullmatch(name), stem_of(Path(name))
-            if not (is_table or is_archive):
-                contents.add_name(start + name)
-                continue
-            if entry.file_size > MAX_UNPACKED:
-                contents.notes.append(f"{start}{name} ({size_text(entry.file_size)}) is not looked into")
-                continue
-            file = below(target, name, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(entry) as source, file.open("wb") as copy:
-                while block := source.read(1 << 20):
-                    copy.write(block)
-            if is_table:
-                contents.add_table(start + name, file)
-            else:
-                inner = f"{start}{Path(name).parent.as_posix()}/".replace("/./", "/")
-                nested = target.with_name(f"{target.name}-nested")
-                nested.mkdir(exist_ok=True)
-                _add_archive(contents, file, inner, nested, depth + 1)
+def _members(path: Path, target: Path) -> list[str]:
+    """Return the names of an archive's files; its tables and archives are unpacked to `target`. Raise
+    CompError for a 7z that can't be read."""
+
+    def wanted(name: str, size: int) -> bool:
+        is_read = IS_TABLE.fullmatch(name) or stem_of(Path(name))
+        return bool(is_read) and size <= MAX_UNPACKED and below(target, name, path) is not None
+
+    kind = path.name.lower()
+    if kind.endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            entries = [e for e in archive.infolist() if not e.is_dir() and _is_plain(e.filename)]
+            archive.extractall(target, [e for e in entries if wanted(e.filename, e.file_size)])
+        return [entry.filename for entry in entries]
+    if kind.endswith(".7z"):
+        import py7zr
+
+        try:
+            with py7zr.SevenZipFile(path) as packed:
+                names = [e.filename for e in packed.list() if not e.is_directory and _is_plain(e.filename)]
+                sizes = {e.filename: e.uncompressed or 0 for e in packed.list()}
+                packed.extract(target, [name for name in names if wanted(name, sizes[name])])
+        except (py7zr.exceptions.ArchiveError, py7zr.exceptions.PasswordRequired) as error:
+            raise CompError(f"{path} can't be read ({error})") from error
+        return names
+    names = []
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile() and _is_plain(member.name):
+                names.append(member.name.removeprefix("./"))
+                if wanted(member.name, member.size):
+                    tar.extract(member, target, filter="data")
+    return names
+
+
+def _is_plain(name: str) -> bool:
+    return not name.startswith("__MACOSX/") and not name.rpartition("/")[2].startswith(".")
 
 
 def listed(names: Iterable[str], tables: dict[str, Path], *, is_complete: bool) -> Contents:

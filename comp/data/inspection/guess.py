@@ -18,6 +18,7 @@ from comp.data.inspection.id_tables import (
     TEST_NAME,
     TRAIN_NAME,
     IdTable,
+    find_test_table,
     labels_in_paths,
     sample_of,
     training_table,
@@ -28,6 +29,7 @@ from comp.data.inspection.submission import add_metric, add_submission
 from comp.data.labels import parse_labels
 from comp.errors import CompError, summarize
 
+MAX_NOTES = 5  # lines about files that are not looked into
 N_STAND_INS = 20  # training images in place of a test set
 
 
@@ -37,7 +39,7 @@ def guess(contents: Contents, slug: str | None = None) -> Guess:
     sample = sample_of(contents, files)
     train = training_table(contents, files, sample)
     if train is None:
-        train = _from_folders(contents, found, sample)
+        train = _from_folders(contents, found)
     else:
         shown = f"{len(train.frame):,} rows, {train.frame.shape[1]} columns"
         found.said.append(f"table: {train.file} ({shown}): id {train.column}, since {_why(train)}")
@@ -55,8 +57,16 @@ def guess(contents: Contents, slug: str | None = None) -> Guess:
     _groups(found, train, form)
     _images(found, contents, files, train, sample)
     add_submission(found, train, sample, form)
-    add_metric(found, slug, sample, is_single=bool(form.keys.get("single")))
-    found.unknown += contents.notes
+    add_metric(found, slug, sample, form)
+    for name, frame in contents.tables.items():
+        if name not in (train.name, sample and sample.name) and set(train.frame) <= set(frame):
+            found.unknown.append(
+                f"{name} has labels too and is not used; `external` in a recipe trains on it"
+            )
+    more = len(contents.notes) - MAX_NOTES
+    found.unknown += contents.notes[:MAX_NOTES] + (
+        [f"{more:,} more files are not looked into"] if more > 0 else []
+    )
     return found
 
 
@@ -67,7 +77,7 @@ def _why(table: IdTable) -> str:
     return f"{which} an image file"
 
 
-def _from_folders(contents: Contents, found: Guess, sample: IdTable | None) -> IdTable:
+def _from_folders(contents: Contents, found: Guess) -> IdTable:
     """Return a table to be written, of images whose folder, or the start of whose name, is their label. Raise
     CompError if there are none."""
     named = [name for name in contents.tables if TRAIN_NAME.search(name) and not SAMPLE_NAME.search(name)]
@@ -94,7 +104,11 @@ def _why_no_table(contents: Contents) -> str:
     for name, frame in contents.tables.items():
         for column in frame.columns:
             values = frame[column].str.strip().tolist()
-            if "/" in values[0] and files.share([value.partition("/")[2] for value in values]) > MIN_SHARE:
+            if (
+                values
+                and "/" in values[0]
+                and files.share([value.partition("/")[2] for value in values]) > MIN_SHARE
+            ):
                 first = values[0].partition("/")[0]
                 return (
                     f"{name}: the values of {column} begin with {first}/, which is not in this folder; name "
@@ -164,6 +178,8 @@ def _nearly(classes: Sequence[str], targets: Any, groups: list[list[str]]) -> st
 def _groups(found: Guess, train: IdTable, form: LabelForm) -> None:
     others = [c for c in train.frame.columns if c != train.column and c not in form.columns]
     certain, possible = find_groups(train.frame, others)
+    if unused := [c for c in others if c != certain]:
+        found.said.append(f"columns not used: {', '.join(unused[:8])}{', …' if len(unused) > 8 else ''}")
     if certain:
         n = train.frame[certain].nunique()
         found.add("labels", "group", certain, f"{n:,} different: images of one stay in one fold")
@@ -243,6 +259,14 @@ def _without_sample(
 ) -> Match:
     """Return the templates of test images that no table lists; the ids become a table to write. Without test
     images some training images stand in."""
+    if listed := find_test_table(contents, files, train):
+        test = _match(files, listed.ids, "test", contents)
+        found.said.append(
+            f"test images: {', '.join(test.templates)}, {len(listed.ids):,} ids of {listed.file}; there is "
+            f"no sample submission, so {TEST_FILE} is written with them"
+        )
+        found.written[TEST_FILE] = "\n".join(listed.ids)
+        return test
     used = set(train.ids)
     paths = [path for path in contents.images if TEST_NAME.search(path.rpartition("/")[0])]
     if train.name == LABELS_FILE:

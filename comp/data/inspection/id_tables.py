@@ -86,10 +86,22 @@ def training_table(contents: Contents, files: ImageFiles, sample: IdTable | None
         if table is None and contents.may_hold_more and TRAIN_NAME.search(file):
             column = wanted if wanted in frame else str(frame.columns[0])
             table = IdTable(name, frame, column, 0.0)
-        if table and not (test_ids and len(test_ids & set(table.ids)) > 0.5 * len(set(table.ids))):
-            says = 2 * bool(TRAIN_NAME.search(file)) - 2 * bool(TEST_NAME.search(file))
+        says = 2 * bool(TRAIN_NAME.search(file)) - 2 * bool(TEST_NAME.search(file))
+        if table and (says > 0 or len(test_ids & set(table.ids)) <= 0.5 * len(set(table.ids))):
             ranked.append((says, table.share > 0, len(frame), table))
     return max(ranked, key=lambda row: row[:3])[3] if ranked else None
+
+
+def find_test_table(contents: Contents, files: ImageFiles, train: IdTable) -> IdTable | None:
+    """Return a table of test images: one that is named so and whose ids, which name images, are not those of
+    the training table."""
+    for word in ("test", "val"):
+        for name, frame in contents.tables.items():
+            if word in name.rpartition("/")[2].lower() and name != train.name:
+                table = _id_table(name, frame, files, train.column)
+                if table and not set(table.ids) & set(train.ids):
+                    return table
+    return None
 
 
 def labels_in_paths(images: Sequence[str]) -> tuple[str, dict[str, str], str] | None:

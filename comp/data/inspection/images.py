@@ -13,6 +13,7 @@ from comp.data.image_files import to_nfc
 CHANNEL = re.compile(r"(?P<start>.*\{id\}[_.\-/])(?P<piece>[^/{}._\-]+)(?P<end>\.\w+)")
 CHANNEL_ORDER = ("red", "green", "blue", "yellow", "r", "g", "b", "y")
 MAX_CHANNELS = 12
+MAX_FOLDERS = 8  # in an id
 MAX_TEMPLATES = 100  # of one set of images
 SECONDARY = re.compile(r"mask|thumb|small|resized|segment|annotat|crop", re.IGNORECASE)
 RARE_ENDINGS = (".tif", ".tiff", ".dcm", ".npy", ".jp2", ".bmp")
@@ -84,7 +85,7 @@ class ImageFiles:
 
     def _templates_of(self, name: str) -> Iterable[str]:
         plain = to_nfc(name).replace("\\", "/").strip("/")
-        if not plain:
+        if not plain or plain.count("/") > MAX_FOLDERS:
             return
         for number in self._by_tail(plain.count("/") + 1).get(plain, ()):
             template = _with_field(self.paths[number], plain)

@@ -19,7 +19,8 @@ MAX_GRADES = 50  # different whole numbers; more of them may be numbers to predi
 MIN_GROUPS = 5  # different values of a column that may hold groups of images
 MIN_ROWS = 30  # of a table whose labels exclude each other by more than chance
 SHARE_OF_EXCEPTIONS = 0.001  # rows that may break a group: Planet has one such row
-MAX_GROUP = 12  # labels
+MAX_GROUP, MAX_CLASSES = 12, 200  # labels of a group, and of a table in which groups are looked for
+MAX_STEPS = 2000  # of the search for groups
 NO_NUMBERS = "comp predicts labels, not numbers: cut them into ranges, as labels in a table of your own"
 
 
@@ -100,13 +101,20 @@ def _columns_form(frame: pd.DataFrame, names: list[str]) -> LabelForm:
         frame[names].apply(lambda c: c.str.strip().str.lower().isin(["1", "1.0", "true", "yes"])).to_numpy()
     )
     n_labels = ones.sum(1)
-    span = f"{n_labels.min()} to {n_labels.max()} an image"
+    span = _span(n_labels.tolist())
     keys: dict[str, Any] = {"classes": names}
     if len(names) > 1 and (n_labels == 1).all():
         return LabelForm(
             f"0/1 columns ({_listed(names)}), exactly one of them 1 in each row",
             {**keys, "single": True}, columns=tuple(names),
         )  # fmt: skip
+    for i, name in enumerate(names):
+        if (
+            len(names) > 2
+            and NO_LABEL.fullmatch(name)
+            and (ones[:, i] == (np.delete(ones, i, 1).sum(1) == 0)).all()
+        ):
+            keys = {"classes": [other for other in names if other != name], "none": name}
     if (n_labels == 0).any():
         keys["empty"] = True
     said = f"0/1 columns ({_listed(names)}), {span}" if len(names) > 1 else f"the 0/1 column {names[0]}"
@@ -116,7 +124,7 @@ def _columns_form(frame: pd.DataFrame, names: list[str]) -> LabelForm:
 def _classes_in_sample(frame: pd.DataFrame, name: str, header: list[str]) -> LabelForm:
     """One label a row, and a column for each label in the sample submission."""
     return LabelForm(
-        f"{name}, one label an image ({len(header)} different, the columns of the sample)",
+        f"one label an image, in column {name} ({len(header)} different, the columns of the sample)",
         {"column": name, "single": True, "classes": header}, {"column": ""}, (name,),
     )  # fmt: skip
 
@@ -131,7 +139,7 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
     keys: dict[str, Any] = {"column": name}
     if problem := _numbers(frame[name], name):
         keys["single"] = True
-        return LabelForm(f"{name}, a number an image", keys, submission, (name,), problem)
+        return LabelForm(f"a number an image, in column {name}", keys, submission, (name,), problem)
     separator, tags = best_separator(texts)
     names = sorted({tag for row in tags for tag in row})
     if separator is None and "" not in set(texts):
@@ -139,10 +147,14 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
             keys["indices"] = True
         if len(names) == len(texts) > 2:
             return LabelForm(
-                f"{name}, another text in each row", keys, submission, (name,), "each label occurs once"
+                f"another text in each row of column {name}",
+                keys,
+                submission,
+                (name,),
+                "each label occurs once",
             )
         return LabelForm(
-            f"{name}, one label an image ({len(names)} different)",
+            f"one label an image, in column {name} ({len(names)} different)",
             {**keys, "single": True},
             submission,
             (name,),
@@ -160,7 +172,7 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
         keys["empty"] = True
     how = f"tags separated by {SEPARATORS[separator]}" if separator else "at most one tag"
     rest = f", {none[0]!r} for none" if none else ""
-    said = f"{name}, {how} ({len(names)} different, {min(sizes)} to {max(sizes)} an image{rest})"
+    said = f"{how} in column {name} ({len(names)} different, {_span(sizes)}{rest})"
     return LabelForm(said, keys, submission, (name,))
 
 
@@ -207,6 +219,11 @@ def _numbers(column: pd.Series, name: str) -> str:
     return ""
 
 
+def _span(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low} an image" if low == high else f"{low} to {high} an image"
+
+
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:4])
     return f"{len(names)}: {shown}, …" if len(names) > 4 else shown
@@ -220,7 +237,7 @@ def find_exclusive(classes: Sequence[str], targets: np.ndarray) -> list[list[str
 
     A group is built up: the first row that it does not cover gets one of its labels, if that label never
     occurs together with those of the group."""
-    if len(targets) < MIN_ROWS:
+    if len(targets) < MIN_ROWS or len(classes) > MAX_CLASSES:
         return []
     patterns, counts = np.unique(targets.astype(bool), axis=0, return_counts=True)
     order = np.argsort(-counts)
@@ -229,13 +246,15 @@ def find_exclusive(classes: Sequence[str], targets: np.ndarray) -> list[list[str
     together = (patterns.T * counts) @ patterns  # (C, C): rows in which both hold
     found: dict[tuple[int, ...], None] = {}
 
+    steps = iter(range(MAX_STEPS))
+
     def extend(group: tuple[int, ...]) -> None:
         covered = patterns[:, list(group)].any(1)
         if counts[~covered].sum() <= allowed:
             if len(group) > 1:
                 found.setdefault(tuple(sorted(group)))
             return
-        if len(group) == MAX_GROUP or len(found) > MAX_GROUP:
+        if len(group) == MAX_GROUP or next(steps, None) is None:
             return
         first = patterns[np.flatnonzero(~covered)[0]]
         for label in np.flatnonzero(first):

@@ -59,9 +59,10 @@ def _placeholders(found: Guess, train: IdTable, sample: IdTable, form: LabelForm
         )
 
 
-def add_metric(found: Guess, slug: str | None, sample: IdTable | None, *, is_single: bool) -> None:
+def add_metric(found: Guess, slug: str | None, sample: IdTable | None, form: LabelForm) -> None:
     """Add the metric of a known competition; of others, say which default counts."""
-    default = "accuracy" if is_single else "samples F2"
+    is_single, is_binary = form.keys.get("single"), len(form.keys.get("classes", ())) == 1
+    default = "accuracy" if is_single else "F1 of the label" if is_binary else "samples F2"
     known = METRICS.get(slug or "")
     cells = set() if sample is None else set(
         sample.frame.drop(columns=sample.column).head(1000).to_numpy(object).ravel().tolist()
@@ -78,15 +79,20 @@ def add_metric(found: Guess, slug: str | None, sample: IdTable | None, *, is_sin
         )
         found.proposals["metric"].append(f"The leaderboard counts {known}, which comp doesn't compute.")
     else:
-        found.unknown.append(f"the metric: {default} is comp's default; set what the competition's page says")
+        found.unknown.append(f"the metric: {default} is the default; set what the competition's page says")
     if fraction and not isinstance(known, dict):
         found.unknown.append(
             f"the sample holds {fraction}: probabilities seem to be expected; comp writes 0 or 1"
         )
-    if not isinstance(known, dict):
-        choice = "" if is_single else 'average = "samples"  # or "macro", "micro"'
+    if isinstance(known, dict):
+        return
+    if is_binary:
+        found.add("metric", "beta", 1)
+        found.add("metric", "average", "macro", "of the only label")
+    else:
+        average = 'average = "samples"  # or "macro", "micro"'
         found.proposals["metric"] += (
             ['average = "macro"  # F-beta instead of accuracy', "beta = 1"]
             if is_single
-            else ["beta = 2", choice]
+            else ["beta = 2", average]
         )

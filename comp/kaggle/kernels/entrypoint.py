@@ -35,7 +35,8 @@ STAGES = {
 }
 OF_FOLDS, LONG = ("train", "predict", "blend", "infer"), ("duplicates", "train", "predict", "infer")
 RESERVE = 300.0  # seconds of the budget that no stage may use; at most a tenth of the budget
-# Kaggle ends a session when all its files together pass 57.6 GiB, while the disk itself shows terabytes.
+# Kaggle ends a session when all its files together pass 57.6 GiB, while the disk itself shows terabytes. The
+# competition's files don't count.
 DISK_BYTES = 57 * 2**30
 
 
