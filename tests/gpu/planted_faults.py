@@ -287,8 +287,8 @@ FAULTS = [
     Fault(
         "gradients that are divided by the ranks twice",
         "training/step.py",
-        "* self.ranks.size / len(step[1])",
-        "/ len(step[1])",
+        "* self.ranks.size / n_images",
+        "/ n_images",
         RANKS,
     ),
     Fault(
