@@ -15,13 +15,13 @@ import pytest
 from comp.artifacts.predictions import Predictions, save
 from comp.artifacts.stamps import digest
 from comp.cli.main import main
-from tests.conftest import comp
+from tests.conftest import comp, read_by
 
 
 @pytest.fixture
 def ready(here: Path) -> Path:
     for stage in ("download", "folds"):
-        assert main([stage, "tiny.toml"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml"])]) == 0
     return here
 
 
@@ -108,7 +108,7 @@ def test_predictions_of_other_classes_and_files_that_are_none(ready: Path, fails
 
 def test_a_sample_submission_with_other_ids(ready: Path, fails):
     for stage in ("train", "predict", "blend", "decide"):
-        assert main([stage, "tiny.toml", "--folds", "0"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", "--folds", "0"])]) == 0
     edit(
         drawn(ready) / "sample_submission.csv", lambda t: t.assign(image_name=["other", *t["image_name"][1:]])
     )
@@ -182,13 +182,13 @@ def test_more_folds_than_images_and_torn_groups(ready: Path, fails):
 def test_a_model_of_other_settings_and_a_decision_for_other_predictions(ready: Path, fails):
     short = ["--folds", "0", "--set", "phases=[{size = 16, epochs = 1}]"]
     for stage in ("train", "predict", "blend", "decide", "submit"):
-        assert main([stage, "tiny.toml", *short]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *short])]) == 0
     assert "was trained with phases.0.lr = 0.001, not 0.003" in fails("predict", "tiny.toml", "--folds", "0")
     metric = "competition.metric.beta=1"
     assert "is for samples F2, not samples F1" in fails("submit", "tiny.toml", *short, "--set", metric)
     more = [*short, "--set", "views=['identity']", "--force"]
     for stage in ("predict", "blend"):
-        assert main([stage, "tiny.toml", *more]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *more])]) == 0
     assert "was made for other predictions" in fails("submit", "tiny.toml", *more)
 
 

@@ -29,7 +29,7 @@ from comp.data.manifest import read_training
 from comp.data.synthetic.cells import LABELS
 from comp.errors import CompError
 from comp.models import network as models
-from tests.conftest import run_all
+from tests.conftest import read_by, run_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def test_the_real_tables_from_folds_to_a_submission(shared: Path, here: Path):
     for table in ("train.csv.zip", "sample_submission.csv.zip"):
         (here / "files" / table).symlink_to(shared / "hpa" / table)
     for stage in ("download", "folds"):
-        assert main([stage, "hpa", "--from", "files"]) == 0
+        assert main([stage, *read_by(stage, ["hpa", "--from", "files"])]) == 0
     data, labels, fold_of = read_training(recipe := load_recipe("hpa"))
     counts = labels.targets.sum(0, dtype=int)
     assert labels.targets.shape == (31_072, 28)
@@ -263,7 +263,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., He
             name = f"run{len(known)}"
             changes = [part for change in (f"name={name}", *sets) for part in ("--set", change)]
             for stage in ("train", "predict"):
-                assert main([stage, "cells.toml", "--folds", "0", *changes]) == 0
+                assert main([stage, *read_by(stage, ["cells.toml", "--folds", "0", *changes])]) == 0
             _, labels, fold_of = read_training(load_recipe("cells.toml"))
             found = load(paths.oof_path(name, 0), labels.classes)
             known[sets] = labels.targets[fold_of == 0], found.probs
@@ -273,7 +273,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., He
         patch.chdir(folder)
         (folder / "cells.toml").write_text(CELLS)
         for stage in ("download", "folds"):
-            assert main([stage, "cells.toml"]) == 0
+            assert main([stage, *read_by(stage, ["cells.toml"])]) == 0
         yield trained
 
 
