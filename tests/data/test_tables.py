@@ -334,7 +334,9 @@ def test_folds_and_train_look_again(own, fails):
         assert main([stage, *read_by(stage, [*words, "--set", "n_folds=2"])]) == 0
     own(TAGS, "id,labels\nt,red\n", 'column = "tags"')
     for stage in ("download", "folds", "train"):
-        assert "set submission.column = 'labels'" in fails(stage, *words, "--set", "n_folds=2")
+        assert "set submission.column = 'labels'" in fails(
+            stage, *read_by(stage, [*words, "--set", "n_folds=2"])
+        )
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,8 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
         rules = [row["by_part"][image["part"]] for row in data["classes"]]
         assert [query.rule.threshold_of(c) for c in range(len(rules))] == rules
 
-    assert main(["decide", *one, "--rule", "expected", "--force"]) == 0
-    assert main(["report", *one]) == 0
+    assert main(["decide", *read_by("decide", one), "--rule", "expected", "--force"]) == 0
+    assert main(["report", *read_by("report", one)]) == 0
     data = content_of(runs / "one" / "report.html")
     assert all(row["threshold"] is None and set(row["by_part"]) == {None} for row in data["classes"])
     check_report(browser, runs / "one" / "report.html")
@@ -174,7 +174,7 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     Path("other.toml").write_text('extends = "tiny.toml"\nname = "other"\n')
     assert main(["blend", "tiny.toml", "other.toml", "--name", "mix", "--how", "mean"]) == 0
     for stage in ("decide", "report"):
-        assert main([stage, *read_by(stage, ["runs/mix/recipe.toml"])]) == 0
+        assert main([stage, *read_by(stage, ["mix"])]) == 0
     data = content_of(runs / "mix" / "report.html")
     assert [network[0] for network in data["networks"]] == ["test_resnet"] * 2 and data["maps_by"] == "tiny"
     assert {curve["run"] for curve in data["curves"]} == {"tiny", "other"}
@@ -182,7 +182,7 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     for stage in ("predict", "blend"):
         assert main([stage, *read_by(stage, ["other.toml", "--set", "views=identity", "--force"])]) == 0
     capsys.readouterr()
-    assert main(["report", "runs/mix/recipe.toml", "--force"]) == 0
+    assert main(["report", "mix", "--force"]) == 0
     assert "other was trained or predicted again since it was blended" in capsys.readouterr().out
     assert {curve["run"] for curve in content_of(runs / "mix" / "report.html")["curves"]} == {"tiny"}
 

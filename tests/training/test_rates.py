@@ -220,7 +220,9 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     assert main([*command, "--set", "phases.0.epochs=4"]) == 0  # the range test does not read it
     assert "tiny done already" in capsys.readouterr().out
     other = fails("find-lr", "tiny.toml", "--phase", "1", *body)
-    assert "find-lr-1.json was made with steps = 60, not 150; --force replaces it" in other
+    assert (
+        "find-lr-1.json was made with steps = 60, not 150; --as NAME keeps both, --force replaces it" in other
+    )
     show(load_recipe("tiny.toml"), content | {"suggested": rates[0]}, Path("curve.png"))
     printed = capsys.readouterr().out
     assert "in the recipe  3.0e-03" in printed and "that is an end of --rates" in printed
