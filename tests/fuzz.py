@@ -191,7 +191,7 @@ def build() -> str:
     Path("tiny.toml").write_text(RECIPE.format("shapes"))
     Path("second.toml").write_text('extends = "tiny.toml"\n')
     for stage in ("download", "duplicates", "folds"):
-        comp(stage, "tiny.toml", "--from", "files")
+        comp(stage, "tiny.toml", *(("--from", "files") if stage == "download" else ()))
     from comp.training import fit as fitting
 
     kept, fitting.checkpoint_path = fitting.checkpoint_path, lambda *_: Path("none")
@@ -199,7 +199,7 @@ def build() -> str:
     fitting.checkpoint_path = kept
     Path("runs/half/fold0/model.safetensors").unlink()
     for stage in ("train", "predict", "blend", "decide", "submit", "report", "infer", "find-lr"):
-        comp(stage, "tiny.toml", "--steps", "20")
+        comp(stage, "tiny.toml", *(("--steps", "20") if stage == "find-lr" else ()))
     comp("tune", "tiny.toml", "--trials", "1")
     shutil.copytree("runs/tiny", "runs/second")
     comp("decide", "second.toml", "--force", "--rule", "optuna")

@@ -1,19 +1,15 @@
-"""runs/<name>/recipe.toml: the settings of a run, frozen by its first stage and read by all later ones."""
+"""runs/<name>/recipe.toml: the settings of a run, kept by its first stage and read by all later ones."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from comp.artifacts.files import write_text
 from comp.artifacts.paths import has_results, run_recipe_path, run_recipes
-from comp.artifacts.stamps import difference
 from comp.config.loading import load_recipe, toml_text
 from comp.config.recipe import Recipe
 from comp.errors import CompError
-
-# Keys that change no result, or only its rounding: a run takes new values of them at any time.
-FREE_KEYS = frozenset({"track", "tune", "compile", "gradient_checkpointing", "predict_batch_size"})
 
 
 def read_recipe(name: str, overrides: Sequence[str] = (), run: str | None = None) -> Recipe:
@@ -28,19 +24,31 @@ def read_recipe(name: str, overrides: Sequence[str] = (), run: str | None = None
     return load_recipe(name, [*overrides, *([f"name={run}"] if run else [])], runs=begun)
 
 
-def freeze(recipe: Recipe, *, force: bool) -> None:
-    """Write the recipe as the settings of the run of its name, and of its members' runs.
+@contextlib.contextmanager
+def frozen(recipe: Recipe, *, force: bool) -> Iterator[None]:
+    """Keep the recipe as the settings of the run of its name, and of its members' runs, while a stage runs
+    inside the `with` block.
 
-    A run without results takes any settings; one with results keeps its own, except for FREE_KEYS. Raise
-    CompError where settings differ, unless `force`."""
-    for one in (*recipe.members, recipe):
-        path = run_recipe_path(one.name)
-        text = recipe_text(one)
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        if path.is_file() and has_results(one.name) and not force:
-            _check_same(one, load_recipe(str(path)))
-        write_text(path, text)
+    A run without results, or `force`, takes the settings at once, so that a killed stage resumes with them.
+    Else they are taken once the stage has ended well: it refuses those that do not fit its files. A refused
+    stage leaves no settings behind."""
+    if os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first one writes
+        yield
+        return
+    everyone = (*recipe.members, recipe)
+    before = {one.name: _read(run_recipe_path(one.name)) for one in everyone}
+    for one in everyone:
+        if force or not has_results(one.name):
+            _write(one)
+    try:
+        yield
+    except CompError:
+        for name, text in before.items():
+            if not has_results(name):
+                _restore(run_recipe_path(name), text)
+        raise
+    for one in everyone:
+        _write(one)
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -51,19 +59,21 @@ def recipe_text(recipe: Recipe) -> str:
     return toml_text(recipe)
 
 
-def _check_same(now: Recipe, before: Recipe) -> None:
-    """Raise CompError where two recipes of one run differ in other keys than FREE_KEYS."""
-    found, wanted = _settings(before), _settings(now)
-    if found != wanted:
-        raise CompError(
-            f"the run {now.name} has {difference(found, wanted)}; --as NAME keeps both, --force replaces it, "
-            f"and {now.name!r} instead of the TOML file means the run as it is"
-        )
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    content = recipe.model_dump(mode="json", exclude=set(FREE_KEYS))
-    content["members"] = [_settings(member) for member in recipe.members]
-    if recipe.weights:
-        content["weights"] = str(Path(recipe.weights).resolve())
-    return content
+def _write(recipe: Recipe) -> None:
+    path, text = run_recipe_path(recipe.name), recipe_text(recipe)
+    if _read(path) != text:
+        write_text(path, text)
+
+
+def _restore(path: Path, text: str | None) -> None:
+    if text is not None:
+        write_text(path, text)
+        return
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder with other files stays
+        path.parent.rmdir()
+        path.parent.parent.rmdir()

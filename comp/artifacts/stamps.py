@@ -3,6 +3,7 @@ safetensors files."""
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -111,7 +112,9 @@ def is_done(path: Path, stamp: Stamp, *, force: bool) -> bool:
         return found is not None
     if force:
         return False
-    raise CompError(f"{path} was made with {difference(found, to_json(stamp))}; --force replaces it")
+    in_run = Path(os.environ.get("COMP_RUNS", "runs")) in path.parents
+    cure = "--as NAME keeps both, --force replaces it" if in_run else "--force replaces it"
+    raise CompError(f"{path} was made with {difference(found, to_json(stamp))}; {cure}")
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

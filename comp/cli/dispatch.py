@@ -67,12 +67,8 @@ def run_command(given: argparse.Namespace) -> None:
 
 
 def run_stage(stage: str, recipe: Any, options: Mapping[str, Any]) -> None:
-    """Run a command on a recipe. A stage of a run freezes the run's settings first. Options that are left out
-    have the defaults of the command line."""
-    from comp.artifacts.run_recipe import freeze
-
-    if stage in STAGES:
-        freeze(recipe, force=options.get("force", False))
+    """Run a command on a recipe. A stage of a run keeps the run's settings. Options that are left out have
+    the defaults of the command line."""
     _run_stage(stage, recipe, {**_defaults(recipe), **options})
 
 
@@ -107,10 +103,7 @@ def _defaults(recipe: Any) -> dict[str, Any]:
 
 def _run_all(recipe: Any, given: Mapping[str, Any]) -> None:
     """Run all stages of a recipe, within the time budget of the options."""
-    from comp.artifacts.run_recipe import freeze
-
     options = {**_defaults(recipe), **given}
-    freeze(recipe, force=options["force"])
     started = time.monotonic()
 
     def run_one(stage: str) -> None:
@@ -143,11 +136,21 @@ def _run_stage(stage: str, recipe: Any, options: Mapping[str, Any]) -> None:
         wanted["others"] = options.get("others", [])
     if stage == "explain":
         wanted["images"] = options["images"]
-    run = _command(stage).run
-    if stage not in ("train", "predict") or not recipe.members:
-        run(recipe, **wanted)
+    if stage not in STAGES:
+        _command(stage).run(recipe, **wanted)
         return
-    started = time.monotonic()
+    from comp.artifacts.run_recipe import frozen
+
+    with frozen(recipe, force=wanted.get("force", False)):
+        if stage in ("train", "predict") and recipe.members:
+            _run_members(stage, recipe, wanted)
+        else:
+            _command(stage).run(recipe, **wanted)
+
+
+def _run_members(stage: str, recipe: Any, wanted: dict[str, Any]) -> None:
+    """Run a command on the members of a recipe, one after the other, within one time budget."""
+    run, started = _command(stage).run, time.monotonic()
     for member in recipe.members:
         if wanted["budget"] is not None and time.monotonic() - started > wanted["budget"]:
             raise TimeIsUp(f"{member.name}: not started")

@@ -10,7 +10,8 @@ from typing import Any
 from comp import __version__
 from comp.cli.command_help import ABOUT, ACTIONS, BESIDES, DETAILS, EPILOG, OTHERS, STAGES, STANDALONE
 from comp.cli.dispatch import refuse_unread, run_command
-from comp.cli.options import OPTIONS, STANDALONE_OPTIONS, TABLES, help_by_command, help_of, readers_of
+from comp.cli.options import OPTIONS, TABLES, help_by_command, help_of, readers_of
+from comp.cli.standalone_options import STANDALONE_OPTIONS
 from comp.cli.suggestions import SuggestingParser
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize

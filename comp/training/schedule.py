@@ -1,7 +1,8 @@
 """Learning rates as pure functions of the step, so a checkpoint holds no state of a schedule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from comp.config.recipe import Phase
 
@@ -45,3 +46,15 @@ def phase_at(phases: Sequence[Phase], epoch: int) -> tuple[int, Phase, int]:
             return number, phase, epoch
         epoch -= phase.epochs
     raise IndexError("all epochs are done")
+
+
+def next_epoch_seconds(
+    phases: Sequence[Phase], history: Sequence[Mapping[str, Any]], *, swa_follows: bool
+) -> float:
+    """Return the expected duration of the next epoch: that of the last one, scaled by pixels, times 3 after
+    one of the head alone, times 1.5 where SWA follows; 0 before the first epoch."""
+    if not history:
+        return 0.0
+    _, phase, epoch = phase_at(phases, len(history))
+    factor = (1.5 if swa_follows else 1.0) * (3.0 if epoch == phase.head_epochs > 0 else 1.0)
+    return factor * history[-1]["seconds"] * (phase.size / history[-1]["size"]) ** 2

@@ -39,7 +39,7 @@ from comp.training.losses import class_weights, make_loss
 from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
 from comp.training.prepare import FoldInputs
-from comp.training.schedule import lr_factor, phase_at
+from comp.training.schedule import lr_factor, next_epoch_seconds, phase_at
 from comp.training.step import Drawn, LossMonitor, TrainStep
 from comp.training.validation import held_out_scores, no_scores, predict_logits
 
@@ -86,15 +86,9 @@ class Trainer:
         return f"{self.n_epochs_done} of {self.n_epochs} epochs"
 
     def expected_seconds(self) -> float:
-        """Return the expected duration of the next epoch: that of the last one, scaled by pixels, times 3
-        after one of the head alone, times 1.5 where SWA follows; 0 before the first epoch."""
-        if not self.history:
-            return 0.0
-        last = self.history[-1]
-        _, phase, epoch = self.phase()
-        ends = self.recipe.swa_epochs and self.n_epochs_done + 1 == self.n_epochs
-        factor = (1.5 if ends else 1.0) * (3.0 if epoch == phase.head_epochs > 0 else 1.0)
-        return factor * last["seconds"] * (phase.size / last["size"]) ** 2
+        """Return the expected duration of the next epoch; 0 before the first one."""
+        ends = bool(self.recipe.swa_epochs) and self.n_epochs_done + 1 == self.n_epochs
+        return next_epoch_seconds(self.recipe.phases, self.history, swa_follows=ends)
 
     def epoch(self, report: Report, deadline: float) -> str:
         """Train and validate one epoch. Return its line for the screen. Raise TimeIsUp at the deadline; the

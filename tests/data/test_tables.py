@@ -23,6 +23,7 @@ from comp.data.manifest import manifest_stamp, read_manifest
 from comp.data.tables import read_probs, read_targets
 from comp.errors import CompError
 from comp.kaggle.submission_file import check_sample, check_submission, score_on_solution, submission_text
+from tests.conftest import read_by
 
 # --- files --------------------------------------------------------------------------------------------------
 
@@ -330,10 +331,12 @@ def test_names_that_hold_the_separator_of_the_submission(own, fails):
 def test_folds_and_train_look_again(own, fails):
     words = own(TAGS, "id,tags\nt,red\n", 'column = "tags"')
     for stage in ("download", "folds"):
-        assert main([stage, *words, "--set", "n_folds=2"]) == 0
+        assert main([stage, *read_by(stage, [*words, "--set", "n_folds=2"])]) == 0
     own(TAGS, "id,labels\nt,red\n", 'column = "tags"')
     for stage in ("download", "folds", "train"):
-        assert "set submission.column = 'labels'" in fails(stage, *words, "--set", "n_folds=2")
+        assert "set submission.column = 'labels'" in fails(
+            stage, *read_by(stage, [*words, "--set", "n_folds=2"])
+        )
 
 
 @pytest.mark.parametrize(

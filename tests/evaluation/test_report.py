@@ -22,7 +22,7 @@ from comp.evaluation.gallery import gallery
 from comp.evaluation.label_errors import find_label_errors
 from comp.evaluation.report_data import calibration, count_cooccurrences, drift, f_curve
 from comp.evaluation.results import read_results
-from tests.conftest import TINY, run_all
+from tests.conftest import TINY, read_by, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 from tests.pages import check_report, content_of, opened
 
@@ -147,7 +147,7 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     one = ["tiny.toml", "--folds", "0", "--set", "name=one"]
     shutil.copytree(runs / "tiny" / "fold0", runs / "one" / "fold0")
     for stage in ("blend", "decide", "report"):
-        assert main([stage, *one]) == 0
+        assert main([stage, *read_by(stage, [*one])]) == 0
     data = content_of(runs / "one" / "report.html")
     assert data["n_folds"] == 1 and all(len(row["by_part"]) == 5 for row in data["classes"])
     decision = json.loads((runs / "one" / "decision.json").read_text())
@@ -164,8 +164,8 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
         rules = [row["by_part"][image["part"]] for row in data["classes"]]
         assert [query.rule.threshold_of(c) for c in range(len(rules))] == rules
 
-    assert main(["decide", *one, "--rule", "expected", "--force"]) == 0
-    assert main(["report", *one]) == 0
+    assert main(["decide", *read_by("decide", one), "--rule", "expected", "--force"]) == 0
+    assert main(["report", *read_by("report", one)]) == 0
     data = content_of(runs / "one" / "report.html")
     assert all(row["threshold"] is None and set(row["by_part"]) == {None} for row in data["classes"])
     check_report(browser, runs / "one" / "report.html")
@@ -174,15 +174,15 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     Path("other.toml").write_text('extends = "tiny.toml"\nname = "other"\n')
     assert main(["blend", "tiny.toml", "other.toml", "--name", "mix", "--how", "mean"]) == 0
     for stage in ("decide", "report"):
-        assert main([stage, "runs/mix/recipe.toml"]) == 0
+        assert main([stage, *read_by(stage, ["mix"])]) == 0
     data = content_of(runs / "mix" / "report.html")
     assert [network[0] for network in data["networks"]] == ["test_resnet"] * 2 and data["maps_by"] == "tiny"
     assert {curve["run"] for curve in data["curves"]} == {"tiny", "other"}
     check_report(browser, runs / "mix" / "report.html")
     for stage in ("predict", "blend"):
-        assert main([stage, "other.toml", "--set", "views=identity", "--force"]) == 0
+        assert main([stage, *read_by(stage, ["other.toml", "--set", "views=identity", "--force"])]) == 0
     capsys.readouterr()
-    assert main(["report", "runs/mix/recipe.toml", "--force"]) == 0
+    assert main(["report", "mix", "--force"]) == 0
     assert "other was trained or predicted again since it was blended" in capsys.readouterr().out
     assert {curve["run"] for curve in content_of(runs / "mix" / "report.html")["curves"]} == {"tiny"}
 
@@ -356,7 +356,7 @@ def test_planted_label_errors_are_the_first_suspects(here: Path, browser: Any):
     assert main(["download", "demo"]) == 0
     turned = plant(here / "data" / "demo" / "drawn" / "train.csv", "agriculture")
     for stage in ("folds", "train", "predict", "blend", "decide", "report"):
-        assert main([stage, "demo", *words]) == 0
+        assert main([stage, *read_by(stage, ["demo", *words])]) == 0
     data = content_of(here / "runs" / "demo" / "report.html")
     label = [row["name"] for row in data["classes"]].index("agriculture")
     hits = [s["label"] == label and s["id"] in turned for s in data["suspects"][:50]]

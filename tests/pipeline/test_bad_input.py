@@ -15,13 +15,13 @@ import pytest
 from comp.artifacts.predictions import Predictions, save
 from comp.artifacts.stamps import digest
 from comp.cli.main import main
-from tests.conftest import comp
+from tests.conftest import comp, read_by
 
 
 @pytest.fixture
 def ready(here: Path) -> Path:
     for stage in ("download", "folds"):
-        assert main([stage, "tiny.toml"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml"])]) == 0
     return here
 
 
@@ -36,7 +36,11 @@ def edit(path: Path, change) -> None:
 
 def runs_of(folder: Path) -> list[Path]:
     return (
-        [p for p in (folder / "runs").rglob("*") if p.is_file() and p.suffix != ".lock"]
+        [
+            p
+            for p in (folder / "runs").rglob("*")
+            if p.is_file() and p.suffix != ".lock" and p.name != "recipe.toml"  # kept by earlier stages
+        ]
         if (folder / "runs").exists()
         else []
     )
@@ -108,7 +112,7 @@ def test_predictions_of_other_classes_and_files_that_are_none(ready: Path, fails
 
 def test_a_sample_submission_with_other_ids(ready: Path, fails):
     for stage in ("train", "predict", "blend", "decide"):
-        assert main([stage, "tiny.toml", "--folds", "0"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", "--folds", "0"])]) == 0
     edit(
         drawn(ready) / "sample_submission.csv", lambda t: t.assign(image_name=["other", *t["image_name"][1:]])
     )
@@ -182,14 +186,16 @@ def test_more_folds_than_images_and_torn_groups(ready: Path, fails):
 def test_a_model_of_other_settings_and_a_decision_for_other_predictions(ready: Path, fails):
     short = ["--folds", "0", "--set", "phases=[{size = 16, epochs = 1}]"]
     for stage in ("train", "predict", "blend", "decide", "submit"):
-        assert main([stage, "tiny.toml", *short]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *short])]) == 0
     assert "was trained with phases.0.lr = 0.001, not 0.003" in fails("predict", "tiny.toml", "--folds", "0")
     metric = "competition.metric.beta=1"
-    assert "is for samples F2, not samples F1" in fails("submit", "tiny.toml", *short, "--set", metric)
+    assert "is for samples F2, not samples F1" in fails(
+        "submit", *read_by("submit", ["tiny.toml", *short, "--set", metric])
+    )
     more = [*short, "--set", "views=['identity']", "--force"]
     for stage in ("predict", "blend"):
-        assert main([stage, "tiny.toml", *more]) == 0
-    assert "was made for other predictions" in fails("submit", "tiny.toml", *more)
+        assert main([stage, *read_by(stage, ["tiny.toml", *more])]) == 0
+    assert "was made for other predictions" in fails("submit", *read_by("submit", ["tiny.toml", *more]))
 
 
 def test_what_later_stages_read_is_checked_before_training(ready: Path, fails):

@@ -6,6 +6,8 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +24,16 @@ from comp.batches.augmentation import BatchAugmentation
 from comp.batches.preprocessing import MIN_STD, Preprocess
 from comp.batches.sampling import epoch_steps, oversampling_repeats
 from comp.batches.tta import SYMMETRIES
+from comp.cli import dispatch
 from comp.cli.main import main
 from comp.config.augment import Augment
 from comp.config.loading import load_competition, load_recipe
+from comp.config.recipe import Recipe
 from comp.data.manifest import read_training
 from comp.data.synthetic.cells import LABELS
-from comp.errors import CompError
+from comp.errors import CompError, NoImages
 from comp.models import network as models
-from tests.conftest import run_all
+from tests.conftest import read_by, run_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +85,7 @@ def test_the_real_tables_from_folds_to_a_submission(shared: Path, here: Path):
     for table in ("train.csv.zip", "sample_submission.csv.zip"):
         (here / "files" / table).symlink_to(shared / "hpa" / table)
     for stage in ("download", "folds"):
-        assert main([stage, "hpa", "--from", "files"]) == 0
+        assert main([stage, *read_by(stage, ["hpa", "--from", "files"])]) == 0
     data, labels, fold_of = read_training(recipe := load_recipe("hpa"))
     counts = labels.targets.sum(0, dtype=int)
     assert labels.targets.shape == (31_072, 28)
@@ -214,36 +218,51 @@ def test_drawn_cells_have_the_form_of_the_atlas_and_run_where_classes_are_absent
     assert 0 <= row["private"] <= 1
 
 
-def test_hpa_without_images_and_account_is_drawn_cells_and_other_failures_stop(tmp_path: Path):
-    """run.sh as it is, with a `comp` that only notes what it is asked to do, and fails as it is told."""
+def test_hpa_without_images_and_account_is_drawn_cells_and_other_failures_stop(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def calls(command: str, lacks: str, error: CompError) -> tuple[int, list[str]]:
+        notes: list[str] = []
+
+        def command_of(name: str) -> SimpleNamespace:
+            def run(recipe: Recipe, **options: Any) -> None:
+                for stage in options.get("stages", {}).values():
+                    stage()
+                if name != "run":
+                    notes.append(f"{name} {recipe.name}")
+                if notes[-1] == f"download {lacks}":
+                    raise error
+
+            return SimpleNamespace(run=run)
+
+        monkeypatch.setattr(dispatch, "_command", command_of)
+        code = main(["run", *command.split()])
+        assert ("recipe hpa-drawn" in capsys.readouterr().out) == ("download hpa-drawn" in notes)
+        return code, notes
+
+    code, made = calls("hpa", "hpa", NoImages("none"))
+    assert (code, made[:2], made[-1]) == (0, ["download hpa", "download hpa-drawn"], "report hpa-drawn")
+    assert calls("hpa", "hpa", CompError("full")) == (1, ["download hpa"])
+    assert calls("hpa --send", "hpa", NoImages("none")) == (4, ["download hpa"])
+    assert calls("planet", "planet", NoImages("none")) == (4, ["download planet"])
+    assert not Path("runs").exists() or {path.name for path in Path("runs").iterdir()} == {"hpa-drawn"}
+
+
+def test_run_sh_hands_all_arguments_to_comp_run(tmp_path: Path):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     parts = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
     (venv / "installed").write_bytes(subprocess.run(["cksum"], input=parts, capture_output=True).stdout)
-    (venv / "bin/comp").write_text(
-        '#!/bin/sh\necho "$1 $2" >> "$NOTES"\n[ "$1 $2" != "download $LACKS" ] || exit "$CODE"\n'
-    )
+    (venv / "bin/comp").write_text('#!/bin/sh\necho "$@"\nexit 4\n')
     (venv / "bin/comp").chmod(0o755)
-
-    def calls(*arguments: str, lacks: str, code: int) -> tuple[int, list[str]]:
-        notes = tmp_path / "notes"
-        notes.write_text("")
-        environment = {"COMP_VENV": str(venv), "NOTES": str(notes), "LACKS": lacks, "CODE": str(code)}
+    for given, passed in (("", "run demo"), ("--as x", "run demo --as x"), ("hpa --send", "run hpa --send")):
         answer = subprocess.run(
-            [str(ROOT / "run.sh"), *arguments],
-            env={**os.environ, **environment},
+            [str(ROOT / "run.sh"), *given.split()],
+            env={**os.environ, "COMP_VENV": str(venv)},
             capture_output=True,
             text=True,
         )
-        assert ("recipe hpa-drawn" in answer.stdout) == ("download hpa-drawn" in notes.read_text())
-        return answer.returncode, notes.read_text().splitlines()
-
-    code, made = calls("hpa", lacks="hpa", code=4)
-    assert (code, made[:2], made[-1]) == (0, ["download hpa", "download hpa-drawn"], "report hpa-drawn")
-    assert calls("hpa", lacks="hpa", code=1) == (1, ["download hpa"])
-    assert calls("hpa", "--send", lacks="hpa", code=4) == (4, ["download hpa"])
-    assert calls("planet", lacks="planet", code=4) == (4, ["download planet"])
-    assert calls(lacks="", code=4)[1][-1] == "report demo"
+        assert (answer.returncode, answer.stdout) == (4, f"{passed}\n")
 
 
 # --- what is worth it
@@ -263,7 +282,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., He
             name = f"run{len(known)}"
             changes = [part for change in (f"name={name}", *sets) for part in ("--set", change)]
             for stage in ("train", "predict"):
-                assert main([stage, "cells.toml", "--folds", "0", *changes]) == 0
+                assert main([stage, *read_by(stage, ["cells.toml", "--folds", "0", *changes])]) == 0
             _, labels, fold_of = read_training(load_recipe("cells.toml"))
             found = load(paths.oof_path(name, 0), labels.classes)
             known[sets] = labels.targets[fold_of == 0], found.probs
@@ -273,7 +292,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., He
         patch.chdir(folder)
         (folder / "cells.toml").write_text(CELLS)
         for stage in ("download", "folds"):
-            assert main([stage, "cells.toml"]) == 0
+            assert main([stage, *read_by(stage, ["cells.toml"])]) == 0
         yield trained
 
 

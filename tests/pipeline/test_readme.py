@@ -153,7 +153,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         patch.setattr(pushing, "POLL_SECONDS", (0.05, 0.2))
         wheel = folder / "some-1.0-py3-none-any.whl"
         wheel.write_bytes(b"")
-        patch.setattr(kernels, "fetch_wheels", lambda python, where: [wheel])
+        patch.setattr(kernels, "fetch_wheels", lambda where: [wheel])
         for name, value in BENCH.items():
             patch.setattr(bench_speed if hasattr(bench_speed, name) else training_speed, name, value)
         for command in COMMANDS:

@@ -22,7 +22,7 @@ from comp.config.loading import load_recipe
 from comp.tracking import follow as tracking
 from comp.tracking.clients import INIT_TIMEOUT
 from comp.tracking.run import Run
-from tests.conftest import TINY
+from tests.conftest import TINY, read_by
 
 TRAIN = ["train", "tiny.toml", "--folds", "0"]
 
@@ -37,7 +37,7 @@ def to_json(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("COMP_DATA", "COMP_RUNS", "COMP_WEIGHTS"):
             patch.delenv(name, raising=False)
         for stage in ("download", "folds"):
-            assert main([stage, "tiny.toml"]) == 0
+            assert main([stage, *read_by(stage, ["tiny.toml"])]) == 0
         assert main(TRAIN) == 0
         (folder / "runs").rename(folder / "untracked")
         yield folder
@@ -102,7 +102,7 @@ def test_tensorboard_shows_each_epoch_once_and_the_decision(there: Path, capsys:
         assert [step for step, _ in found[key]] == list(range(1, 152))
         assert [value for _, value in found[key]] == pytest.approx([row[key] for row in rows], rel=1e-6)
     for stage in ("predict", "blend", "decide"):
-        assert main([stage, "tiny.toml", "--folds", "0", *track]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", "--folds", "0", *track])]) == 0
     honest = json.loads(Path("runs/tiny/decision.json").read_text())["scores"]["cross_fitted"]
     assert scalars("runs/tiny/tensorboard/decision")["cross_fitted"] == [(1, pytest.approx(honest))]
     capsys.readouterr()

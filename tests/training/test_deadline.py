@@ -15,6 +15,7 @@ from comp.data import image_files
 from comp.deadline import NEVER, check_time, parse_budget
 from comp.errors import CompError, TimeIsUp
 from comp.training import trainer as training
+from tests.conftest import read_by
 from tests.data.test_images import folder_of
 
 
@@ -62,7 +63,7 @@ def test_a_stopped_training_ends_with_the_same_weights_as_one_that_was_not(
     epochs = ("--set", "phases.0.epochs=5", "--folds", "0")
     monkeypatch.setenv("COMP_RUNS", "whole")
     for stage in ("download", "folds", "train"):
-        assert main([stage, "tiny.toml", *epochs]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *epochs])]) == 0
     monkeypatch.setenv("COMP_RUNS", "stopped")
     n_checks = 0
 
@@ -102,7 +103,7 @@ def test_an_epoch_that_would_end_too_late_is_not_started(here: Path):
 
 def test_prediction_and_resizing_stop_and_go_on(here: Path, monkeypatch: pytest.MonkeyPatch):
     for stage in ("download", "folds"):
-        assert main([stage, "tiny.toml"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml"])]) == 0
     assert main(["train", "tiny.toml", "--folds", "0", "--time-budget", "0.001s"]) == 3
     assert not list((here / "data" / "tiny" / "cache").glob("*.npy"))
     assert main(["train", "tiny.toml", "--folds", "0"]) == 0

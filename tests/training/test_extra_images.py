@@ -28,7 +28,7 @@ from comp.models.network import load as load_model
 from comp.models.network import save as save_model
 from comp.training import extra_images
 from comp.training.extra_images import append_extras, read_extras
-from tests.conftest import TINY
+from tests.conftest import TINY, read_by
 from tests.pages import content_of
 
 STAGES = ("train", "predict", "blend", "decide")
@@ -37,7 +37,7 @@ STAGES = ("train", "predict", "blend", "decide")
 @pytest.fixture
 def tiny(here: Path) -> Path:
     for stage in ("download", "folds"):
-        assert main([stage, "tiny.toml"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml"])]) == 0
     return here
 
 
@@ -48,7 +48,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("download", "folds", *STAGES):
-            assert main([stage, "tiny.toml"]) == 0
+            assert main([stage, *read_by(stage, ["tiny.toml"])]) == 0
     return folder
 
 
@@ -76,7 +76,7 @@ def with_external(here: Path, n: int = 20) -> list[str]:
 def test_external_images_are_learned_and_never_scored(tiny: Path):
     more = with_external(tiny)
     for stage in ("train", "predict"):
-        assert main([stage, "tiny.toml", *more, "--folds", "0"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *more, "--folds", "0"])]) == 0
     recipe = load_recipe("tiny.toml", more[1:])
     data, labels, fold_of = read_training(recipe)
     found = read_extras(recipe, [0, 1], data, labels, fold_of)
@@ -130,7 +130,7 @@ def test_pseudo_labels_of_a_fold_come_from_what_never_saw_it(finished: Path, fai
         _, folds = append_extras(labels, fold_of, found[fold])
         assert ((folds[90:] == EXTRA) == extra.used).all() and (folds[90:][~extra.used] == UNUSED).all()
     for stage in STAGES:
-        assert main([stage, "student.toml"]) == 0
+        assert main([stage, *read_by(stage, ["student.toml"])]) == 0
     assert "90 images, 30 test images\n" in capsys.readouterr().out
     assert len(load(oof_path("student"), labels.classes).ids) == 90
     other = fails("train", "student.toml", "--set", "seed=43", "--set", "name='other'")
@@ -144,7 +144,7 @@ def test_predict_compares_digests_instead_of_making_pseudo_labels_again(
     (finished / "student.toml").write_text(student)
     command = ["student.toml", "--folds", "0"]
     for stage in ("train", "predict"):
-        assert main([stage, *command]) == 0
+        assert main([stage, *read_by(stage, [*command])]) == 0
     made: list[str] = []
     make = extra_images._pseudo_label_test_images
     monkeypatch.setattr(
@@ -197,7 +197,7 @@ def test_a_network_of_all_images_joins_the_folds(finished: Path, capsys, fails):
         (finished / f"runs/tiny/{'oof.npz' if stage == 'blend' else 'decision.json'}").unlink()
     (finished / "runs/tiny/test.npz").unlink()
     for stage in (*STAGES, "submit"):
-        assert main([stage, "tiny.toml", *full]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *full])]) == 0
     assert "fold 2" in capsys.readouterr().out
     assert "holds no image out" in fails("blend", "tiny.toml", *full, "--folds", "2", "--force")
     runs = finished / "runs/tiny"
@@ -230,7 +230,7 @@ def test_members_are_trained_one_by_one_and_blended(tiny: Path, fails):
     assert recipe.members[1].phases[0].size == 16 and len(recipe.members[0].phases) == 2
     assert [member.ema_decay for member in recipe.members] == [0.9, 0.9]
     for stage in (*STAGES, "submit", "report"):
-        assert main([stage, "mix.toml"]) == 0
+        assert main([stage, *read_by(stage, ["mix.toml"])]) == 0
     told = content_of(tiny / "runs" / "mix" / "report.html")
     assert {curve["run"] for curve in told["curves"]} == {"mix-test_resnet", "mix-small"}
     assert any(image["maps"] for image in told["images"])

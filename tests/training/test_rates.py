@@ -20,6 +20,7 @@ from comp.training.lr_finder import fit_curve, has_diverged, range_test
 from comp.training.optimizer import set_rates
 from comp.training.schedule import lr_factor
 from tests.benchmarks.test_speed import trainer_of
+from tests.conftest import read_by
 
 
 def quiet(**_: object) -> None:
@@ -194,7 +195,7 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
 ):
     body = ["--set", "phases.1.body_lr=1.5e-3"]
     for stage in ("download", "folds", "train"):
-        assert main([stage, "tiny.toml", "--folds", "0", *body]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", "--folds", "0", *body])]) == 0
     folder = here / "runs" / "tiny"
 
     def of_the_run() -> dict[str, str]:
@@ -219,7 +220,9 @@ def test_find_lr_suggests_a_rate_at_which_the_loss_falls_and_leaves_the_run_alon
     assert main([*command, "--set", "phases.0.epochs=4"]) == 0  # the range test does not read it
     assert "tiny done already" in capsys.readouterr().out
     other = fails("find-lr", "tiny.toml", "--phase", "1", *body)
-    assert "find-lr-1.json was made with steps = 60, not 150; --force replaces it" in other
+    assert (
+        "find-lr-1.json was made with steps = 60, not 150; --as NAME keeps both, --force replaces it" in other
+    )
     show(load_recipe("tiny.toml"), content | {"suggested": rates[0]}, Path("curve.png"))
     printed = capsys.readouterr().out
     assert "in the recipe  3.0e-03" in printed and "that is an end of --rates" in printed

@@ -24,6 +24,7 @@ from comp.data.image_files import resize
 from comp.errors import CompError
 from comp.models import network as models
 from comp.training.schedule import lr_factor
+from tests.conftest import read_by
 
 
 def test_one_cycle_rises_to_1_and_falls_to_nothing():
@@ -102,7 +103,7 @@ def test_images_are_reduced_on_the_device_as_a_cache_of_that_size_has_them(size:
 
 def test_the_largest_size_alone_serves_all_phases(here: Path):
     for stage in ("download", "folds", "train"):
-        assert main([stage, "tiny.toml", "--folds", "0", "--set", "cache=largest"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", "--folds", "0", "--set", "cache=largest"])]) == 0
     assert [path.name.split("-")[1] for path in (here / "data/tiny/cache").glob("train-*.npy")] == ["32"]
     assert main(["train", "tiny.toml", "--folds", "0"]) == 1  # another model
 
@@ -190,7 +191,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(
         "augment='satellite'",
     ]
     for stage in ("download", "folds"):
-        assert main([stage, "tiny.toml", *slow, "--force"]) == 0
+        assert main([stage, *read_by(stage, ["tiny.toml", *slow, "--force"])]) == 0
     train = ["train", "tiny.toml", "--folds", "0", *slow, "--set", "drop_rate=0.2"]
     monkeypatch.setenv("COMP_RUNS", "whole")
     assert main(train) == 0
