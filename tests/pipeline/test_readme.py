@@ -1,4 +1,4 @@
-"""Each command of README.md, as it is printed there. A shell reads it, with programs that only record their
+"""Each command of README.md and of the pages in notebooks/, as it is printed there. A shell reads it, with programs that only record their
 arguments. Calls of comp then run in this process, shortened by --set, against a fake Kaggle."""
 
 import contextlib
@@ -31,7 +31,8 @@ from tests.decisions.test_decisions import planetary
 from tests.fake_kaggle import FakeKaggle, hpa, planet
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (ROOT / "README.md", *(ROOT / "notebooks" / f"{name}.md" for name in ("recipes", "decisions", "machines")))
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.S | re.M)  # (language, text)
 COMMANDS = re.findall(r"^    (\S.*)$", re.sub(r"^```.*?^```", "", README, flags=re.S | re.M), re.M)
 PROGRAMS = ("comp", "pip", "python", "ray", "torchrun")
@@ -115,6 +116,7 @@ def prepare(command: str, folder: Path) -> None:
             place.mkdir(exist_ok=True)
             shutil.copy(ROOT / "tests" / "ucmerced.toml", place)
         write_text(Path("my-recipe.toml"), 'competition = "ucmerced.toml"\n')
+        write_text(Path("mine.py"), "def soft(logits, targets):\n    return (logits.sigmoid() - targets).abs().mean(1)\n")
     if "explain" in command:
         shutil.copy(next(Path("data").glob("**/test_0.jpg")), "photo.jpg")
     if "tune my-recipe.toml --folds" in command:
@@ -165,6 +167,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
                         check(program, arguments)
             except (Exception, SystemExit) as error:
                 errors[command] = f"{type(error).__name__}: {error}\n{said.getvalue()[-2000:]}"
+        (code,) = (text for language, text in BLOCKS if language == "python" and "load_run" in text)
+        try:
+            exec(code, {})
+        except Exception as error:
+            errors[code] = f"{type(error).__name__}: {error}"
         yield errors
 
 
@@ -173,8 +180,10 @@ def test_a_command_of_the_readme_does_what_it_is_shown_for(done: dict[str, str],
     assert not done.get(command), done[command]
 
 
-def test_the_readme_s_python_runs():
-    (code,) = (text for language, text in BLOCKS if language == "python")
+def test_the_readme_s_python_runs(done: dict[str, str]):
+    (code,) = (text for language, text in BLOCKS if language == "python" and "load_run" in text)
+    assert not done.get(code), done[code]
+    (code,) = (text for language, text in BLOCKS if language == "python" and "FBeta" in text)
     probs, targets = planetary(0, 200)
     names = {"comp": comp, "probs": probs, "targets": targets, "test_probs": probs}
     exec(code, names)
