@@ -22,6 +22,7 @@ ON_KAGGLE = {
     "albumentations",
 }
 NOT_NEEDED = {"py7zr"}  # compiled; Kaggle mounts archives unpacked
+DISTRIBUTION = "kaggle-comp"  # the name of comp as a distribution
 IMAGE_VERSIONS = Path(__file__).with_name("image.txt")  # of the image that the tests are run with
 
 
@@ -29,7 +30,7 @@ def list_needed() -> dict[str, str]:
     """Return {name: version installed here} of all packages to upload. Raise CompError if one is not
     installed here."""
     versions: dict[str, str] = {}
-    waiting = [Requirement("comp")]
+    waiting = [Requirement(DISTRIBUTION)]
     while waiting:
         requirement = waiting.pop()
         try:
@@ -46,7 +47,7 @@ def list_needed() -> dict[str, str]:
             )
             if applies and canonicalize_name(child.name) not in ON_KAGGLE | NOT_NEEDED | versions.keys():
                 waiting.append(child)
-    del versions["comp"]
+    del versions[DISTRIBUTION]
     return dict(sorted(versions.items()))
 
 
