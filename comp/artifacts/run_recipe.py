@@ -7,7 +7,7 @@ from typing import Any
 
 from comp.artifacts.files import write_text
 from comp.artifacts.paths import has_results, run_recipe_path, run_recipes
-from comp.artifacts.stamps import difference
+from comp.artifacts.stamps import difference, digest
 from comp.config.loading import load_recipe, toml_text
 from comp.config.recipe import Recipe
 from comp.errors import CompError
@@ -66,4 +66,5 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     content["members"] = [_settings(member) for member in recipe.members]
     if recipe.weights:
         content["weights"] = str(Path(recipe.weights).resolve())
+    content["code"] = {name: digest(text) for name, text in recipe.code.items()}
     return content

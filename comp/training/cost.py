@@ -86,7 +86,7 @@ def count_network(recipe: Recipe, size: int) -> NetworkCost:
         recipe.backbone, classes, n_channels, size, (0.5,) * n_channels, (0.5,) * n_channels
     )
     with torch.device("meta"):
-        model = models.create(spec, pretrained=False).train()
+        model = models.create(spec, pretrained=False, code=recipe.code).train()
         images = torch.empty(n_images, n_channels, size, size)
     if recipe.gradient_checkpointing:
         models.checkpoint_gradients(model, recipe.backbone)
