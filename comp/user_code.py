@@ -178,7 +178,7 @@ def load(reference: str, code: Code) -> Any:
     if not hasattr(module, match["name"]):
         names = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
         raise CompError(
-            f"{reference}: there is no {match['name']}; there are {', '.join(names[:20]) or 'none'}"
+            f"{reference}: there is no {match['name']}; there are {', '.join(names[:8]) or 'none'}"
         )
     return getattr(module, match["name"])
 

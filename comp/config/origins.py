@@ -26,6 +26,7 @@ def describe_recipe(name: str, overrides: Sequence[str] = ()) -> str:
         origin[dotted] = "--set"
     origin.setdefault("name", "the file's name")
     origin.setdefault("competition.name", "the file's name")
+    origin["code"] = "the files that keys name"
     content = recipe.model_dump(mode="json")
     if recipe.members:  # as written: resolved, each would repeat the recipe
         content["members"] = next(c["members"] for _, c in reversed(layers) if "members" in c)

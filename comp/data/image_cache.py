@@ -101,8 +101,8 @@ def build_caches(
     comp.data.dehaze or of `code` is applied in that detail, so that colours are the same at all sizes. `side`
     is at most the images' own size; the device enlarges them. A stopped build resumes.
 
-    Raise TimeIsUp at the deadline, one CompError before anything is built if the disk is too small for all of it, and one that lists all
-    unreadable files of all sets."""
+    Raise TimeIsUp at the deadline, one CompError before anything is built if the disk is too small for all of
+    it, and one that lists all unreadable files of all sets."""
     answers: dict[str, CachePaths] = {}
     failed: list[str] = []
     sets: list[CachedSet] = []
