@@ -23,7 +23,7 @@ from comp.errors import CompError
 from comp.kaggle.kernels import entrypoint, wheels
 from comp.kaggle.kernels.kernel import as_slug, find_owner
 from comp.training.trainer import Trainer
-from tests.conftest import MOUNTED, OWN, NO_NETWORK, SECRET, SLUG
+from tests.conftest import MOUNTED, NO_NETWORK, OWN, SECRET, SLUG
 from tests.fake_kaggle import FakeKaggle
 from tests.pipeline.test_infer import hidden_test_set
 
