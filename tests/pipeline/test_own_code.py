@@ -1,5 +1,5 @@
-"""Code of one's own, as notebooks/own-code.md shows it: trained, killed, resumed and predicted; its stamps and
-errors."""
+"""Code of one's own, as notebooks/own-code.md shows it: trained, killed, resumed and predicted; its stamps
+and errors."""
 
 import re
 import signal
