@@ -153,7 +153,7 @@ def _check_space(folder: Path, sets: Sequence[CachedSet]) -> None:
         )
 
 
-def _filtered(filter: str, side: int, code: Code) -> Callable[[np.ndarray], np.ndarray]:
+def _filtered(filter: str, side: int, code: Code = NO_CODE) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that filters an image before it is resized."""
     if filter == "none":
         return lambda image: image

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from comp.artifacts.stamps import read_arrays, read_stamp
 from comp.batches.augmentation import training_transform
 from comp.batches.loader import CachedDataset, DeviceLoader
+from comp.batches.tta import stamped_views
 from comp.cli.main import main
 from comp.compute.devices import Device
 from comp.compute.jobs import call
@@ -85,11 +86,20 @@ def test_a_killed_run_resumes_and_is_predicted_without_the_files(
     assert "other code.own.py" in fails(*train)
 
 
-def test_a_recipe_holds_the_texts_that_its_keys_name(own: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_recipe_holds_the_texts_that_its_keys_name(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     recipe = load_recipe("mine/own.toml")
     assert recipe.backbone == "own.py:Net" and recipe.augment_on == "cpu"
     assert recipe.code == {"own.py": OWN, "own_views.py": VIEWS}
     assert stamped_settings(recipe)["code"].keys() == {"own.py"}
+    monkeypatch.syspath_prepend(own / "mine")
+    installed = load_recipe("mine/own.toml", ["phases.0.loss=own_views:shifted"])
+    assert stamped_settings(installed)["code"].keys() == {"own.py", "own_views"}
+    (by_file,), (by_module,) = (
+        stamped_views([f"own_views{end}:shifted"], recipe.code) for end in (".py", "")
+    )
+    assert by_file.partition("@")[2] == by_module.partition("@")[2] != ""
     hard = 'a = \'\'\'\\\'\'\'\nb = """"x""""\f\n# é\\n \x7f""""'
     odd = recipe.model_copy(update={"code": {"own.py": hard, "own_views.py": VIEWS}})
     (own / "frozen.toml").write_text(toml_text(odd), encoding="utf-8")
