@@ -55,10 +55,34 @@ SECRET = "do-not-leak-4711"
 IMAGE_IN_FULL = os.environ.get("COMP_KAGGLE_IMAGE") == "1"
 NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
 TRAINABLE = TINY.replace("epochs = 1", "epochs = 12", 1)  # enough for submissions whose rows differ
+OWN = """
+import albumentations as A
+import timm
+from torch import nn
+from torch.nn import functional
+
+
+class Net(nn.Module):
+    def __init__(self, pretrained, num_classes, in_chans, drop_rate):
+        super().__init__()
+        self.body = timm.create_model("test_resnet", pretrained, num_classes=0, in_chans=in_chans)
+        self.head = nn.Linear(self.body.num_features, num_classes)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+def loss(logits, targets):
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").clamp(max=6)
+
+
+pipeline = A.Compose([A.D4(p=1.0), A.RandomBrightnessContrast(0.1, 0.1)])
+"""
 MOUNTED = (
     TRAINABLE.replace("drawn = { n_train = 90, n_test = 60, size = 32 }\n", f'slug = "{SLUG}"\n')
     .replace(', solution = "solution.csv"', "")
-    .replace('extends = "demo"', 'backbone = "test_resnet"\npretrained = false\naugment = "dihedral"')
+    .replace('extends = "demo"', 'pretrained = false\nbackbone = "own.py:Net"')
+    .replace("n_trials", 'loss = "own.py:loss"\naugment = "own.py:pipeline"\nn_trials')
 )
 STAGES = ("download", "folds", "train", "predict", "blend", "decide", "submit", "report")
 
@@ -218,7 +242,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def submitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory in which a tiny competition that has a slug on Kaggle was run to its end, from the
-    folder files/."""
+    folder files/, with a network, a loss and an augmentation of one's own."""
     folder = tmp_path_factory.mktemp("submitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -229,6 +253,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.move(folder / "data" / "tiny" / "drawn", folder / "files")
         shutil.rmtree(folder / "data")
         (folder / "tiny.toml").write_text(MOUNTED)
+        (folder / "own.py").write_text(OWN)
         run_all("tiny.toml", "--from", "files")
     return folder
 

@@ -20,7 +20,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__
 FLOORS = (  # from the ground up
     {"safe_text"},
     {"errors"},
-    {"console"},
+    {"console", "user_code"},
     {"config", "deadline", "child_processes"},
     {"artifacts"},
     {"data", "decisions", "compute", "tracking"},

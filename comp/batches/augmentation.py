@@ -1,6 +1,7 @@
 """Random transforms of training images: whole batches on the device, or images with albumentations on the
 CPU."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,20 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it checks for upd
 
 import albumentations as A  # noqa: E402
 import cv2  # noqa: E402
+import yaml  # noqa: E402
 
 from comp.config.augment import Augment
+from comp.errors import CompError
+from comp.user_code import (
+    NO_CODE,
+    Code,
+    as_users_error,
+    checked_image,
+    is_pipeline,
+    load,
+    load_function,
+    text_of,
+)
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
 ASPECTS = (3 / 4, 4 / 3)  # of crops, width / height, as in torchvision
@@ -25,13 +38,15 @@ ASPECTS = (3 / 4, 4 / 3)  # of crops, width / height, as in torchvision
 SAME_IMAGES = (A.D4, A.Affine, A.RandomBrightnessContrast)
 
 
-def training_transform(augment: Augment) -> Transform:
+def training_transform(augment: Augment, code: Code = NO_CODE) -> Transform:
     """Return a function of a batch (B, H, W, channels) uint8 and a seed that returns an augmented batch of
     the same shape. Steps are symmetries, affine transforms, the crop, light and gains. The result depends on
-    the seed only, whichever process runs it."""
+    the seed only, whichever process runs it. `code` holds the text of a user's own pipeline."""
     if augment.nothing:
         return lambda batch, seed: batch
     cv2.setNumThreads(0)  # there are many loader processes already
+    if augment.own:
+        return _own_transform(augment.extends, code)
 
     @lru_cache(1)
     def composed(height: int, width: int) -> A.Compose:
@@ -39,13 +54,52 @@ def training_transform(augment: Augment) -> Transform:
 
     def transform(batch: np.ndarray, seed: int) -> np.ndarray:
         compose = composed(*batch.shape[1:3])
-        compose.set_random_seed(seed)  # one seed for all steps, so their random numbers are correlated
-        for k, step in enumerate(compose.transforms, 1):
-            if not isinstance(step, SAME_IMAGES):
-                step.set_random_seed(seed + (k << 32))
+        _seed(compose, seed, SAME_IMAGES)
         return np.stack([compose(image=image)["image"] for image in batch])
 
     return transform
+
+
+def _seed(pipeline: A.BaseCompose, seed: int, same: tuple[type, ...] = ()) -> None:
+    """Seed a pipeline and its steps. Steps of the types `same` share its seed, so that their random numbers
+    are correlated."""
+    pipeline.set_random_seed(seed)
+    for k, step in enumerate(pipeline.transforms, 1):
+        if not isinstance(step, same):
+            step.set_random_seed(seed + (k << 32))
+
+
+def _own_transform(reference: str, code: Code) -> Transform:
+    """Return `training_transform` for a pipeline of albumentations, or a function of an image and a generator
+    of random numbers. Raise CompError for what is neither."""
+    pipeline = _read_pipeline(reference, code) if is_pipeline(reference) else load(reference, code)
+    if not isinstance(pipeline, A.BaseCompose):
+        pipeline = load_function(reference, code, "image", "rng")
+
+    def transform(batch: np.ndarray, seed: int) -> np.ndarray:
+        try:
+            if isinstance(pipeline, A.BaseCompose):
+                _seed(pipeline, seed)
+                answers = [pipeline(image=image)["image"] for image in batch]
+            else:
+                rng = np.random.default_rng(seed)
+                answers = [pipeline(image, rng) for image in batch]
+        except Exception as error:
+            raise as_users_error(error, reference) from error
+        return np.stack([checked_image(new, image, reference) for new, image in zip(answers, batch)])
+
+    return transform
+
+
+def _read_pipeline(name: str, code: Code) -> A.BaseCompose:
+    text = text_of(name, code)
+    try:
+        pipeline = A.from_dict(json.loads(text) if name.endswith(".json") else yaml.safe_load(text))
+    except Exception as error:
+        raise CompError(f"{name} is no pipeline of albumentations, as A.save writes it ({error})") from error
+    if not isinstance(pipeline, A.BaseCompose):
+        raise CompError(f"{name} holds a {type(pipeline).__name__}; an A.Compose is expected")
+    return pipeline
 
 
 def _steps(augment: Augment, size: tuple[int, int]) -> list[A.BasicTransform]:

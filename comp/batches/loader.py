@@ -16,6 +16,8 @@ from comp.batches.sampling import Step
 from comp.compute.devices import is_out_of_memory
 from comp.config.augment import Augment
 from comp.data.image_files import open_cache, resize
+from comp.errors import CompError
+from comp.user_code import NO_CODE, Code
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
 MAX_SHARE_OF_GPU = 1 / 3  # of its free memory: larger caches are not kept there
@@ -23,10 +25,17 @@ MAX_THREADS = 4  # that fill pinned memory
 
 
 class CachedDataset(Dataset):
-    """Map a step to its batch, read from the caches. With `augment` albumentations transforms it."""
+    """Map a step to its batch, read from the caches. With `augment` albumentations transforms it; `code`
+    holds the user's own."""
 
-    def __init__(self, caches: Sequence[Path], targets: np.ndarray | None, augment: Augment | None = None):
-        self.caches, self.targets, self.augment = tuple(caches), targets, augment
+    def __init__(
+        self,
+        caches: Sequence[Path],
+        targets: np.ndarray | None,
+        augment: Augment | None = None,
+        code: Code = NO_CODE,
+    ):
+        self.caches, self.targets, self.augment, self.code = tuple(caches), targets, augment, dict(code)
         self.images: np.ndarray | ConcatCache | None = None
         self.transform: Transform | None = None
 
@@ -36,7 +45,7 @@ class CachedDataset(Dataset):
     def __getitem__(self, step: Step) -> Batch:
         if self.images is None:  # opened in the process that reads it
             self.images = open_caches(self.caches)
-            self.transform = training_transform(self.augment) if self.augment else None
+            self.transform = training_transform(self.augment, self.code) if self.augment else None
         seed, rows = step
         batch = self.images[rows]
         if self.transform:
@@ -175,13 +184,17 @@ class DeviceLoader:
         yield from _copied_ahead(batches, self.device, self.stream) if self.stream else batches
 
     def _by_processes(self, steps: Sequence[Step]) -> Iterable[Batch]:
-        return DataLoader(
-            self.dataset,
-            sampler=steps,  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.n_loaders if len(steps) > 2 else 0,
-            pin_memory=self.stream is not None,
-        )
+        try:
+            yield from DataLoader(
+                self.dataset,
+                sampler=steps,  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self.n_loaders if len(steps) > 2 else 0,
+                pin_memory=self.stream is not None,
+            )
+        except CompError as error:  # with the worker's traceback before its own line
+            line = str(error).strip().splitlines()[-1].removeprefix("comp.errors.CompError: ")
+            raise CompError(line) from error
 
     def _by_threads(self, steps: Sequence[Step]) -> Iterator[Batch]:
         """Yield batches; for a GPU in pinned memory, which torch uses again once they are copied. A thread

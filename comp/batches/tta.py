@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from comp.errors import CompError
+from comp.user_code import Code, is_reference, load_function, stamped
 
 View = Callable[[torch.Tensor], torch.Tensor]
 # Views of square batches (B, channels, H, W): the symmetries of a square, and crops.
@@ -54,9 +55,36 @@ SETS = {
 
 
 def view_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the views for names of views and of sets ("d4", "flips", "crops"), each once. Raise CompError
-    for an unknown name."""
+    """Return the views for names of views and of sets ("d4", "flips", "crops"), each once; a user's own view
+    is named FILE.py:NAME. Raise CompError for an unknown name."""
     views = [view for name in names for view in SETS.get(name, (name,))]
-    if unknown := [view for view in views if view not in VIEWS]:
+    if unknown := [view for view in views if view not in VIEWS and not is_reference(view)]:
         raise CompError(f"unknown view {unknown[0]!r}; there are {', '.join([*SETS, *VIEWS])}")
     return tuple(dict.fromkeys(views))
+
+
+def stamped_views(names: Sequence[str], code: Code) -> list[str]:
+    """Return the views as stamps have them: a user's own with the digest of its source."""
+    return stamped(view_names(names), code)
+
+
+def make_views(names: Sequence[str], code: Code) -> list[View]:
+    """Return the functions of the views, in the order of `view_names`. Raise CompError for an unknown one."""
+    return [VIEWS[name] if name in VIEWS else _own_view(name, code) for name in view_names(names)]
+
+
+def _own_view(name: str, code: Code) -> View:
+    function = load_function(name, code, "batch")
+
+    def view(x: torch.Tensor) -> torch.Tensor:
+        seen = function(x)
+        if not isinstance(seen, torch.Tensor) or seen.shape != x.shape or seen.dtype != x.dtype:
+            found = (
+                f"{seen.dtype} {tuple(seen.shape)}" if isinstance(seen, torch.Tensor) else type(seen).__name__
+            )
+            raise CompError(
+                f"{name} returned {found}; {x.dtype} {tuple(x.shape)} is expected, as it was given"
+            )
+        return seen
+
+    return view

@@ -29,7 +29,8 @@ def make_bare_step(
         mean,
         recipe.drop_rate,
     )
-    model = models.create(spec, pretrained=False).to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = models.create(spec, pretrained=False, code=recipe.code)
+    model = model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     dtype = choose_precision(recipe.precision, place, model, phase.size)
     scaler = torch.amp.GradScaler(place.type, enabled=dtype == torch.float16)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from comp.batches.preprocessing import Preprocess
-from comp.batches.tta import VIEWS, view_names
+from comp.batches.tta import make_views
 from comp.benchmarks.check_inputs import (
     Bench,
     Outcome,
@@ -181,7 +181,7 @@ def views(bench: Bench) -> Outcome:
     inputs = bench.inputs(phase, n)
     state = ModelState(inputs, place, ProcessGroup())
     model, spec = state.averages.averaged.eval(), state.spec
-    chosen = [VIEWS[view] for view in view_names(recipe.views)]
+    chosen = make_views(recipe.views, recipe.code)
     images = torch.from_numpy(np.array(open_cache(inputs.caches[phase.size][0])[:n]))
     prepare = Preprocess(spec.mean, spec.std, phase.size)
     dtype = choose_precision(recipe.precision, place, model)

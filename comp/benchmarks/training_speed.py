@@ -15,7 +15,7 @@ from comp.batches.augmentation import BatchAugmentation, training_transform
 from comp.batches.loader import CachedDataset, DeviceLoader, fits
 from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import ordered_steps
-from comp.batches.tta import VIEWS, view_names
+from comp.batches.tta import make_views, view_names
 from comp.benchmarks.bare_step import busy_share, make_bare_step, synchronize
 from comp.compute.devices import Device, devices, is_out_of_memory, memory_in_use
 from comp.config.competition import LabelTable
@@ -223,7 +223,10 @@ def _measure_augmentation(recipe: Recipe, phase: Phase, cache: Path, place: torc
 
 
 def _measure_albumentations(recipe: Recipe, cache: Path) -> float:
-    transform, images = training_transform(recipe.augment), np.load(cache, mmap_mode="r")[:64].copy()
+    transform, images = (
+        training_transform(recipe.augment, recipe.code),
+        np.load(cache, mmap_mode="r")[:64].copy(),
+    )
     return measure_rate(lambda: transform(images, 0), len(images))
 
 
@@ -231,7 +234,7 @@ def measure_prediction(
     measured: Measured, trainer: Trainer, place: torch.device, n_loaders: int, n_forward: float
 ) -> float:
     recipe, phase = measured.recipe, measured.phase
-    views = [VIEWS[view] for view in view_names(recipe.views)]
+    views = make_views(recipe.views, recipe.code)
     state = trainer.state
     model, dtype = state.averages.averaged.eval(), choose_precision(recipe.precision, place, state.model)
     prepare = Preprocess(state.spec.mean, state.spec.std, phase.size).to(place)

@@ -15,6 +15,7 @@ from comp.cli.standalone_options import STANDALONE_OPTIONS
 from comp.cli.suggestions import SuggestingParser
 from comp.errors import CompError, TimeIsUp
 from comp.safe_text import sanitize
+from comp.user_code import users_line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         reason = f"{error.filename or 'system'}: {error.strerror or error}"
         print(sanitize(f"comp {given.stage}: {reason}"), file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not (line := users_line(error)):
+            raise
+        print(sanitize(f"comp {given.stage}: {line}"), file=sys.stderr)
         return 1
     return 0
 

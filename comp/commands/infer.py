@@ -16,7 +16,7 @@ from comp.artifacts.paths import cache_dir, data_dir, inferred_path, manifest_pa
 from comp.artifacts.predictions import aligned, load, mean_of_folds
 from comp.artifacts.schemas import Source
 from comp.artifacts.stamps import digest, is_done, read_stamp
-from comp.batches.tta import view_names
+from comp.batches.tta import stamped_views, view_names
 from comp.compute.devices import devices
 from comp.compute.local_jobs import run_jobs
 from comp.config.competition import Competition
@@ -68,7 +68,7 @@ def _predict(
     views, size = view_names(recipe.views), recipe.phases[-1].size
     stamps = {
         fold: {
-            "views": views,
+            "views": stamped_views(recipe.views, recipe.code),
             "train": digest(read_stamp(model_path(recipe.name, fold))),
             "ids": digest(images.ids),
             "images": images_stamp,
@@ -81,7 +81,9 @@ def _predict(
     places = devices(len(folds))
     where = cache_dir(recipe.competition.name)
     needed = {"test": (images, [size])}
-    cache = build_caches(needed, where, images_stamp, deadline, recipe.max_size, recipe.filter)["test"][size]
+    cache = build_caches(needed, where, images_stamp, deadline, recipe.max_size, recipe.filter, recipe.code)[
+        "test"
+    ][size]
     info(f"infer: {recipe.name}, {len(images.ids):,} images, {len(views)} views, {len(folds)} folds")
     rows = np.arange(len(images.ids))
     jobs: dict[str, tuple[Any, ...]] = {

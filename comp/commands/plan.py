@@ -41,8 +41,9 @@ def run(recipe: Recipe) -> None:
 def _plan(recipe: Recipe) -> None:
     counts = count_images(recipe)
     models.check(
-        recipe.backbone, list(recipe.cached_sizes), recipe.n_channels, pretrained=False, weights=None
-    )
+        recipe.backbone, list(recipe.cached_sizes), recipe.n_channels,
+        pretrained=False, weights=None, code=recipe.code,
+    )  # fmt: skip
     costs = count_sizes(recipe)
     n_parameters = next(iter(costs.values())).n_parameters
     info(

@@ -13,7 +13,7 @@ import numpy as np
 from comp.artifacts.paths import cache_dir, model_path, oof_path, predicted_paths
 from comp.artifacts.resumable import prediction_files
 from comp.artifacts.stamps import difference, digest, is_done, read_stamp, to_json
-from comp.batches.tta import view_names
+from comp.batches.tta import stamped_views, view_names
 from comp.compute.devices import devices
 from comp.compute.local_jobs import run_jobs
 from comp.compute.ray_jobs import run_on_ray
@@ -90,11 +90,11 @@ def _parts(
     fold_of: np.ndarray,
     test_ids: np.ndarray,
 ) -> list[Part]:
-    parts = []
+    parts, views = [], stamped_views(recipe.views, recipe.code)
     for path in predicted_paths(recipe.name, fold, recipe.n_folds):
         held_out = path == oof_path(recipe.name, fold)
         split, ids = ("train", labels.ids[fold_of == fold]) if held_out else ("test", test_ids)
-        stamp = {"views": view_names(recipe.views), "train": digest(model_stamp), "ids": digest(ids)}
+        stamp = {"views": views, "train": digest(model_stamp), "ids": digest(ids)}
         parts.append(Part(split, fold, path, ids, stamp))
     return parts
 
@@ -110,7 +110,9 @@ def _arguments(
     size = recipe.phases[-1].size
     needed = {split: (data.images(split, names, recipe.channels), [size]) for split, names in ids.items()}
     where = cache_dir(recipe.competition.name)
-    caches = build_caches(needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter)
+    caches = build_caches(
+        needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter, recipe.code
+    )
     rows = {split: {name: i for i, name in enumerate(names.tolist())} for split, names in ids.items()}
     return {
         part.name: (

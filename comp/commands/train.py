@@ -28,6 +28,7 @@ from comp.training.cost import outline
 from comp.training.extra_images import ExtraImages
 from comp.training.fit import train_fold
 from comp.training.prepare import TrainingData
+from comp.user_code import is_reference
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, on: str) -> None:
@@ -90,6 +91,8 @@ def _weights(recipe: Recipe) -> dict[str, Path]:
     if not recipe.pretrained:
         return {}
     path = weights_file(recipe.backbone, recipe.weights)
+    if path is None and is_reference(recipe.backbone):  # it fetches its own
+        return {}
     if path is None:
         path = cache_dir(recipe.competition.name) / f"{recipe.backbone}.safetensors"
         if not path.exists():

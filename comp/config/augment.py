@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from comp.config.schema import Strict, did_you_mean
+from comp.user_code import is_pipeline, is_reference
 
 # Named sets: the keys that differ from no augmentation. "satellite" is for views from above, with small
 # changes of position and light; "microscopy" rotates further, and varies the staining of each channel.
@@ -21,7 +22,8 @@ class Augment(Strict):
     its own values, uniformly distributed. Serialized as it was written: a name, or a table."""
 
     extends: str = "satellite"
-    """The named set that it differs from."""
+    """The named set that it differs from; or, without other keys, albumentations of your own: FILE.py:NAME,
+    or a YAML or JSON file."""
     symmetry: Literal["none", "flip_h", "flips", "d4"] = "none"
     """One of these flips and turns, at random."""
     zoom: float = Field(0.0, ge=0, lt=1)
@@ -46,6 +48,10 @@ class Augment(Strict):
         if not isinstance(value, dict):
             return value
         name = str(value.get("extends", cls.model_fields["extends"].default))
+        if is_reference(name) or is_pipeline(name):
+            if more := sorted(value.keys() - {"extends"}):
+                raise ValueError(f"{name} is used as it is, without other keys; remove {', '.join(more)}")
+            return value
         if name not in AUGMENTATIONS:
             hint = did_you_mean(name, AUGMENTATIONS) or f"; there are {', '.join(AUGMENTATIONS)}"
             raise ValueError(f"unknown augmentation {name!r}{hint}")
@@ -58,6 +64,11 @@ class Augment(Strict):
         return {"extends": self.extends, **differs} if differs else self.extends
 
     @property
+    def own(self) -> bool:
+        """Whether it is a pipeline of the user's."""
+        return self.extends not in AUGMENTATIONS
+
+    @property
     def moves(self) -> bool:
         """Whether it zooms, shifts or rotates."""
         return bool(self.zoom or self.shift or self.turn)
@@ -66,4 +77,4 @@ class Augment(Strict):
     def nothing(self) -> bool:
         """Whether it leaves all images as they are."""
         changes = self.moves or self.light or self.gain or self.crop < 1 or self.symmetry != "none"
-        return not changes
+        return not changes and not self.own

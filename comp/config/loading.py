@@ -17,6 +17,7 @@ from comp.config.competition import Competition
 from comp.config.recipe import Recipe
 from comp.config.schema import did_you_mean
 from comp.errors import CompError, summarize
+from comp.user_code import collect, keep_used, merge_code
 
 PACKAGE_DIR = Path(__file__).parents[1]
 MAX_SHOWN = 200  # characters of a wrong value in a message
@@ -55,10 +56,13 @@ def load_recipe(
     content = {"name": path.stem, **content}
     for override in overrides:
         _apply(override, content)
+    content = collect(content, Path())  # what --set names; the files' own references are read already
     if isinstance(content["competition"], str):
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
     if content.get("members"):
         content["members"] = _members(content, path)
+    for part in (content, *content.get("members", ())):
+        keep_used(part)
     return _validated(Recipe, content, f"{path} with --set" if overrides else path)
 
 
@@ -108,13 +112,20 @@ def toml_text(recipe: Recipe) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        keys = {key: key if re.fullmatch(r"[\w-]+", key, re.ASCII) else _toml(key) for key in value}
-        return "{ " + ", ".join(f"{keys[key]} = {_toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         rows = [_toml(item) for item in value]
         tables = any(isinstance(item, dict) for item in value)
         return "[\n" + "".join(f"  {row},\n" for row in rows) + "]" if tables else f"[{', '.join(rows)}]"
+    if isinstance(value, str) and "\n" in value:
+        text = value.replace("\\", "\\\\").replace('"""', '""\\"')
+        text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+        return '"""\n' + (f'{text[:-1]}\\"' if text.endswith('"') else text) + '"""'
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else _toml(name)
 
 
 def _find(
@@ -158,6 +169,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         content["competition"] = str(path.parent / content["competition"])
     if isinstance(content.get("weights"), str) and not Path(content["weights"]).is_absolute():
         content["weights"] = str(path.parent / content["weights"])
+    content = collect(content, path.parent)
     parent = content.pop("extends", None)
     if parent is None:
         return content
@@ -165,6 +177,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise CompError(f"{path}: extends is {parent!r}; one recipe's name or file is expected")
     base = _read_extended(_find(parent, "recipes", path.parent), (*seen, path.resolve()))
     base.pop("name", None)
+    merge_code(base, content, path)
     own = content.get("competition")
     if isinstance(own, dict) and "name" not in own and isinstance(base.get("competition"), str):
         base["competition"] = _written(base["competition"])

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from comp.config.loading import PACKAGE_DIR, _find, _read_toml, _toml, load_recipe
+from comp.config.loading import PACKAGE_DIR, _find, _read_toml, _toml, _toml_key, load_recipe
 
 COMMENT_COLUMN = 60  # where the origins begin
 WIDEST_GAP = 100  # characters; longer values have their origin right behind them
@@ -26,6 +26,7 @@ def describe_recipe(name: str, overrides: Sequence[str] = ()) -> str:
         origin[dotted] = "--set"
     origin.setdefault("name", "the file's name")
     origin.setdefault("competition.name", "the file's name")
+    origin["code"] = "the files that keys name"
     content = recipe.model_dump(mode="json")
     if recipe.members:  # as written: resolved, each would repeat the recipe
         content["members"] = next(c["members"] for _, c in reversed(layers) if "members" in c)
@@ -105,7 +106,7 @@ def _lines(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str | None
         elif value is None:
             yield f"# {name} is unset", f"{prefix}{name}"
         else:
-            yield f"{name} = {_toml(value)}", f"{prefix}{name}"
+            yield f"{_toml_key(name)} = {_toml(value)}", f"{prefix}{name}"
     for name, value in inner.items():
         if isinstance(value, dict):
             yield f"\n[{prefix}{name}]", None

@@ -25,6 +25,7 @@ from comp.config.schema import (
     run_as_table,
     table_as_list,
 )
+from comp.user_code import one_of
 
 
 class Phase(Strict):
@@ -44,8 +45,8 @@ class Phase(Strict):
     """Images per step, over all GPUs."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches per step; more of them need less memory."""
-    schedule: Literal["one-cycle", "cosine-restarts", "constant"] = "one-cycle"
-    """How the learning rates move."""
+    schedule: Annotated[str, AfterValidator(one_of("one-cycle", "cosine-restarts", "constant"))] = "one-cycle"
+    """How the learning rates move: one-cycle, cosine-restarts, constant, or your own as FILE.py:NAME."""
     cycles: int = Field(1, ge=1)
     """With cosine-restarts: number of cycles."""
     warm_up: float | None = Field(None, gt=0, lt=1)
@@ -143,7 +144,7 @@ class Recipe(Strict):
     n_folds: int = Field(5, ge=2)
     """Folds, and networks."""
     backbone: str = "resnet34"
-    """A timm model that supports the phases' sizes."""
+    """A timm model that supports the phases' sizes, or your own as FILE.py:NAME."""
     pretrained: bool = True
     """Start from pretrained weights."""
     weights: str | None = None
@@ -167,18 +168,20 @@ class Recipe(Strict):
     cache: Literal["each", "largest"] = "each"
     """The resized images on disk: each size; or only the largest, from which the device makes the others, so
     less space is used and more is read."""
-    filter: Literal["none", "dehaze"] = "none"
-    """Applied once to each image: comp/data/dehaze.py."""
+    filter: Annotated[str, AfterValidator(one_of("none", "dehaze"))] = "none"
+    """Applied once to each image: none, dehaze, or your own as FILE.py:NAME."""
     augment: Augment = Augment()
-    """A named set (none, dihedral, satellite, microscopy), or a table."""
-    augment_on: Literal["device", "cpu"] = "device"
-    """Batches on the device, or albumentations."""
+    """A named set (none, dihedral, satellite, microscopy), a table, or albumentations of your own:
+    FILE.py:NAME or a YAML or JSON file."""
+    augment_on: Literal["device", "cpu"] = Field("device", validate_default=True)
+    """Batches on the device, or albumentations; your own pipelines are always on the CPU."""
     mixup: float = Field(0.0, ge=0)
     """Alpha of mixup's beta distribution; 0: off."""
     cutmix: float = Field(0.0, ge=0)
     """Alpha of cutmix's beta distribution; 0: off."""
     loss: str = Field(default_factory=lambda data: "groups" if data["competition"].labels.single else "bce")
-    """One of bce, focal, asymmetric, fbeta, lovasz and groups, or a sum such as "bce+fbeta". Default: bce, or
+    """One of bce, focal, asymmetric, fbeta, lovasz, groups and FILE.py:NAME, or a sum such as "bce+fbeta".
+    Default: bce, or
     with labels.single groups (softmax cross-entropy)."""
     class_weights: Literal["none", "inverse", "effective"] = "none"
     """Weight rare labels more in the loss."""
@@ -216,7 +219,7 @@ class Recipe(Strict):
     """Less memory for large inputs; steps are a third slower."""
     views: Texts = Field(("d4",), min_length=1)
     """Test-time views (TTA) by name. d4: the 8 symmetries of the square; crops: the whole image and 5
-    crops."""
+    crops; FILE.py:NAME: your own."""
     predict_batch_size: int = Field(256, ge=1)
     """Images per batch of prediction."""
     rule: Annotated[str, AfterValidator(current_rule)] = "auto"
@@ -229,15 +232,23 @@ class Recipe(Strict):
     """Experiment trackers that get the epochs of log.jsonl."""
     tune: dict[str, Space] = {}
     """What `comp tune` tries, by key, such as "phases.0.lr"."""
+    code: dict[str, str] = {}
+    """The texts of the files that other keys name as FILE.py:NAME. Never write it: comp fills it in."""
 
     @model_validator(mode="after")
     def _check_filter(self) -> "Recipe":
-        if self.filter != "none" and self.channels:
+        if self.filter == "dehaze" and self.channels:
             raise ValueError(
                 f"filter = {self.filter!r} needs RGB images; {self.competition.name} has the channels "
                 f"{', '.join(self.competition.images.channels)}"
             )
         return self
+
+    @field_validator("augment_on")
+    @classmethod
+    def _own_pipeline_on_cpu(cls, place: str, info: ValidationInfo) -> str:
+        augment = info.data.get("augment")
+        return "cpu" if augment and augment.own else place
 
     @model_validator(mode="after")
     def _check_pseudo(self) -> "Recipe":

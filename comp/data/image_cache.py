@@ -18,6 +18,7 @@ from comp.data.damage import read_frame
 from comp.data.decoding import Limits, decode, is_partly_transparent, jpeg_reduction
 from comp.data.image_files import ImageSet, resize, spread_indices
 from comp.errors import CompError, TimeIsUp, summarize
+from comp.user_code import NO_CODE, Code, as_users_error, checked_image, is_reference, load_function, stamped
 
 CachePaths = dict[int, Path]  # by size in pixels
 CHUNK = 256  # images between two updates of the progress
@@ -56,17 +57,20 @@ def read_as_cached(
     joined: bool,
     max_size: int,
     filter: str,
+    code: Code = NO_CODE,
     limits: Limits | None = None,
 ) -> np.ndarray:
     """Return (side, side, channels) uint8: one image as the cache of its set has it for `size` (pixels)."""
     image = decode(paths, joined=joined, max_size=max_size, limits=limits)
-    return as_cached(image, size, max_size=max_size, filter=filter)
+    return as_cached(image, size, max_size=max_size, filter=filter, code=code)
 
 
-def as_cached(image: np.ndarray, size: int, *, max_size: int, filter: str) -> np.ndarray:
+def as_cached(
+    image: np.ndarray, size: int, *, max_size: int, filter: str, code: Code = NO_CODE
+) -> np.ndarray:
     """Return (side, side, channels) uint8: a decoded image (H, W, channels) as a cache has it for `size`."""
     native = max(image.shape[:2])
-    return resize(_filtered(filter, min(max_size, native))(image), min(size, native))
+    return resize(_filtered(filter, min(max_size, native), code)(image), min(size, native))
 
 
 def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool, list[str]]:
@@ -95,15 +99,17 @@ def build_caches(
     deadline: float,
     max_size: int,
     filter: str = "none",
+    code: Code = NO_CODE,
 ) -> dict[str, CachePaths]:
     """Return for each named set the path of its .npy by size: all images (N, side, side, channels) uint8.
 
     Missing caches are built. Each file is decoded once for all sizes, with no more detail than `max_size`,
     the largest size of the recipe, so that train and predict see the same pixels. The `filter` of
-    comp.data.dehaze is applied in that detail, so that colours are the same at all sizes. `side` is at most
-    the images' own size; the device enlarges them. A stopped build resumes. Raise TimeIsUp at the deadline,
-    one CompError before anything is built if the disk is too small for all of it, and one that lists all
-    unreadable files of all sets."""
+    comp.data.dehaze or of `code` is applied in that detail, so that colours are the same at all sizes. `side`
+    is at most the images' own size; the device enlarges them. A stopped build resumes.
+
+    Raise TimeIsUp at the deadline, one CompError before anything is built if the disk is too small for all of
+    it, and one that lists all unreadable files of all sets."""
     answers: dict[str, CachePaths] = {}
     failed: list[str] = []
     sets: list[CachedSet] = []
@@ -111,12 +117,12 @@ def build_caches(
         native, jpegs, done = probe(images)
         coarser = jpeg_reduction(native, max_size) if jpegs else 1
         side = min(max_size, native)
-        more = [filter, side] if filter != "none" else []
+        more = [*stamped([filter], code), side] if filter != "none" else []
         more += [*done, *([images.limits[:2]] if images.limits else [])]
         key = digest(fingerprint, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
-        sets.append(CachedSet(images, paths, key, native, done, _filtered(filter, side)))
+        sets.append(CachedSet(images, paths, key, native, done, _filtered(filter, side, code)))
         answers[name] = {size: paths[side] for size, side in sides.items()}
     _check_space(folder, sets)
     for part in sets:
@@ -154,13 +160,31 @@ def _check_space(folder: Path, sets: Sequence[CachedSet]) -> None:
         )
 
 
-def _filtered(filter: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
+def _filtered(filter: str, side: int, code: Code = NO_CODE) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that filters an image before it is resized."""
     if filter == "none":
         return lambda image: image
+    if is_reference(filter):
+        own = own_filter(filter, code)
+        return lambda image: own(resize(image, side))
     from comp.data.dehaze import FILTERS
 
     return lambda image: FILTERS[filter](resize(image, side))
+
+
+def own_filter(reference: str, code: Code) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a user's function of an image (H, W, channels) uint8. It raises CompError for another result
+    than such an image of the same size."""
+    function = load_function(reference, code, "image")
+
+    def filtered(image: np.ndarray) -> np.ndarray:
+        try:
+            answer = function(image)
+        except Exception as error:
+            raise as_users_error(error, reference) from error
+        return checked_image(answer, image, reference)
+
+    return filtered
 
 
 def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:

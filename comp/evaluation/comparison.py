@@ -209,7 +209,9 @@ def _recipe_and_settings(
     remarks = [f"{name}: fold {k}{AGAIN}" for k in metadata.changed]
     settings = dict[str, Any]()
     if metadata.recipe:
-        settings = metadata.recipe.model_dump(mode="json", exclude={"name", "track", "tune", "views", "rule"})
+        settings = metadata.recipe.model_dump(
+            mode="json", exclude={"name", "track", "tune", "code", "views", "rule"}
+        )
         settings["views"] = " ".join(metadata.views)
     recipe = metadata.recipe or given or read_recipe(name)
     if made["folds"] != list(range(recipe.n_networks)):

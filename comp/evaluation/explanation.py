@@ -98,7 +98,7 @@ def read_image(
     try:
         pixels = read_as_cached(
             paths, recipe.phases[-1].size, joined=bool(recipe.channels), max_size=recipe.max_size,
-            filter=recipe.filter, limits=limits,
+            filter=recipe.filter, code=recipe.code, limits=limits,
         )  # fmt: skip
     except OSError as error:
         raise CompError(f"{path} can't be read as an image: {str(error).splitlines()[0]}") from error
@@ -199,7 +199,7 @@ def _networks(
     """Yield each network with its spec and the positions of its queries."""
     for fold in folds:
         if rows := [i for i, query in enumerate(queries) if query.fold in (None, fold)]:
-            yield *models.load(model_path(recipe.name, fold)), rows
+            yield *models.load(model_path(recipe.name, fold), recipe.code), rows
 
 
 def labels_to_show(query: Query, probs: np.ndarray, given: np.ndarray) -> tuple[list[int], list[int]]:

@@ -114,11 +114,12 @@ def encoded_heat_maps(
         if not (part and (path := model_path(member.name, fold)).exists()):
             continue
         images = results.data.images("train", results.ids[rows[part]], recipe.channels)
-        model, spec = models.load(path)
+        model, spec = models.load(path, recipe.code)
         settings: dict[str, Any] = {
             "joined": bool(images.channels),
             "max_size": recipe.max_size,
             "filter": recipe.filter,
+            "code": recipe.code,
             "limits": images.limits,
         }
         pixels = [read_as_cached(paths, recipe.phases[-1].size, **settings) for paths in images.paths]

@@ -55,7 +55,7 @@ def predict_images(
     answers = []
     with progress("images", len(images) * len(networks)) as advance:
         for path in networks:
-            model, spec = models.load(path)
+            model, spec = models.load(path, recipe.code)
             classes, found = spec.classes, []
             for one in pixels:
                 found.append(predict_image(recipe, model, spec, one, place))
@@ -82,4 +82,6 @@ def _pixels(image: Any, recipe: Recipe) -> np.ndarray:
         raise CompError(
             f"an image is {array.dtype} {array.shape}; uint8 (height, width, {n_channels}) is expected"
         )
-    return as_cached(array, recipe.phases[-1].size, max_size=recipe.max_size, filter=recipe.filter)
+    return as_cached(
+        array, recipe.phases[-1].size, max_size=recipe.max_size, filter=recipe.filter, code=recipe.code
+    )

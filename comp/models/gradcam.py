@@ -90,15 +90,21 @@ def target_layer(model: nn.Module, x: torch.Tensor, backbone: str) -> nn.Module:
     hooks = [module.register_forward_hook(record_output) for module in model.modules()]
     try:
         with torch.enable_grad():
-            features = model.forward_features(x)  # type: ignore[operator]
-            total = model.forward_head(features).sum()  # type: ignore[operator]
+            if timms := hasattr(model, "forward_features"):
+                features = model.forward_features(x)  # type: ignore[operator]
+                total = model.forward_head(features).sum()  # type: ignore[operator]
+            else:  # a network of the user's
+                features, total = None, model(x).sum()
     finally:
         for hook in hooks:
             hook.remove()
     seen = [
         (module, output)
         for module, output in seen
-        if module in named or output is features or (output.ndim == 3 and "Norm" in type(module).__name__)
+        if module in named
+        or output is features
+        or (output.ndim == 3 and "Norm" in type(module).__name__)
+        or (output.ndim == 4 and not timms)
     ]
     gradients = torch.autograd.grad(total, [output for _, output in seen], allow_unused=True) if seen else ()
     best, found = (False, 0), None

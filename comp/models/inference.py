@@ -17,7 +17,7 @@ from comp.batches.augmentation import to_device
 from comp.batches.loader import CachedDataset, DeviceLoader
 from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import ordered_steps
-from comp.batches.tta import VIEWS, View, view_names
+from comp.batches.tta import View, make_views
 from comp.compute.devices import Device, MicroBatches
 from comp.compute.jobs import Report
 from comp.config.recipe import Recipe
@@ -35,7 +35,7 @@ def predict_image(
     model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     prepare = Preprocess(spec.mean, spec.std, spec.size).to(place)
     dtype = choose_precision(recipe.precision, place, model)
-    views = [VIEWS[view] for view in view_names(recipe.views)]
+    views = make_views(recipe.views, recipe.code)
     with torch.inference_mode(), autocast(place, dtype):
         x = prepare(torch.from_numpy(np.array(image[None])).to(place))
         return predict_views(model, x, views, spec.groups)[0].cpu().numpy()
@@ -64,11 +64,11 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
             report(line="predicted by another process")
             return
         place = device.activate(deterministic=recipe.deterministic)
-        model, spec = models.load(model_file)
+        model, spec = models.load(model_file, recipe.code)
         model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         prepare = Preprocess(spec.mean, spec.std, spec.size).to(place)
         dtype = choose_precision(recipe.precision, place, model)
-        views = [VIEWS[view] for view in view_names(recipe.views)]
+        views = make_views(recipe.views, recipe.code)
         probs = GrowingArray(path.with_suffix(".npy"), (len(rows), len(spec.classes)), "float32", stamp)
         todo = probs.missing()
         n_at_once = max(

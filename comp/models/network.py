@@ -16,7 +16,7 @@ from huggingface_hub.utils import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
-from timm.data import resolve_model_data_config
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
 from timm.models import group_parameters
 from torch import nn
 
@@ -24,6 +24,7 @@ from comp.artifacts.files import atomic_write
 from comp.artifacts.stamps import Stamp, read_spec, to_json
 from comp.errors import CompError
 from comp.models.weights import weights_file
+from comp.user_code import NO_CODE, Code, as_users_error, is_reference, load_function
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,18 @@ class ModelSpec:
     groups: tuple[tuple[int, ...], ...] = ()  # columns of exclusive groups: one softmax each
 
 
-def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> nn.Module:
-    """Return the network with a new head of len(classes) logits. Raise CompError for a backbone that timm
-    doesn't have, and for weights that can't be downloaded or don't fit."""
+def create(
+    spec: ModelSpec, *, pretrained: bool, weights: str | None = None, code: Code = NO_CODE
+) -> nn.Module:
+    """Return the network with a new head of len(classes) logits. `code` holds the recipe's own files. Raise
+    CompError for a backbone that timm doesn't have, and for weights that can't be downloaded or don't fit."""
     kwargs: dict[str, Any] = {
         "num_classes": len(spec.classes),
         "in_chans": spec.n_channels,
         "drop_rate": spec.drop_rate,
     }
+    if is_reference(spec.backbone):
+        return _own(spec.backbone, code, weights, pretrained=pretrained, **kwargs)
     if not timm.is_model(spec.backbone):
         near = timm.list_models(f"*{spec.backbone.split('.')[0][:6]}*")[:5]
         raise CompError(
@@ -56,6 +61,33 @@ def create(spec: ModelSpec, *, pretrained: bool, weights: str | None = None) -> 
     if not pretrained:
         return timm.create_model(spec.backbone, **kwargs)
     return _pretrained(spec.backbone, weights_file(spec.backbone, weights), **kwargs)
+
+
+def _own(backbone: str, code: Code, weights: str | None, *, pretrained: bool, **kwargs: Any) -> nn.Module:
+    """Return a network of the user's. `weights` replace its own where a tensor has the same name and
+    shape."""
+    path = weights_file(backbone, weights) if pretrained else None
+    kwargs = {"pretrained": pretrained and path is None, **kwargs}
+    try:
+        model = load_function(backbone, code, **kwargs)(**kwargs)
+    except Exception as error:
+        raise as_users_error(error, backbone) from error
+    if not isinstance(model, nn.Module):
+        raise CompError(f"{backbone} returned a {type(model).__name__}; a torch.nn.Module is expected")
+    if path:
+        state = model.state_dict()
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CompError(f"{path} is not a safetensors file ({error})") from error
+        fits = {name: x for name, x in found.items() if name in state and state[name].shape == x.shape}
+        if 2 * len(fits) <= len(found):
+            raise CompError(
+                f"{path} does not fit {backbone}: {len(fits)} of its {len(found)} tensors have the name and "
+                "shape of one of the network's"
+            )
+        model.load_state_dict(fits, strict=False)
+    return model
 
 
 def pretrained_weights(backbone: str) -> bytes:
@@ -111,26 +143,43 @@ def check(
     pretrained: bool,
     weights: str | None,
     layers: bool = False,
-) -> None:
-    """Raise CompError if the network can't be created or rejects images of these sizes, or with `layers` if
-    timm doesn't know its layers. One check here fails once instead of in every fold."""
-    spec = ModelSpec(backbone, ("one",), n_channels, sizes[-1], (0.5,) * n_channels, (0.5,) * n_channels)
-    model = create(spec, pretrained=pretrained, weights=weights).eval()
+    code: Code = NO_CODE,
+) -> nn.Module:
+    """Return the network, for two classes. Raise CompError if it can't be created or rejects images of these
+    sizes, or with `layers` if timm doesn't know its layers. One check here fails once instead of in every
+    fold."""
+    spec = ModelSpec(
+        backbone, ("one", "two"), n_channels, sizes[-1], (0.5,) * n_channels, (0.5,) * n_channels
+    )
+    model = create(spec, pretrained=pretrained, weights=weights, code=code).eval()
     if layers:
         layer_depths(model, backbone)
     for size in sizes:
         try:
             with torch.inference_mode():
-                model(torch.zeros(1, n_channels, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
+                logits = model(torch.zeros(1, n_channels, size, size))
+        except Exception as error:
+            if is_reference(backbone):
+                raise as_users_error(error, backbone) from error
+            if not isinstance(error, RuntimeError | AssertionError | ValueError):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise CompError(
                 f"{backbone} does not accept images of {size} px ({reason}); change phases"
             ) from error
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if shape != (1, 2):
+            raise CompError(
+                f"{backbone} returned {shape} for 1 image and 2 classes; logits (1, 2) are expected"
+            )
+    return model
 
 
 def pretrained_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and std, of RGB images scaled to 0 … 1, that a backbone was pretrained with."""
+    """Return the mean and std, of RGB images scaled to 0 … 1, that a backbone was pretrained with; ImageNet's
+    for a user's own."""
+    if is_reference(backbone):
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     config = resolve_model_data_config(timm.create_model(backbone, num_classes=0))
     return tuple(config["mean"]), tuple(config["std"])
 
@@ -163,16 +212,16 @@ def _sorted_header(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
-def load(path: Path) -> tuple[nn.Module, ModelSpec]:
-    """Return the network and its spec from a file of `save`. Raise CompError for a missing or damaged
-    file."""
+def load(path: Path, code: Code = NO_CODE) -> tuple[nn.Module, ModelSpec]:
+    """Return the network and its spec from a file of `save`. The file holds no code: what builds a network of
+    the user's own is in `code`, the recipe's. Raise CompError for a missing or damaged file."""
     if not path.exists():
         raise CompError(f"{path} is missing; run `comp train` first")
     fields = read_spec(path)
     listed = {k: tuple(fields[k]) for k in ("classes", "mean", "std")}
     spec = ModelSpec(**fields | listed | {"groups": tuple(map(tuple, fields.get("groups", ())))})
     try:
-        model = create(spec, pretrained=False)
+        model = create(spec, pretrained=False, code=code)
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -190,7 +239,7 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise CompError(
-            f"timm's {backbone} does not support gradient checkpointing; set gradient_checkpointing = false"
+            f"{backbone} does not support gradient checkpointing; set gradient_checkpointing = false"
         ) from error
 
 

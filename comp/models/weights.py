@@ -23,12 +23,17 @@ def weights_file(backbone: str, weights: str | None) -> Path | None:
                     f"{path}: weights are read from .safetensors files only, since others can run code"
                 )
             return path
-        candidates = [path / f"{backbone}.safetensors", path / backbone / "model.safetensors"]
+        candidates = [path / weights_name(backbone), path / backbone / "model.safetensors"]
         if found := next((c for c in candidates if c.is_file()), None):
             return found
         if place == weights:
             raise CompError(f"no weights for {backbone}: neither {candidates[0]} nor {candidates[1]} exists")
     return None
+
+
+def weights_name(backbone: str) -> str:
+    """Return the name of a backbone's file in a folder of weights."""
+    return f"{backbone.replace(':', '-')}.safetensors"
 
 
 def weights_digest(backbone: str, weights: str | None) -> str | None:

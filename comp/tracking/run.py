@@ -38,7 +38,10 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """Return the recipe's settings by dotted keys, without empty ones."""
-        content = {**self.recipe.model_dump(mode="json", exclude={"track", "tune"}), "fold": self.fold}
+        content = {
+            **self.recipe.model_dump(mode="json", exclude={"track", "tune", "code"}),
+            "fold": self.fold,
+        }
         return {key: value for key, value in flatten(content).items() if value not in (None, [], {})}
 
     @property

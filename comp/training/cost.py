@@ -88,7 +88,7 @@ def count_network(recipe: Recipe, sizes: Iterable[int]) -> dict[int, NetworkCost
     half = (0.5,) * n_channels
     with torch.device("meta"):
         spec = models.ModelSpec(recipe.backbone, classes, n_channels, recipe.max_size, half, half)
-        model = models.create(spec, pretrained=False).train()
+        model = models.create(spec, pretrained=False, code=recipe.code).train()
     if recipe.gradient_checkpointing:
         models.checkpoint_gradients(model, recipe.backbone)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -57,7 +57,7 @@ class FoldBatches:
             held_out = DeviceLoader(plain, self.device, self.n_loaders, resident=resident)
             training = held_out
             if on_cpu:
-                augmented = CachedDataset(caches, self.inputs.labels.targets, recipe.augment)
+                augmented = CachedDataset(caches, self.inputs.labels.targets, recipe.augment, recipe.code)
                 training = DeviceLoader(augmented, self.device, self.n_loaders, resident=False)
             self.loaders = phase.size, training, held_out
         return self.loaders[1:]

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from comp.batches.augmentation import to_device
 from comp.errors import CompError
+from comp.user_code import NO_CODE, Code, as_users_error, is_reference, load_function
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ColumnGroups = Sequence[Sequence[int]]
@@ -36,14 +37,19 @@ def make_loss(
     groups: ColumnGroups = (),
     weights: torch.Tensor | None = None,
     smoothing: float = 0.0,
+    code: Code = NO_CODE,
 ) -> Loss:
     """Return the loss of a name. Raise CompError for an unknown name.
+
+    A user's own loss, whose text is in `code`, gets float32 logits and targets; its mean is taken. `weights`
+    and `smoothing` don't change it.
 
     `weights` (C,) weigh the classes, in losses that are sums over classes. `smoothing` moves targets towards
     1/2, and those of an exclusive group of K labels towards 1/K. `groups` are the columns of the exclusive
     groups."""
     parts = name.split("+")
-    if unknown := [part for part in parts if part not in LOSSES]:
+    own = {part: _own(part, code) for part in parts if is_reference(part)}
+    if unknown := [part for part in parts if part not in LOSSES and part not in own]:
         raise CompError(f"no loss {unknown[0]!r}; there are {', '.join(LOSSES)}, and sums like bce+fbeta")
     if "groups" in parts and not groups:
         raise CompError(f'loss "{name}" needs labels.exclusive or labels.single in the competition')
@@ -56,6 +62,8 @@ def make_loss(
         return on_device[:-1], on_device[-1]
 
     def element(part: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if part in own:
+            return own[part](logits, targets)
         if part == "fbeta":
             return soft_fbeta(logits, targets, beta)
         if part == "lovasz":
@@ -74,6 +82,34 @@ def make_loss(
         return total
 
     return loss
+
+
+def _own(reference: str, code: Code) -> Loss:
+    """Return the mean of a user's loss. Errors in it are left as they are: one may be for want of memory."""
+    function = load_function(reference, code, "logits", "targets")
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        value = function(logits, targets)
+        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+            raise CompError(f"{reference} returned {value!r:.60}; a tensor of losses is expected")
+        return value.mean()
+
+    return loss
+
+
+def try_loss(loss: Loss, name: str, n_classes: int) -> None:
+    """Raise CompError where a loss with a user's part can't be computed, or has no gradient."""
+    own = [part for part in name.split("+") if is_reference(part)]
+    if not own:
+        return
+    logits = torch.linspace(-1, 1, 4 * n_classes).view(4, n_classes).requires_grad_()
+    targets = (torch.arange(4 * n_classes) % 3 == 0).float().view(4, n_classes)
+    try:
+        loss(logits, targets).backward()
+    except Exception as error:
+        raise as_users_error(error, name) from error
+    if logits.grad is None or not logits.grad.isfinite().all():
+        raise CompError(f"{name} has gradients that are not finite, for logits from -1 to 1")
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

@@ -17,12 +17,14 @@ from comp.data.labels import Labels
 from comp.decisions.decision_stamp import decision_settings
 from comp.errors import CompError, summarize
 from comp.models.weights import weights_digest
+from comp.user_code import digests
 
 # Keys of Recipe that don't change a fold's weights. All other keys are in the model's stamp, so a new key
 # can't be forgotten.
 NOT_IN_STAMP = frozenset(
     {
         *("name", "competition", "members", "tune", "track"),  # their effects are in stamps under other keys
+        "code",  # stamps have digests of what training uses
         *("weights", "external", "pseudo", "full"),  # the content of what they name is in stamps
         *("compile", "gradient_checkpointing"),  # the same weights except for rounding
         *("views", "predict_batch_size", "rule", "n_trials"),  # read after training
@@ -73,7 +75,17 @@ def stamped_settings(recipe: Recipe) -> dict[str, Any]:
     for phase in content["phases"]:
         if phase["warm_up"] is None:
             del phase["warm_up"]
+    if own := digests(_trained_with(recipe), recipe.code):
+        content["code"] = own
     return content
+
+
+def _trained_with(recipe: Recipe) -> list[str]:
+    """Return the values of the keys that may name code that training runs."""
+    losses = [recipe.loss, *(phase.loss for phase in recipe.phases if phase.loss)]
+    schedules = [phase.schedule for phase in recipe.phases]
+    parts = [part for loss in losses for part in loss.split("+")]
+    return [recipe.backbone, recipe.filter, recipe.augment.extends, *parts, *schedules]
 
 
 def limits_of_model(path: Path) -> Limits | None:

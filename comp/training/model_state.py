@@ -42,7 +42,9 @@ class ModelState:
         self.device, self.ranks = device, ranks
         self.spec = make_spec(inputs)
         torch.manual_seed(recipe.seed * 1000 + inputs.fold)
-        model = models.create(self.spec, pretrained=recipe.pretrained, weights=recipe.weights)
+        model = models.create(
+            self.spec, pretrained=recipe.pretrained, weights=recipe.weights, code=recipe.code
+        )
         if recipe.gradient_checkpointing:
             models.checkpoint_gradients(model, recipe.backbone)
         n_at_once = min(p.batch_size // p.accumulate for p in recipe.phases) // ranks.size

@@ -22,9 +22,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the parameters in groups: body or head; with or without weight decay (biases and norms have
     none); and, with layer_decay, by layer. `scale` is a group's share of the body's rate (Howard and Ruder
     2018)."""
-    heads: Any = model.get_classifier()  # type: ignore[operator]
-    heads = heads if isinstance(heads, list | tuple) else [heads]
-    in_head = {id(p) for head in heads for p in head.parameters()}
+    in_head = head_parameters(model)
     depth_of = layer_depths(model, recipe.backbone) if recipe.layer_decay < 1 else {}
     groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -40,6 +38,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         }
         for (head, decay, depth), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def head_parameters(model: nn.Module) -> set[int]:
+    """Return the ids of the head's parameters: those of get_classifier(), which timm's networks have. A
+    user's own network without it is all body."""
+    if not hasattr(model, "get_classifier"):
+        return set()
+    heads: Any = model.get_classifier()  # type: ignore[operator]
+    heads = heads if isinstance(heads, list | tuple) else [heads]
+    return {id(p) for head in heads for p in head.parameters()}
 
 
 def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, share: float, head_only: bool) -> float:

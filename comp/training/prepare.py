@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from comp.artifacts.paths import cache_dir
-from comp.batches.tta import view_names
+from comp.batches.augmentation import training_transform
+from comp.batches.tta import make_views
 from comp.config.recipe import Recipe
 from comp.console import info
 from comp.data.folds import UNUSED
@@ -19,8 +21,10 @@ from comp.decisions.rules import check_rule, is_single_label
 from comp.errors import CompError
 from comp.models import network as models
 from comp.training.extra_images import ExtraImages, append_extras, extra_stamps, read_extras, stamps_by_name
-from comp.training.losses import make_loss
+from comp.training.losses import make_loss, try_loss
 from comp.training.model_stamp import train_stamp
+from comp.training.optimizer import head_parameters
+from comp.training.schedule import rate_shares
 
 # By size, the files of resized images: the competition's own, then the extra ones.
 Caches = Mapping[int, tuple[Path, ...]]
@@ -85,6 +89,7 @@ class TrainingData:
     ) -> Caches:
         """Check that the recipe can be trained on these folds, and resize the images."""
         check_steps(self.recipe, self.labels, self.n_trained(folds), n_ranks)
+        check_augmentation_and_schedules(self.recipe)
         check_view_and_rule(self.recipe, self.labels)
         check_network(self.recipe)
         return build_training_caches(
@@ -127,14 +132,26 @@ def check_steps(recipe: Recipe, labels: Labels, n_train: Mapping[int, int], n_ra
             raise CompError(
                 f"batch_size = {phase.batch_size} is too small; at least {required} are needed{why}"
             )
-        make_loss(
-            phase.loss or recipe.loss, groups=exclusive_groups(recipe.competition.labels, labels.classes)
-        )
+        name = phase.loss or recipe.loss
+        groups = exclusive_groups(recipe.competition.labels, labels.classes)
+        try_loss(make_loss(name, groups=groups, code=recipe.code), name, len(labels.classes))
+
+
+def check_augmentation_and_schedules(recipe: Recipe) -> None:
+    """Raise CompError where a user's own augmentation or schedule fails."""
+    for phase in recipe.phases:
+        rate_shares(phase, recipe.code)(0, 2)
+        if recipe.augment.own:
+            size = recipe.cached_sizes[phase.size]
+            noise = np.random.default_rng(0).integers(0, 256, (2, size, size, recipe.n_channels), np.uint8)
+            training_transform(recipe.augment, recipe.code)(noise, 0)
 
 
 def check_view_and_rule(recipe: Recipe, labels: Labels) -> None:
     """Raise CompError for a view or rule that `predict` or `decide` would only reject hours later."""
-    view_names(recipe.views)
+    size = recipe.phases[-1].size
+    for view in make_views(recipe.views, recipe.code):
+        view(torch.zeros(2, recipe.n_channels, size, size))
     groups = exclusive_groups(recipe.competition.labels, labels.classes)
     if recipe.rule != "auto":
         check_rule(recipe.rule, single=is_single_label(labels.targets, groups), grouped=bool(groups))
@@ -145,14 +162,20 @@ def check_network(recipe: Recipe) -> None:
     if recipe.pretrained:
         info(f"loading the pretrained weights of {recipe.backbone}")
     sizes = sorted({phase.size for phase in recipe.phases})
-    models.check(
+    model = models.check(
         recipe.backbone,
         sizes,
         recipe.n_channels,
         pretrained=recipe.pretrained,
         weights=recipe.weights,
         layers=recipe.layer_decay < 1,
+        code=recipe.code,
     )
+    if any(phase.head_epochs for phase in recipe.phases) and not head_parameters(model):
+        raise CompError(
+            f"{recipe.backbone} has no get_classifier() that returns its head; set head_epochs = 0 in all "
+            "phases"
+        )
 
 
 def build_training_caches(
@@ -174,6 +197,8 @@ def build_training_caches(
         needed["test"] = (test_images, [recipe.phases[-1].size])
     needed |= {extra.images.name: (extra.images, sizes) for extra in extras}
     where = cache_dir(competition.name)
-    caches = build_caches(needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter)
+    caches = build_caches(
+        needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter, recipe.code
+    )
     names = ["train", *(extra.images.name for extra in extras)]
     return {size: tuple(caches[name][kept] for name in names) for size, kept in cached.items()}

@@ -1,13 +1,39 @@
 """Learning rates as pure functions of the step, so a checkpoint holds no state of a schedule."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comp.config.recipe import Phase
+from comp.errors import CompError
+from comp.user_code import Code, as_users_error, is_reference, load_function
 
 WARM_UP = 0.25  # default share of a one-cycle, as in fastai's fit_one_cycle
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1e-4  # of the highest rate, at the first and the last step
+
+
+def rate_shares(phase: Phase, code: Code) -> Callable[[int, int], float]:
+    """Return the function of a phase's step and its number of steps that gives `lr_factor`, or a user's own
+    value in 0 … 1. That function raises CompError for another value."""
+    name = phase.schedule
+    if not is_reference(name):
+        return lambda step, n_steps: lr_factor(name, step, n_steps, phase.cycles, phase.warm_up)
+    function = load_function(name, code, "step", "n_steps")
+
+    def share(step: int, n_steps: int) -> float:
+        if phase.warm_up and step < phase.warm_up * n_steps:
+            return lr_factor("constant", step, n_steps, warm_up=phase.warm_up)
+        try:
+            value = float(function(step, n_steps))
+        except Exception as error:
+            raise as_users_error(error, name) from error
+        if not 0 <= value <= 1:
+            raise CompError(
+                f"{name} returned {value} for step {step} of {n_steps}; a share 0 … 1 is expected"
+            )
+        return value
+
+    return share
 
 
 def lr_factor(schedule: str, step: int, n_steps: int, cycles: int = 1, warm_up: float | None = None) -> float:

@@ -39,7 +39,7 @@ from comp.training.losses import class_weights, make_loss
 from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
 from comp.training.prepare import FoldInputs
-from comp.training.schedule import lr_factor, next_epoch_seconds, phase_at
+from comp.training.schedule import next_epoch_seconds, phase_at, rate_shares
 from comp.training.step import Drawn, LossMonitor, TrainStep
 from comp.training.validation import held_out_scores, no_scores, predict_logits
 
@@ -99,12 +99,11 @@ class Trainer:
         head_only = epoch < phase.head_epochs
         train_step = self.train_step(phase, self.state.train_module(head_only))
         monitor = LossMonitor(self.device)
-        lr = 0.0
+        lr, share_at = 0.0, rate_shares(phase, self.recipe.code)
         for i, (batch, drawn) in enumerate(zip(self.batches.training(phase, steps), train_step.draw(steps))):
             check_time(deadline, self.progress())
             at, n_steps = epoch * len(steps) + i, phase.epochs * len(steps)
-            share = lr_factor(phase.schedule, at, n_steps, phase.cycles, phase.warm_up)
-            lr = set_rates(self.state.optimizer, phase, share, head_only)
+            lr = set_rates(self.state.optimizer, phase, share_at(at, n_steps), head_only)
             monitor.add(self.backward(train_step, drawn, batch, report))
             self.state.update()
             if i % STEPS_PER_LOSS_CHECK == STEPS_PER_LOSS_CHECK - 1:
@@ -148,6 +147,7 @@ class Trainer:
             groups=self.groups,
             weights=None if self.weights is None else self.weights.to(self.device),
             smoothing=self.recipe.label_smoothing,
+            code=self.recipe.code,
         )
         dtype = self.state.precision(phase.size)
         return TrainStep(net, prepare, self.mixed, criterion, self.state.scaler, dtype, self.ranks)

@@ -139,7 +139,7 @@ def test_a_filter_is_for_rgb_images():
     assert str(error.value).endswith(
         "filter = 'dehaze' needs RGB images; hpa has the channels red, green, blue, yellow"
     )
-    with pytest.raises(CompError, match="'filter': input should be 'none' or 'dehaze', found 'fog'"):
+    with pytest.raises(CompError, match="'filter': input should be 'none', 'dehaze', FILE.py.*, found 'fog'"):
         load_recipe("planet", ["filter=fog"])
 
 

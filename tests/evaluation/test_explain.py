@@ -272,7 +272,7 @@ def test_what_cannot_be_explained_is_one_line(copy: Path, fails):
     image = "files/train-jpg/train_1.jpg"
     assert "51 images" in fails("explain", "tiny.toml", *[image] * 51)
     other = ["--set", "backbone=test_vit"]
-    assert 'was trained with backbone = "test_resnet"' in fails("explain", "tiny.toml", image, *other)
+    assert 'was trained with backbone = "own.py:Net"' in fails("explain", "tiny.toml", image, *other)
     folds = pd.read_csv("folds/tiny-k2-s42.csv", index_col="id")["fold"]
     wrong = ["--folds", str(1 - folds["train_1"])]
     assert f"a training image of fold {folds['train_1']}" in fails("explain", "tiny.toml", image, *wrong)

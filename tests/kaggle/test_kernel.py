@@ -23,7 +23,7 @@ from comp.errors import CompError
 from comp.kaggle.kernels import entrypoint, wheels
 from comp.kaggle.kernels.kernel import as_slug, find_owner
 from comp.training.trainer import Trainer
-from tests.conftest import MOUNTED, NO_NETWORK, SECRET, SLUG
+from tests.conftest import MOUNTED, NO_NETWORK, OWN, SECRET, SLUG
 from tests.fake_kaggle import FakeKaggle
 from tests.pipeline.test_infer import hidden_test_set
 
@@ -126,6 +126,7 @@ def test_an_infer_kernel_predicts_a_hidden_test_set(
     built: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kernel = built / "runs" / "tiny" / "kernel-infer"
+    assert "class Net(nn.Module)" in (kernel / "kernel" / "comp-tiny-infer.py").read_text()
     names = hidden_test_set(built / "files", tmp_path / "hidden")
     mount(kernel, tmp_path / "hidden", tmp_path / "kaggle" / "input", LAYOUTS["mixed"])
     answer = run_kernel(kernel, image, tmp_path / "kaggle")
@@ -206,6 +207,7 @@ def test_an_infer_kernel_is_built_of_models_and_a_decision_that_belong_together(
 
 def test_a_competition_that_is_not_on_kaggle_is_refused(here: Path, fails):
     (here / "tiny.toml").write_text(MOUNTED.replace(f'slug = "{SLUG}"\n', ""))
+    (here / "own.py").write_text(OWN)
     line = fails("kernel", "build", "tiny.toml", "--owner", "me")
     assert "tiny has no files on Kaggle; set slug or sources" in line
 
@@ -236,7 +238,7 @@ def test_a_train_kernel_contains_imagenet_weights_and_keeps_the_stamp(
     (here / "imagenet").mkdir()
     save_file({k: v.numpy() for k, v in state.items()}, here / "imagenet" / "test_resnet.safetensors")
     text = MOUNTED.replace("n_folds", 'pretrained = true\nweights = "imagenet"\nn_folds').replace(
-        "pretrained = false\n", ""
+        'pretrained = false\nbackbone = "own.py:Net"', 'backbone = "test_resnet"'
     )
     (here / "tiny.toml").write_text(text)
     assert main(["kernel", "build", "tiny.toml"]) == 0

@@ -1,5 +1,6 @@
-"""Each command of README.md and of the pages in notebooks/, as it is printed there. A shell reads it, with programs that only record their
-arguments. Calls of comp then run in this process, shortened by --set, against a fake Kaggle."""
+"""Each command of README.md and of the pages in notebooks/, as it is printed there. A shell reads it, with
+programs that only record their arguments. Calls of comp then run in this process, shortened by --set, against
+a fake Kaggle."""
 
 import contextlib
 import io
@@ -31,7 +32,10 @@ from tests.decisions.test_decisions import planetary
 from tests.fake_kaggle import FakeKaggle, hpa, planet
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *(ROOT / "notebooks" / f"{name}.md" for name in ("recipes", "decisions", "machines")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "notebooks" / f"{name}.md" for name in ("recipes", "decisions", "machines")),
+)
 README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.S | re.M)  # (language, text)
 COMMANDS = re.findall(r"^    (\S.*)$", re.sub(r"^```.*?^```", "", README, flags=re.S | re.M), re.M)
@@ -116,7 +120,10 @@ def prepare(command: str, folder: Path) -> None:
             place.mkdir(exist_ok=True)
             shutil.copy(ROOT / "tests" / "ucmerced.toml", place)
         write_text(Path("my-recipe.toml"), 'competition = "ucmerced.toml"\n')
-        write_text(Path("mine.py"), "def soft(logits, targets):\n    return (logits.sigmoid() - targets).abs().mean(1)\n")
+        write_text(
+            Path("mine.py"),
+            "def soft(logits, targets):\n    return (logits.sigmoid() - targets).abs().mean(1)\n",
+        )
     if "explain" in command:
         shutil.copy(next(Path("data").glob("**/test_0.jpg")), "photo.jpg")
     if "tune my-recipe.toml --folds" in command:

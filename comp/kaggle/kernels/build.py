@@ -34,8 +34,9 @@ from comp.console import info
 from comp.errors import CompError, summarize
 from comp.kaggle.kernels.kernel import PARTS, Kernel
 from comp.kaggle.kernels.wheels import fetch_wheels
-from comp.models.weights import weights_file
+from comp.models.weights import weights_file, weights_name
 from comp.training.model_stamp import check_models
+from comp.user_code import is_reference
 
 PACKED_PATTERNS = ("*.py", "*.toml", "*.html", "*.css", "*.js")  # files of the package in the script
 LEFT_OUT = ("benchmarks",)  # rooms of the package that no kernel uses
@@ -120,7 +121,12 @@ def collect_training_inputs(recipe: Recipe) -> Files:
                 "train it here"
             )
         if one.pretrained:
-            path, name = weights_file(one.backbone, one.weights), f"{one.backbone}.safetensors"
+            path, name = weights_file(one.backbone, one.weights), weights_name(one.backbone)
+            if path is None and is_reference(one.backbone):
+                raise CompError(
+                    f"{one.name}: a kernel has no internet for the pretrained weights of {one.backbone}; set "
+                    "weights to a safetensors file of the network, or pretrained = false"
+                )
             if path is None:
                 info(f"kernel: ImageNet weights of {one.backbone}")
                 from comp.models.network import pretrained_weights
@@ -139,7 +145,7 @@ def collect_training_inputs(recipe: Recipe) -> Files:
 def collect_finished_models(kernel: Kernel) -> Files:
     """Return each fold's model and the decision. Raise CompError if one is missing, the models were trained
     with another recipe, or the decision was made for other predictions."""
-    from comp.batches.tta import view_names
+    from comp.batches.tta import stamped_views
 
     recipe = kernel.recipe
     name, folds, decision_file = recipe.name, list(kernel.folds), decision_path(recipe.name)
@@ -161,7 +167,7 @@ def collect_finished_models(kernel: Kernel) -> Files:
         raise CompError(f"{decision_file} was made for folds {listed}; build with --folds {listed}")
     for fold, model in models.items():
         stamps = [read_stamp(path) for path in predicted_paths(name, fold, recipe.n_folds)]
-        wanted = {"views": list(view_names(recipe.views)), "train": digest(read_stamp(model))}
+        wanted = {"views": stamped_views(recipe.views, recipe.code), "train": digest(read_stamp(model))}
         if digest(stamps) != blend["members"][f"fold {fold}"] or any(
             stamp is None or {key: stamp.get(key) for key in wanted} != wanted for stamp in stamps
         ):
