@@ -81,7 +81,7 @@ def test_a_killed_run_resumes_and_is_predicted_without_the_files(
     (own / "gone").rename(own / "mine")
     with (own / "mine" / "own_views.py").open("a") as file:
         file.write("# another text\n")
-    assert "other code.own_views.py" in fails("predict", *train[1:])
+    assert 'views.1 = "own_views.py:shifted@' in fails("predict", *train[1:])
     (own / "mine" / "own.py").write_text(OWN.replace("max=4", "max=5"))
     assert "other code.own.py" in fails(*train)
 
