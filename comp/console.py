@@ -23,6 +23,7 @@ from rich.table import Table
 from comp.safe_text import sanitize, visible
 
 SECONDS_BETWEEN_LINES = 15.0
+REPEAT_SECONDS = 2.0  # between lines about slow work on a terminal
 COLUMN_GAP = 2  # characters between columns of a table
 MIN_TEXT_WIDTH = 16  # characters; text is never shortened further
 LONG_TEXT_WIDTH = 40  # characters; titles are wrapped before text is shortened further
@@ -48,16 +49,23 @@ def info(text: str) -> None:
 @contextlib.contextmanager
 def announce_if_slow(text: str, after: float | None = None) -> Iterator[None]:
     """Print the text if the block takes longer than `after` seconds: 1 on a terminal, where a person waits,
-    and 10 in a log, unless given."""
+    and 10 in a log, unless given. On a terminal, print it again every REPEAT_SECONDS."""
     if after is None:
         after = 1.0 if sys.stdout.isatty() else 10.0
-    timer = threading.Timer(after, info, [text])
-    timer.daemon = True
-    timer.start()
+    done, started = threading.Event(), time.monotonic()
+
+    def announce() -> None:
+        if done.wait(after):
+            return
+        info(text)
+        while sys.stdout.isatty() and not done.wait(REPEAT_SECONDS):
+            info(f"{text}, {time.monotonic() - started:.0f} s")
+
+    threading.Thread(target=announce, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, shortened: int = 0) -> None:
