@@ -137,8 +137,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def free_bytes(path: Path) -> int:
     """Return the bytes that may still be written where `path` is or will be: what its disk has free, at most
-    what is left of COMP_DISK_LIMIT. That variable holds bytes and the folders that share them, such as
-    60000000000:/tmp:/home/me, for a quota that the disk itself does not show."""
+    what is left of COMP_DISK_LIMIT. That variable holds bytes and the folders that share them, as in
+    60000000000:FOLDER:FOLDER, for a quota that the disk itself does not show."""
     while not path.exists():
         path = path.parent
     free = shutil.disk_usage(path).free
@@ -146,7 +146,7 @@ def free_bytes(path: Path) -> int:
         n_bytes, *folders = limit.split(os.pathsep)
         if not (n_bytes.isdecimal() and folders):
             raise CompError(
-                f"COMP_DISK_LIMIT is {limit!r}; expected bytes and folders, such as 60000000000:/tmp"
+                f"COMP_DISK_LIMIT is {limit!r}; expected bytes and folders, such as 60000000000:FOLDER"
             )
         free = min(free, max(0, int(n_bytes) - used_bytes(folders)))
     return free

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from comp.artifacts.files import write_text
 from comp.artifacts.paths import has_results, run_recipe_path, run_recipes
+from comp.artifacts.stamps import difference
 from comp.config.loading import load_recipe, toml_text
 from comp.config.recipe import Recipe
 from comp.errors import CompError
@@ -25,9 +26,10 @@ def read_recipe(name: str, overrides: Sequence[str] = (), run: str | None = None
 
 
 @contextlib.contextmanager
-def frozen(recipe: Recipe, *, force: bool) -> Iterator[None]:
+def frozen(recipe: Recipe, *, force: bool, fixed: Collection[str] = ()) -> Iterator[None]:
     """Keep the recipe as the settings of the run of its name, and of its members' runs, while a stage runs
-    inside the `with` block.
+    inside the `with` block. Raise CompError, unless `force`, if a run with results has another value of one
+    of the keys `fixed`, which are those that the stage does not compare with its files.
 
     A run without results, or `force`, takes the settings at once, so that a killed stage resumes with them.
     Else they are taken once the stage has ended well: it refuses those that do not fit its files. A refused
@@ -37,6 +39,9 @@ def frozen(recipe: Recipe, *, force: bool) -> Iterator[None]:
         return
     everyone = (*recipe.members, recipe)
     before = {one.name: _read(run_recipe_path(one.name)) for one in everyone}
+    for one in everyone if fixed and not force else ():
+        if before[one.name] and has_results(one.name):
+            _check_same(one, load_recipe(str(run_recipe_path(one.name))), fixed)
     for one in everyone:
         if force or not has_results(one.name):
             _write(one)
@@ -57,6 +62,14 @@ def recipe_text(recipe: Recipe) -> str:
         weights = os.path.relpath(recipe.weights, run_recipe_path(recipe.name).parent)
         recipe = recipe.model_copy(update={"weights": weights})
     return toml_text(recipe)
+
+
+def _check_same(now: Recipe, before: Recipe, keys: Collection[str]) -> None:
+    found, wanted = (one.model_dump(mode="json", include=set(keys)) for one in (before, now))
+    if found != wanted:
+        raise CompError(
+            f"the run {now.name} has {difference(found, wanted)}; --as NAME keeps both, --force replaces it"
+        )
 
 
 def _read(path: Path) -> str | None:

@@ -140,8 +140,10 @@ def _run_stage(stage: str, recipe: Any, options: Mapping[str, Any]) -> None:
         _command(stage).run(recipe, **wanted)
         return
     from comp.artifacts.run_recipe import frozen
+    from comp.training.model_stamp import IN_STAMP
 
-    with frozen(recipe, force=wanted.get("force", False)):
+    fixed = () if stage in ("train", "predict") else IN_STAMP  # these two compare them with the models
+    with frozen(recipe, force=wanted.get("force", False), fixed=fixed):
         if stage in ("train", "predict") and recipe.members:
             _run_members(stage, recipe, wanted)
         else:

@@ -24,7 +24,7 @@ from comp.artifacts.paths import (
     test_path,
 )
 from comp.artifacts.schemas import Finished
-from comp.artifacts.stamps import to_json
+from comp.artifacts.stamps import digest, to_json
 from comp.config.recipe import Recipe
 from comp.console import clock, info, leaderboard_text, table
 from comp.evaluation.run_summary import summarize_run
@@ -44,7 +44,8 @@ def run(
     """Call `stages` by name, in order; of a finished run only `submit`, and that only with `send`. `options`
     are those that results depend on."""
     path = finished_path(recipe.name)
-    asked = to_json({"version": __version__, **options})
+    settings = digest(recipe.model_dump(mode="json"))
+    asked = to_json({"version": __version__, "recipe": settings, **options})
     known = read_json(path, Finished) if path.exists() else None
     if known and not force and known["options"] == asked and known["files"] == _state(known["files"]):
         info(f"run: {recipe.name} done already")

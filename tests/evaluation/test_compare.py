@@ -189,7 +189,7 @@ def test_what_a_run_lacks_is_said(there: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_other_folds_are_noted(there: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["folds", "tiny.toml", "--set", "seed=7"]) == 0
+    assert main(["folds", "tiny.toml", "--as", "other", "--set", "seed=7"]) == 0
     shutil.copytree("runs/tiny", "runs/seven")
     from comp.artifacts.stamps import digest
     from comp.config.loading import load_recipe

@@ -101,6 +101,10 @@ def test_a_finished_run_is_a_summary_and_a_second_experiment_needs_its_name_alon
     assert "run: tiny done already" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.chdir(finished)
+    assert main(["run", "tiny", "--set", "phases.0.lr=0.5"]) == 1  # other settings are no finished run
+    assert "--as NAME keeps both, --force replaces it" in capsys.readouterr().err
+    assert main(["run", "tiny"]) == 0
+    capsys.readouterr()
 
     shutil.copytree("runs/tiny", "runs/second")
     for command in (
