@@ -156,3 +156,8 @@ def test_wrong_usage_exits_with_2():
 def test_the_code_is_clean(tool: list[str]):
     answer = subprocess.run([sys.executable, "-m", *tool], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_train_and_predict_look_for_finished_files_before_torch_is_imported():
+    heavy = "import sys, comp.commands.train, comp.commands.predict; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "False\n"

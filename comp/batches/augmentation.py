@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from comp.batches.tta import SETS, SYMMETRIES
+from comp.batches.tta import SYMMETRIES
+from comp.batches.view_names import SETS
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it checks for updates over the network
 

@@ -1,12 +1,13 @@
-"""Named test-time views (TTA)."""
+"""The functions of test-time views (TTA)."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
 
+from comp.batches.view_names import view_names
 from comp.errors import CompError
-from comp.user_code import Code, is_reference, load_function, stamped
+from comp.user_code import Code, load_function
 
 View = Callable[[torch.Tensor], torch.Tensor]
 # Views of square batches (B, channels, H, W): the symmetries of a square, and crops.
@@ -45,27 +46,6 @@ CROPS = {
 
 
 VIEWS = SYMMETRIES | CROPS
-
-
-SETS = {
-    "d4": tuple(SYMMETRIES),
-    "flips": ("identity", "flip_h", "flip_v", "rot180"),
-    "crops": ("identity", *CROPS),
-}
-
-
-def view_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the views for names of views and of sets ("d4", "flips", "crops"), each once; a user's own view
-    is named FILE.py:NAME. Raise CompError for an unknown name."""
-    views = [view for name in names for view in SETS.get(name, (name,))]
-    if unknown := [view for view in views if view not in VIEWS and not is_reference(view)]:
-        raise CompError(f"unknown view {unknown[0]!r}; there are {', '.join([*SETS, *VIEWS])}")
-    return tuple(dict.fromkeys(views))
-
-
-def stamped_views(names: Sequence[str], code: Code) -> list[str]:
-    """Return the views as stamps have them: a user's own with the digest of its source."""
-    return stamped(view_names(names), code)
 
 
 def make_views(names: Sequence[str], code: Code) -> list[View]:

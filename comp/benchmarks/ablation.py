@@ -30,7 +30,8 @@ from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE, is_single_lab
 from comp.errors import CompError
 from comp.models.inference import PredictionInputs, predict_set
 from comp.training.fit import train_fold
-from comp.training.prepare import Caches, FoldInputs, TrainingData
+from comp.training.prepare import build_caches_of
+from comp.training.training_data import Caches, FoldInputs, TrainingData
 
 BASELINE = "the recipe"
 FOLD = 0  # held out
@@ -61,7 +62,7 @@ def run(name: str, overrides: Sequence[str], tricks: Path | None, n_images: int,
             if not answer.exists() and answer not in [arguments[-1] for arguments in jobs.values()]:
                 one = one.model_copy(update={"name": f"{base.name}/{tricks_dir('').name}/{answer.stem}"})
                 if trick not in caches_for:
-                    caches_for[trick] = training.build_caches([FOLD], NEVER, test=False)
+                    caches_for[trick] = build_caches_of(training, [FOLD], NEVER, test=False)
                 inputs = training.fold_inputs(FOLD, caches_for[trick], stamp, one)
                 jobs[f"{trick}, seed {seed}"] = (inputs, answer)
     n_all = len(set(answers.values()))

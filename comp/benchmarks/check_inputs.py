@@ -16,8 +16,8 @@ from comp.compute.devices import Device
 from comp.compute.distributed import ProcessGroup
 from comp.config.recipe import Phase, Recipe
 from comp.deadline import NEVER
-from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
+from comp.training.training_data import FoldInputs
 
 MAX_HALVINGS = 16  # of the scale of fp16's loss, until its gradients are finite
 

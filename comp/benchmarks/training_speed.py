@@ -15,7 +15,8 @@ from comp.batches.augmentation import BatchAugmentation, training_transform
 from comp.batches.loader import CachedDataset, DeviceLoader, fits
 from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import ordered_steps
-from comp.batches.tta import make_views, view_names
+from comp.batches.tta import make_views
+from comp.batches.view_names import view_names
 from comp.benchmarks.bare_step import busy_share, make_bare_step, synchronize
 from comp.compute.devices import Device, devices, is_out_of_memory, memory_in_use
 from comp.config.competition import LabelTable
@@ -28,8 +29,8 @@ from comp.deadline import NEVER
 from comp.errors import CompError
 from comp.models.inference import predict_views
 from comp.models.precision import autocast, choose_precision
-from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
+from comp.training.training_data import FoldInputs
 
 N_ROUNDS = 5  # per measurement; medians are printed
 ROUND_SECONDS = 3.0  # approximate length of one round of training

@@ -23,8 +23,9 @@ from comp.deadline import NEVER
 from comp.errors import CompError
 from comp.plots.lr_finder import draw, marked_rates
 from comp.training.lr_finder import fit_curve, has_diverged, parse_rates, range_test, single_phase
-from comp.training.prepare import TrainingData
+from comp.training.prepare import build_caches_of
 from comp.training.trainer import Trainer
+from comp.training.training_data import TrainingData
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool, phase: int, rates: str, steps: int) -> None:
@@ -51,7 +52,7 @@ def _run(recipe: Recipe, fold: int, force: bool, phase: int, rates: str, steps: 
         info(f"find-lr: {recipe.name} done already")
         show(recipe, read_json(path, RangeTest) | {"phase": phase}, path.with_suffix(".png"))
         return
-    caches = training.build_caches([fold], NEVER, test=False)
+    caches = build_caches_of(training, [fold], NEVER, test=False)
     inputs = training.fold_inputs(fold, caches, stamp, only)
     losses: list[float] = []
 

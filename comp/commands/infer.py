@@ -16,7 +16,7 @@ from comp.artifacts.paths import cache_dir, data_dir, inferred_path, manifest_pa
 from comp.artifacts.predictions import aligned, load, mean_of_folds
 from comp.artifacts.schemas import Source
 from comp.artifacts.stamps import digest, is_done, read_stamp
-from comp.batches.tta import stamped_views, view_names
+from comp.batches.view_names import stamped_views, view_names
 from comp.compute.devices import devices
 from comp.compute.local_jobs import run_jobs
 from comp.config.competition import Competition

@@ -6,17 +6,14 @@ Reads a fold's model and images; writes runs/<recipe>/fold<k>/oof.npz and test.n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from comp.artifacts.paths import cache_dir, model_path, oof_path, predicted_paths
 from comp.artifacts.resumable import prediction_files
 from comp.artifacts.stamps import difference, digest, is_done, read_stamp, to_json
-from comp.batches.tta import stamped_views, view_names
-from comp.compute.devices import devices
-from comp.compute.local_jobs import run_jobs
-from comp.compute.ray_jobs import run_on_ray
+from comp.batches.view_names import stamped_views, view_names
 from comp.config.recipe import Recipe
 from comp.console import info
 from comp.data.image_cache import build_caches
@@ -24,8 +21,10 @@ from comp.data.labels import Labels
 from comp.data.manifest import CompetitionFiles, read_training
 from comp.deadline import deadline_in
 from comp.errors import CompError
-from comp.models.inference import PredictionInputs, predict_set
-from comp.training.prepare import model_stamps
+from comp.training.training_data import model_stamps
+
+if TYPE_CHECKING:
+    from comp.models.inference import PredictionInputs
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     if not parts:
         info(f"predict: {recipe.name} fold {', '.join(map(str, folds))} done already")
         return
+    from comp.compute.devices import devices  # torch only now: a finished stage answers at once
+    from comp.compute.local_jobs import run_jobs
+    from comp.compute.ray_jobs import run_on_ray
+    from comp.models.inference import predict_set
+
     splits = {part.split for part in parts}
     ids = {
         split: all_ids for split, all_ids in (("train", labels.ids), ("test", test_ids)) if split in splits
@@ -105,8 +109,10 @@ def _arguments(
     ids: dict[str, np.ndarray],
     data: CompetitionFiles,
     deadline: float,
-) -> dict[str, tuple[PredictionInputs]]:
+) -> dict[str, tuple["PredictionInputs"]]:
     """Return by name the argument of each job. Resize the images of the splits; `ids` holds all of theirs."""
+    from comp.models.inference import PredictionInputs
+
     size = recipe.phases[-1].size
     needed = {split: (data.images(split, names, recipe.channels), [size]) for split, names in ids.items()}
     where = cache_dir(recipe.competition.name)

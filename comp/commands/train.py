@@ -4,47 +4,47 @@ Reads images, labels and folds; writes runs/<recipe>/fold<k>/: log.jsonl and las
 model.safetensors last.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from comp.artifacts.files import atomic_write
 from comp.artifacts.paths import cache_dir, checkpoint_path, log_path, model_path, started_path
 from comp.artifacts.resumable import training_files
 from comp.artifacts.stamps import is_done
-from comp.compute.devices import devices
-from comp.compute.distributed import ProcessGroup
-from comp.compute.local_jobs import run_jobs
-from comp.compute.ray_jobs import run_on_ray
 from comp.config.recipe import Recipe
 from comp.console import info
 from comp.deadline import deadline_in
 from comp.errors import CompError
 from comp.kaggle.submission_file import check_sample
-from comp.models import network as models
 from comp.models.weights import weights_file
 from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
-from comp.training.cost import outline
 from comp.training.extra_images import ExtraImages
-from comp.training.fit import train_fold
-from comp.training.prepare import TrainingData
+from comp.training.training_data import TrainingData
 from comp.user_code import is_reference
 
 
 def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, on: str) -> None:
+    if "WORLD_SIZE" not in os.environ:
+        _run(recipe, folds, force, budget, on, None)
+        return
+    from comp.compute.distributed import ProcessGroup
+
     with ProcessGroup.join() as ranks:
         if ranks.size > 1 and on == "ray":
             raise CompError("--on ray starts its own jobs; leave out torchrun")
-        _run(recipe, folds, force, budget, on, ranks)
+        _run(recipe, folds, force, budget, on, ranks if ranks.size > 1 else None)
 
 
-def _run(
-    recipe: Recipe, folds: list[int], force: bool, budget: float | None, on: str, ranks: ProcessGroup
-) -> None:
-    deadline = ranks.broadcast(deadline_in(budget))
+def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on: str, ranks: Any) -> None:
+    """Train the folds that are not finished. `ranks` is the ProcessGroup of several processes, or None."""
+    deadline = deadline_in(budget) if ranks is None else ranks.broadcast(deadline_in(budget))
+    is_first = ranks is None or ranks.is_first
     training = TrainingData.read(recipe, folds)
     line = check_sample(training.data.sample_csv, recipe.competition, training.labels.classes)
-    if line and ranks.is_first:
+    if line and is_first:
         info(f"train: {line}")
     stamps = {fold: training.stamp(fold) for fold in folds}
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
@@ -54,14 +54,21 @@ def _run(
             is_done(started_path(recipe.name, fold), stamps[fold], force=force)
     if finished := sorted(set(folds) - set(todo)):
         info(f"train: {recipe.name} fold {', '.join(map(str, finished))} done already")
-    runs = [Run(recipe, fold, stamps[fold]) for fold in folds] if ranks.is_first else []
+    runs = [Run(recipe, fold, stamps[fold]) for fold in folds] if is_first else []
     if not todo:
         with track_runs(runs):  # sends rows that trackers lack
             return
-    places = [ranks.device()] if ranks.size > 1 else devices(len(folds)) if on == "local" else []
+    from comp.compute.devices import devices  # torch only now: a finished stage answers at once
+    from comp.compute.local_jobs import run_jobs
+    from comp.compute.ray_jobs import run_on_ray
+    from comp.training.cost import outline
+    from comp.training.fit import train_fold
+    from comp.training.prepare import build_caches_of
+
+    places = [ranks.device()] if ranks else devices(len(folds)) if on == "local" else []
     n_test = len(training.data.sample_ids(recipe.competition))
     info(f"train: {outline(recipe, len(training.labels.ids), n_test)}")
-    caches = training.build_caches(todo, deadline, n_ranks=ranks.size)
+    caches = build_caches_of(training, todo, deadline, n_ranks=ranks.size if ranks else 1)
     extra = "".join(map(_used, zip(*(training.extras[fold] for fold in todo))))
     info(
         f"train: {recipe.name}, {recipe.backbone}, folds {', '.join(map(str, todo))}, "
@@ -96,6 +103,8 @@ def _weights(recipe: Recipe) -> dict[str, Path]:
     if path is None:
         path = cache_dir(recipe.competition.name) / f"{recipe.backbone}.safetensors"
         if not path.exists():
+            from comp.models import network as models
+
             with atomic_write(path) as temporary:
                 temporary.write_bytes(models.pretrained_weights(recipe.backbone))
     return {"COMP_WEIGHTS_COPY": path}

@@ -26,7 +26,7 @@ from comp.console import info, table
 from comp.deadline import deadline_in
 from comp.errors import CompError
 from comp.plots.tuning import draw
-from comp.training.prepare import TrainingData
+from comp.training.training_data import TrainingData
 from comp.tuning.pruning import make_pruner
 from comp.tuning.search_space import distributions, read_value, round_values, short, text
 from comp.tuning.study import SharedStudy, storage_errors, storage_name

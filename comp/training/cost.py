@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from comp.batches.tta import view_names
+from comp.batches.view_names import view_names
 from comp.config.recipe import Phase, Recipe
 from comp.console import clock
 from comp.data.disk_plan import ImageCounts

@@ -15,8 +15,8 @@ from comp.deadline import NEVER
 from comp.errors import TimeIsUp
 from comp.models import network as models
 from comp.training.epoch_lines import header
-from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
+from comp.training.training_data import FoldInputs
 
 
 def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Report, deadline: float) -> None:

@@ -8,7 +8,7 @@ from comp.batches.loader import Batch, CachedDataset, DeviceLoader
 from comp.batches.sampling import Step, epoch_steps, ordered_steps, oversampling_repeats
 from comp.compute.distributed import ProcessGroup
 from comp.config.recipe import Phase
-from comp.training.prepare import FoldInputs
+from comp.training.training_data import FoldInputs
 
 
 class FoldBatches:

@@ -13,7 +13,7 @@ from comp.models import network as models
 from comp.models.precision import choose_precision
 from comp.training.averaging import WeightAverages
 from comp.training.optimizer import make_optimizer, take_step
-from comp.training.prepare import FoldInputs
+from comp.training.training_data import FoldInputs
 
 
 def make_spec(inputs: FoldInputs) -> models.ModelSpec:

@@ -1,9 +1,6 @@
-"""The inputs of training a fold, and checks that fail before hours are spent."""
+"""Checks that fail before hours are spent, and the resized images of training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,108 +10,30 @@ from comp.batches.augmentation import training_transform
 from comp.batches.tta import make_views
 from comp.config.recipe import Recipe
 from comp.console import info
-from comp.data.folds import UNUSED
 from comp.data.image_cache import build_caches
 from comp.data.labels import Labels, exclusive_groups
-from comp.data.manifest import CompetitionFiles, read_training
+from comp.data.manifest import CompetitionFiles
 from comp.decisions.rules import check_rule, is_single_label
 from comp.errors import CompError
 from comp.models import network as models
-from comp.training.extra_images import ExtraImages, append_extras, extra_stamps, read_extras, stamps_by_name
+from comp.training.extra_images import ExtraImages
 from comp.training.losses import make_loss, try_loss
-from comp.training.model_stamp import train_stamp
 from comp.training.optimizer import head_parameters
 from comp.training.schedule import rate_shares
-
-# By size, the files of resized images: the competition's own, then the extra ones.
-Caches = Mapping[int, tuple[Path, ...]]
+from comp.training.training_data import Caches, TrainingData
 
 
-@dataclass(frozen=True)
-class FoldInputs:
-    """The inputs of training one network."""
-
-    recipe: Recipe
-    fold: int
-    labels: Labels  # the competition's own, then the extra images'
-    fold_of: np.ndarray  # (N,) the fold of each row
-    caches: Caches
-    stamp: dict[str, Any]
-    pseudo_source: str = ""  # the digest of what the pseudo-labels were computed from
-
-    @property
-    def train_rows(self) -> np.ndarray:
-        return np.flatnonzero((self.fold_of != self.fold) & (self.fold_of != UNUSED))
-
-    @property
-    def valid_rows(self) -> np.ndarray:
-        return np.flatnonzero(self.fold_of == self.fold)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The inputs of training several folds, before the images are resized."""
-
-    recipe: Recipe
-    data: CompetitionFiles
-    labels: Labels
-    fold_of: np.ndarray  # (N,) the fold of each of the labels' ids
-    extras: dict[int, list[ExtraImages]]  # by fold
-
-    @classmethod
-    def read(cls, recipe: Recipe, folds: Sequence[int]) -> "TrainingData":
-        data, labels, fold_of = read_training(recipe)
-        return cls(recipe, data, labels, fold_of, read_extras(recipe, folds, data, labels, fold_of))
-
-    def stamp(self, fold: int, recipe: Recipe | None = None) -> dict[str, Any]:
-        """Return what the model of a fold is made from; for `recipe` on the same data where it is given."""
-        return train_stamp(
-            recipe or self.recipe,
-            self.labels,
-            self.fold_of,
-            self.data.fingerprint,
-            fold,
-            stamps_by_name(self.extras[fold]),
-            self.data.limits,
-        )
-
-    def n_trained(self, folds: Sequence[int]) -> dict[int, int]:
-        """Return by fold the number of images that its network learns."""
-        used = {fold: sum(int(extra.used.sum()) for extra in self.extras[fold]) for fold in folds}
-        usable = self.fold_of != UNUSED
-        return {fold: int(((self.fold_of != fold) & usable).sum()) + used[fold] for fold in folds}
-
-    def build_caches(
-        self, folds: Sequence[int], deadline: float, *, n_ranks: int = 1, test: bool = True
-    ) -> Caches:
-        """Check that the recipe can be trained on these folds, and resize the images."""
-        check_steps(self.recipe, self.labels, self.n_trained(folds), n_ranks)
-        check_augmentation_and_schedules(self.recipe)
-        check_view_and_rule(self.recipe, self.labels)
-        check_network(self.recipe)
-        return build_training_caches(
-            self.recipe, self.data, self.labels, self.extras[folds[0]], deadline, test=test
-        )
-
-    def fold_inputs(
-        self, fold: int, caches: Caches, stamp: dict[str, Any], recipe: Recipe | None = None
-    ) -> FoldInputs:
-        extras = self.extras[fold]
-        labels, fold_of = append_extras(self.labels, self.fold_of, extras)
-        source = next((extra.source for extra in extras if extra.source), "")
-        return FoldInputs(recipe or self.recipe, fold, labels, fold_of, caches, stamp, source)
-
-
-def model_stamps(
-    recipe: Recipe, folds: Sequence[int], data: CompetitionFiles, labels: Labels, fold_of: np.ndarray
-) -> dict[int, dict[str, Any]]:
-    """Return by fold `TrainingData.stamp`. Pseudo-labels are not computed again for models that were trained
-    with them."""
-    extras = extra_stamps(recipe, folds, data, labels, fold_of)
-    return {
-        fold: train_stamp(recipe, labels, fold_of, data.fingerprint, fold, extras[fold], data.limits)
-        for fold in folds
-    }
+def build_caches_of(
+    training: TrainingData, folds: Sequence[int], deadline: float, *, n_ranks: int = 1, test: bool = True
+) -> Caches:
+    """Check that the recipe can be trained on these folds, and resize the images."""
+    recipe, labels = training.recipe, training.labels
+    check_steps(recipe, labels, training.n_trained(folds), n_ranks)
+    check_augmentation_and_schedules(recipe)
+    check_view_and_rule(recipe, labels)
+    check_network(recipe)
+    extras = training.extras[folds[0]]
+    return build_training_caches(recipe, training.data, labels, extras, deadline, test=test)
 
 
 def check_steps(recipe: Recipe, labels: Labels, n_train: Mapping[int, int], n_ranks: int = 1) -> None:

@@ -38,9 +38,9 @@ from comp.training.fold_batches import FoldBatches
 from comp.training.losses import class_weights, make_loss
 from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
-from comp.training.prepare import FoldInputs
 from comp.training.schedule import next_epoch_seconds, phase_at, rate_shares
 from comp.training.step import Drawn, LossMonitor, TrainStep
+from comp.training.training_data import FoldInputs
 from comp.training.validation import held_out_scores, no_scores, predict_logits
 
 STEPS_PER_LOSS_CHECK = 50

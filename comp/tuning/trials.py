@@ -16,7 +16,8 @@ from comp.console import ProgressBars, clock, info
 from comp.data.labels import Labels
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.training.fit import train_fold
-from comp.training.prepare import TrainingData, build_training_caches, check_network, check_steps
+from comp.training.prepare import build_training_caches, check_network, check_steps
+from comp.training.training_data import TrainingData
 from comp.tuning.pruning import curve
 from comp.tuning.search_space import corner_values, round_values, text
 from comp.tuning.study import SharedStudy

@@ -13,7 +13,8 @@ from torchvision.transforms import RandomResizedCrop
 from comp.batches import augmentation as module
 from comp.batches.augmentation import AugmentParams, BatchAugmentation, training_transform
 from comp.batches.preprocessing import Preprocess
-from comp.batches.tta import SYMMETRIES, VIEWS, view_names
+from comp.batches.tta import SYMMETRIES, VIEWS
+from comp.batches.view_names import view_names
 from comp.config.augment import AUGMENTATIONS, Augment
 from comp.config.loading import load_recipe, toml_text
 from comp.errors import CompError

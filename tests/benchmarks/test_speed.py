@@ -27,8 +27,8 @@ from comp.config.augment import Augment
 from comp.data.labels import Labels
 from comp.models import network as models
 from comp.models.inference import predict_views
-from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
+from comp.training.training_data import FoldInputs
 from tests.conftest import TINY, comp
 
 PLAIN = ["tiny.toml", "--folds", "0", "--set", "backbone=test_convnext", "--set", "phases.0.size=32"]

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from comp.config.loading import load_recipe
 from comp.data.labels import Labels
-from comp.training.prepare import FoldInputs
 from comp.training.trainer import Trainer
+from comp.training.training_data import FoldInputs
 from tests.pretend_cuda import T4, Hook, PretendCuda
 
 CPU = torch.device("cpu")

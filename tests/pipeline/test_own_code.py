@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from comp.artifacts.stamps import read_arrays, read_stamp
 from comp.batches.augmentation import training_transform
 from comp.batches.loader import CachedDataset, DeviceLoader
-from comp.batches.tta import stamped_views
+from comp.batches.view_names import stamped_views
 from comp.cli.main import main
 from comp.compute.devices import Device
 from comp.compute.jobs import call

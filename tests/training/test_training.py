@@ -16,7 +16,8 @@ from comp.batches.augmentation import training_transform
 from comp.batches.loader import CachedDataset, DeviceLoader
 from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import epoch_steps
-from comp.batches.tta import SYMMETRIES, view_names
+from comp.batches.tta import SYMMETRIES
+from comp.batches.view_names import view_names
 from comp.cli.main import main
 from comp.config.augment import Augment
 from comp.config.loading import load_recipe

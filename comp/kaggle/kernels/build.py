@@ -145,7 +145,7 @@ def collect_training_inputs(recipe: Recipe) -> Files:
 def collect_finished_models(kernel: Kernel) -> Files:
     """Return each fold's model and the decision. Raise CompError if one is missing, the models were trained
     with another recipe, or the decision was made for other predictions."""
-    from comp.batches.tta import stamped_views
+    from comp.batches.view_names import stamped_views
 
     recipe = kernel.recipe
     name, folds, decision_file = recipe.name, list(kernel.folds), decision_path(recipe.name)
