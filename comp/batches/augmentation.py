@@ -35,6 +35,19 @@ from comp.user_code import (
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
 ASPECTS = (3 / 4, 4 / 3)  # of crops, width / height, as in torchvision
+# From output to input coordinates (x, y), by the number of a symmetry in `SYMMETRIES`.
+SQUARE = np.array(
+    [
+        [[1, 0], [0, 1]],
+        [[-1, 0], [0, 1]],
+        [[1, 0], [0, -1]],
+        [[0, -1], [1, 0]],
+        [[-1, 0], [0, -1]],
+        [[0, 1], [-1, 0]],
+        [[0, 1], [1, 0]],
+        [[0, -1], [-1, 0]],
+    ]
+)
 # Steps that keep the seed of the whole composition, so that they change the same images.
 SAME_IMAGES = (A.D4, A.Affine, A.RandomBrightnessContrast)
 
@@ -145,6 +158,11 @@ class AugmentParams:
     def __getitem__(self, part: slice) -> "AugmentParams":
         return AugmentParams(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
 
+    def joined_moves(self) -> np.ndarray:
+        """Return (B, 2, 3) as `moves`, of the symmetries and the moves together."""
+        moves = np.where(self.moved[:, None, None], self.moves, np.eye(2, 3))
+        return (SQUARE[self.symmetry] @ moves).astype(np.float32)
+
 
 class BatchAugmentation:
     """`training_transform` for whole batches on any device. The images' order must be random, since
@@ -206,19 +224,20 @@ class BatchAugmentation:
             to_device(part, images.device) for part in (np.flatnonzero(draws.moved), draws.moves[draws.moved])
         )
         every = len(rows) == len(images)
-        size = images.shape[1]
-        line = (torch.arange(size, device=images.device) * 2 + 1) / size - 1  # -1 … 1, pixel centres
-        a, b, c = (moves[:, :, k].view(-1, 2, 1, 1) for k in range(3))
-        # (B, 2, H, W), rows of x apart from those of y: affine_grid takes over twice as long
-        grid = torch.addcmul(c + b * line.view(1, 1, -1, 1), a, line.view(1, 1, 1, -1))
         source = images if every else images.index_select(0, rows)
-        picked = functional.grid_sample(
-            source.permute(0, 3, 1, 2),
-            grid.permute(0, 2, 3, 1),
-            padding_mode="reflection",
-            align_corners=False,
-        ).permute(0, 2, 3, 1)
+        picked = sample(source.permute(0, 3, 1, 2), moves).permute(0, 2, 3, 1)
         return picked if every else images.index_copy_(0, rows, picked.contiguous())
+
+
+def sample(x: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """Return square images (B, channels, H, W) at the places that `moves` (B, 2, 3) lead to, from output to
+    input coordinates in -1 … 1. They are interpolated bilinearly, and mirrored at their edges."""
+    size = x.shape[-1]
+    line = (torch.arange(size, device=x.device) * 2 + 1) / size - 1  # -1 … 1, pixel centres
+    a, b, c = (moves[:, :, k].view(-1, 2, 1, 1) for k in range(3))
+    # (B, 2, H, W), rows of x apart from those of y: affine_grid takes over twice as long
+    grid = torch.addcmul(c + b * line.view(1, 1, -1, 1), a, line.view(1, 1, 1, -1))
+    return functional.grid_sample(x, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
 
 
 def draw_windows(n: int, min_area: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from comp.batches.augmentation import AugmentParams, BatchAugmentation, to_device
+from comp.batches.augmentation import AugmentParams, BatchAugmentation, sample, to_device
 from comp.batches.loader import ConcatCache
 
 MIN_STD = 0.02  # share of the range; dividing by a smaller deviation would only amplify noise
@@ -18,7 +18,12 @@ class Preprocess(nn.Module):
     in memory. Larger images are first reduced to `size` by area means, like those of a cache of this size;
     smaller ones are enlarged bilinearly. With `augment` they are augmented on the way.
 
-    If `mean` and `std` are empty, each image is normalised by its own, measured before its light changes."""
+    If `mean` and `std` are empty, each image is normalised by its own, measured before its light changes.
+
+    On devices of the types `at_once` images are turned, moved and normalised in one pass: a symmetry is then
+    one more matrix. Else it is a copy of whole pixels, and only the images that move are sampled."""
+
+    at_once: tuple[str, ...] = ("cuda",)
 
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], size: int, augment: BatchAugmentation | None = None
@@ -34,7 +39,9 @@ class Preprocess(nn.Module):
         if batch.shape[2] > self.size:
             batch = _reduced(batch, self.size)
         n, height, width, channels = batch.shape
-        if draws and self.augment:
+        draws = draws if self.augment else None
+        at_once = bool(draws and draws.moved.any() and batch.device.type in self.at_once)
+        if draws and self.augment and not at_once:
             batch = self.augment.apply_symmetry(batch, draws)
         # whole rows at once: a pixel has too few channels for the CPU's vectors
         rows = batch.reshape(n, height, width * channels).float()
@@ -43,22 +50,35 @@ class Preprocess(nn.Module):
             std, mean = torch.std_mean(rows.view(n, 1, -1, channels), 2, correction=0)  # (B, 1, channels)
             scale = 1 / std.clamp(min=MIN_STD * 255)
             shift = mean * scale
-        if draws and self.augment:
+        if draws:
             contrast, brightness = (
                 to_device(part, batch.device) for part in (draws.contrast, draws.brightness)
             )
             shift = shift - brightness.view(n, 1, -1) * 255 * scale
             scale = scale * contrast.view(n, 1, -1)
-        rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
-            shift.repeat(*[1] * (shift.ndim - 1), width)
-        )
         images = rows.view(n, height, width, channels)
-        if draws and self.augment:
-            images = self.augment.apply_affine(images, draws)
-        x = images.permute(0, 3, 1, 2)
+        if draws and at_once:
+            x = _sampled(images, to_device(draws.joined_moves(), batch.device), scale, shift)
+        else:
+            rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
+                shift.repeat(*[1] * (shift.ndim - 1), width)
+            )
+            if draws and self.augment:
+                images = self.augment.apply_affine(images, draws)
+            x = images.permute(0, 3, 1, 2)
         if x.shape[-1] != self.size:
             x = functional.interpolate(x, (self.size, self.size), mode="bilinear")
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def _sampled(
+    images: torch.Tensor, moves: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
+    """Return (B, channels, H, W): float images (B, H, W, channels) after `moves` (B, 2, 3), times `scale`,
+    minus `shift`, both (B, 1, channels)."""
+    n, channels = len(images), images.shape[-1]
+    x = sample(images.permute(0, 3, 1, 2), moves)
+    return torch.addcmul(-shift.reshape(n, channels, 1, 1), x, scale.reshape(n, channels, 1, 1))
 
 
 def _reduced(batch: torch.Tensor, size: int) -> torch.Tensor:

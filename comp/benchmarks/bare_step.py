@@ -37,7 +37,7 @@ def make_bare_step(
     shape = (phase.batch_size, n_channels, phase.size, phase.size)
     x = torch.randn(shape, device=place).contiguous(memory_format=torch.channels_last)
     y = (torch.rand(phase.batch_size, n_classes, device=place) < 0.2).float()
-    models.compile_network(model, recipe.compile)
+    models.compile_network(model, recipe.compile, place)
 
     def steps(n: int) -> float:
         synchronize(place)

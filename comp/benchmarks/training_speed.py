@@ -33,7 +33,8 @@ from comp.training.trainer import Trainer
 from comp.training.training_data import FoldInputs
 
 N_ROUNDS = 5  # per measurement; medians are printed
-ROUND_SECONDS = 3.0  # approximate length of one round of training
+N_BLOCKS = 3  # of rounds of training, with one of fastai after each
+ROUND_SECONDS = 1.0  # approximate length of one round of training: a machine's speed changes within seconds
 N_CLASSES = 17  # if the competition does not list its classes
 LARGER_BATCH = 4  # times the batch: what the GPU could do with fewer launches per image
 IDLE = 0.8  # a GPU that works for less of the time waits for something
@@ -121,13 +122,18 @@ def measure_training(measured: Measured, fastai: str | None) -> tuple[float, flo
     start_up = time.perf_counter()
     epoch()
     start_up = time.perf_counter() - start_up
-    works = {BARE: lambda: bare(n_steps), WHOLE: epoch}
+    others = {}
     if fastai:
-        some = measured.files[: n_steps * batch]
-        works["fastai, whole training"] = lambda: _measure_fastai(
+        some = measured.files[: N_BLOCKS * n_steps * batch]
+        others["fastai, whole training"] = lambda: _measure_fastai(
             fastai, some, recipe, phase, device.n_threads
         )
-    rates = take_turns(works, N_ROUNDS if first > batch / ROUND_SECONDS else 2)
+    n_rounds = N_ROUNDS if first > batch / N_BLOCKS / ROUND_SECONDS else 1
+    rates: dict[str, list[float]] = {}
+    for _ in range(N_BLOCKS):
+        block = take_turns({BARE: lambda: bare(n_steps), WHOLE: epoch}, n_rounds) | take_turns(others, 1)
+        for name, found in block.items():
+            rates.setdefault(name, []).extend(found)
     share = float(np.median(np.divide(rates[WHOLE], rates[BARE])))
     medians = {name: float(np.median(of)) for name, of in rates.items()}
     step = medians[BARE]
@@ -136,7 +142,7 @@ def measure_training(measured: Measured, fastai: str | None) -> tuple[float, flo
         ON_DEVICE: _measure_augmentation(recipe, phase, measured.cache, place),
         ON_CPU: _measure_albumentations(recipe, measured.cache),
     }
-    rate = measure_prediction(measured, trainer, place, device.n_loaders, ROUND_SECONDS * step)
+    rate = measure_prediction(measured, trainer, place, device.n_loaders, N_BLOCKS * ROUND_SECONDS * step)
     shares = {WHOLE: 1 / share}
     rows = [
         [name, f"{of:,.0f}", f"{shares.get(name, step / of):.1%}"] for name, of in (paths | medians).items()

@@ -1,5 +1,7 @@
 """plan: what a recipe will cost in disk, memory and time, here and elsewhere, before anything starts."""
 
+from collections.abc import Sequence
+
 from comp.artifacts.files import free_bytes
 from comp.artifacts.paths import cache_dir
 from comp.benchmarks.bare_step import make_bare_step
@@ -25,6 +27,7 @@ from comp.training.cost import (
     count_sizes,
     gpu_bytes,
     gpu_names,
+    launched_images,
     run_time,
 )
 
@@ -67,7 +70,21 @@ def _plan(recipe: Recipe) -> None:
         f"plan: here is {name}, {len(here)} at once, by measured steps. The others are estimates (± 30 %), "
         "by the network's operations and published rates of ResNet-50 (comp/training/cost.py)"
     )
+    _print_small_batches(recipe, costs, elsewhere)
     _print_verdict(recipe, counts, costs, times[KAGGLE_T4.name])
+
+
+def _print_small_batches(recipe: Recipe, costs: dict[int, NetworkCost], machines: Sequence[Machine]) -> None:
+    """Print the phases whose steps wait for their launches: larger batches cost nothing there."""
+    for number, phase in enumerate(recipe.phases):
+        images = {one.name: launched_images(costs[phase.size], one) for one in machines}
+        waiting = [f"{n:,} on {name}" for name, n in images.items() if n >= 2 * phase.batch_size]
+        if waiting:
+            info(
+                f"plan: at {phase.size} px a GPU waits for launches: steps take as long for batches up to "
+                f"{', '.join(waiting)}. phases.{number}.batch_size = {2 * phase.batch_size} would halve the "
+                "steps; try it with a higher lr on one fold, since it changes what is learned"
+            )
 
 
 def _print_disk(recipe: Recipe, counts: ImageCounts, n_parameters: int) -> None:

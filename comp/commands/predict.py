@@ -65,6 +65,8 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
         split: all_ids for split, all_ids in (("train", labels.ids), ("test", test_ids)) if split in splits
     }
     places = devices(len(folds)) if on == "local" else []
+    if len(places) > 1:  # the longest first, so that devices end together
+        parts.sort(key=lambda part: -len(part.ids))
     arguments = _arguments(recipe, parts, ids, data, deadline)
     info(f"predict: {recipe.name}, {len(view_names(recipe.views))} views, {', '.join(arguments)}")
     if on == "ray":

@@ -1,5 +1,7 @@
 """GPUs, cores and memory of this machine, and micro-batches when out of memory."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -15,9 +17,14 @@ from comp.compute.gpus import usable_gpus
 from comp.console import info
 from comp.errors import CompError
 
+# Large tensors on huge pages, where the system gives these on request; torch reads it at its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 T = TypeVar("T")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 OUT_OF_MEMORY = (  # in lower case: parts of messages of an error that is a plain RuntimeError
     "can't allocate memory",
+    "could not create a primitive",  # oneDNN lacks memory for its work space
     "out of memory",
     "unable to find an engine",  # cuDNN finds none whose workspace fits
     "unable to find a valid cudnn algorithm",  # the same
@@ -48,6 +55,8 @@ class Device:
             torch.backends.cudnn.benchmark = not deterministic  # it times algorithms, and takes the fastest
             torch.use_deterministic_algorithms(deterministic, warn_only=True)
             torch.set_float32_matmul_precision("high")
+        else:
+            keep_freed_memory()
         return device
 
     def release(self) -> None:
@@ -55,11 +64,34 @@ class Device:
         gc.collect()
         if self.name != "cpu":
             torch.cuda.empty_cache()
+            return
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
     @property
     def n_loaders(self) -> int:
         """The number of loader processes: none on a CPU, where the training step needs all cores."""
         return 0 if self.name == "cpu" else max(1, min(8, self.n_threads - 1))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that tensors free, for the next ones; by default glibc gives large
+    blocks back to the system. A training step of `test_resnet` at 64 px asked for 2,000 pages anew, and took
+    a third longer. Other C libraries are left as they are."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # TypeError: Windows has no CDLL(None)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_freed_memory_back() -> None:
+    """Let this process give freed memory back to the system again, as glibc does by default: blocks that are
+    kept don't fit others once memory is short."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 17)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 17)
+        libc.malloc_trim(0)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -151,6 +183,8 @@ class MicroBatches:
             retrying(min(n, n_parts * self.factor))
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
+            else:
+                give_freed_memory_back()
 
     def over(
         self,

@@ -128,6 +128,12 @@ def image_seconds(cost: NetworkCost, machine: Machine) -> float:
     return (SECONDS_PER_FLOP * cost.flops + SECONDS_PER_BYTE * cost.saved_bytes) / machine.speed
 
 
+def launched_images(cost: NetworkCost, machine: Machine) -> int:
+    """Return the images of a step that takes a GPU as long as its launches take the processor, by estimate.
+    A smaller batch takes as long."""
+    return int(machine.launch * cost.n_operators / image_seconds(cost, machine))
+
+
 @dataclass(frozen=True)
 class RunTime:
     """Seconds of all stages of a recipe on a machine."""

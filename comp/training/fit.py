@@ -39,6 +39,8 @@ def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Repor
             kept = read_json(path, TrainingStart) if resumed and path.exists() else {"begun": time.time_ns()}
             about = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": kept.get("begun")}
             write_json(path, about)
+        if line := models.lacks_graphs(recipe.compile, place, ranks.size):
+            report(line=line)
         if resumed:
             report(line=f"resuming after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
         else:

@@ -55,7 +55,7 @@ class ModelState:
         self.optimizer, self.groups = make_optimizer(self.model, recipe)
         self.averages = WeightAverages(self.model, recipe.ema_decay, recipe.swa_epochs, self.groups)
         self.parameters = list(self.model.parameters())
-        models.compile_network(self.model, recipe.compile if ranks.size == 1 else bool(recipe.compile))
+        models.compile_network(self.model, recipe.compile, device, ranks.size)
         self.n_steps_done = 0
         self.net: tuple[bool, nn.Module] | None = None  # whether for the head only, and the module to call
 
@@ -74,10 +74,17 @@ class ModelState:
         return self.net[1]
 
     def update(self) -> None:
-        """Take an optimizer step with the gradients, and update the averages."""
+        """Take an optimizer step with the gradients, forget them, and update the averages."""
+        for group in self.groups:
+            group.take_gradients()
         take_step(self.optimizer, self.scaler, self.parameters, self.recipe.clip_norm)
+        self.drop_gradients()
         self.n_steps_done += 1
         self.averages.update(self.n_steps_done)
+
+    def drop_gradients(self) -> None:
+        for group in self.groups:
+            group.drop_gradients()
 
     def state_dict(self) -> dict[str, Any]:
         ema = self.averages.ema

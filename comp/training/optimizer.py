@@ -13,7 +13,8 @@ from comp.training.flat_parameters import FlatGroup
 def make_optimizer(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, list[FlatGroup]]:
     """Return the optimizer, and the parameters of each of its groups."""
     groups = parameter_groups(model, recipe)
-    flat = [FlatGroup(group["params"]) for group in groups]
+    adds = recipe.compile == "reduce-overhead"
+    flat = [FlatGroup(group["params"], adds=adds) for group in groups]
     flats = [{**group, "params": one.flats} for group, one in zip(groups, flat)]
     return torch.optim.AdamW(flats, lr=1e-3, fused=True), flat
 
@@ -64,11 +65,11 @@ def take_step(
     parameters: list[nn.Parameter],
     clip_norm: float,
 ) -> None:
-    """Clip the gradients, take a step, and set the gradients to zero."""
+    """Clip the gradients, and take a step."""
     scaler.unscale_(optimizer)
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     flats = [p for group in optimizer.param_groups for p in group["params"]]
-    nn.utils.clip_grads_with_norm_(flats, clip_norm, norm)
+    if norm.device.type != "cpu" or not clip_norm / (norm + 1e-6) >= 1:  # else they are multiplied by 1
+        nn.utils.clip_grads_with_norm_(flats, clip_norm, norm)
     scaler.step(optimizer)
     scaler.update()
-    optimizer.zero_grad(set_to_none=False)

@@ -158,7 +158,7 @@ class Trainer:
         factor = self.micro_batches.factor
 
         def retry(n_parts: int) -> None:
-            self.state.optimizer.zero_grad(set_to_none=False)
+            self.state.drop_gradients()
             fewer = f"batches of {len(batch[0])} run as {n_parts} micro-batches"
             freed = "images are read from the cache and no longer kept on the device"
             report(

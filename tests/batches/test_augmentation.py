@@ -1,5 +1,6 @@
 """Augmentation follows the recipe, and is the same on the device and with albumentations."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,22 @@ def test_a_seed_draws_the_same_and_a_part_is_that_of_the_whole(name: str):
     if draws:
         part = prepare(torch.from_numpy(images[9:17]), draws[9:17]).permute(0, 2, 3, 1)
         assert np.allclose(part, on_device(augment, images, 1)[9:17], atol=1e-3)
+
+
+@pytest.mark.parametrize("statistics", [(0.4, 0.2), ()], ids=["fixed", "of each image"])
+def test_one_pass_of_a_gpu_is_what_separate_steps_are(statistics: tuple[float, ...]):
+    images = np.random.default_rng(0).integers(0, 256, (64, 24, 24, 4), np.uint8)
+    augment = BatchAugmentation(Augment(extends="microscopy", crop=0.4, shift=0.1, gain=0.2), 4)
+    mean, std = (statistics[:1] * 4, statistics[1:] * 4)
+    steps, at_once = (Preprocess(mean, std, 24, augment) for _ in range(2))
+    at_once.at_once = ("cpu",)
+    draws = augment.draw(64, 1)
+    assert draws and draws.moved.all() and set(draws.symmetry) == set(range(8))
+    moved = np.arange(64) % 3 > 0  # others are turned only
+    for drawn in (draws, replace(draws, moved=moved)):
+        a, b = (prepare(torch.from_numpy(images), drawn) for prepare in (steps, at_once))
+        assert a.shape == b.shape and a.stride() == b.stride()
+        assert torch.allclose(a, b, atol=2e-3)
 
 
 # --- in recipes

@@ -305,14 +305,26 @@ def test_views_in_one_batch_are_the_mean_of_the_views():
 def test_a_compiled_network_trains_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import torch._dynamo
 
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
     losses = []
-    for compiled in ("false", "true"):
+    for compiled in ("false", "reduce-overhead"):  # the latter is "true" on a CPU
         (tmp_path / compiled).mkdir()
         trainer = trainer_of(tmp_path / compiled, monkeypatch, compile=compiled, precision="fp32")
-        trainer.epoch(lambda **_: None, float("inf"))
+        with torch._dynamo.config.patch(suppress_errors=False):
+            trainer.epoch(lambda **_: None, float("inf"))
         losses.append(trainer.history[-1]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_training_without_cuda_graphs_says_so(ready: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(ready)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
+    short = ["--set", "phases=[{size=16,epochs=1,batch_size=16}]", "--as", "graphs"]
+    assert main(["train", "tiny.toml", "--folds", "0", "--set", "compile=reduce-overhead", *short]) == 0
+    line = 'fold 0  a CPU has no CUDA graphs: compile = "reduce-overhead" works as compile = true'
+    assert line in capsys.readouterr().out.splitlines()
+    assert "one GPU" in models.lacks_graphs("reduce-overhead", torch.device("cuda:0"), 2)
+    assert not models.lacks_graphs("reduce-overhead", torch.device("cuda:0"))
+    assert not models.lacks_graphs(True, torch.device("cpu"))
 
 
 def test_too_many_micro_batches_are_refused(ready: Path, fails):

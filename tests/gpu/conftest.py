@@ -4,6 +4,7 @@ import collections
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -124,6 +125,31 @@ def new_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return trainer
 
     return make
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a convolution was given."""
+
+    shape: tuple[int, ...]
+    channels_last: bool  # so are images, weights and answer
+    training: bool
+
+
+@pytest.fixture
+def seen_by_convolutions() -> Iterator[list[Seen]]:
+    """What convolutions of any network are given from now on."""
+    found: list[Seen] = []
+
+    def look(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], answer: torch.Tensor) -> None:
+        if isinstance(layer, torch.nn.Conv2d):
+            parts = (inputs[0], layer.weight, answer)
+            form = all(part.is_contiguous(memory_format=torch.channels_last) for part in parts)
+            found.append(Seen(tuple(inputs[0].shape), form, layer.training))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(look)
+    yield found
+    hook.remove()
 
 
 def run_epochs(trainer: Trainer, n: int = 1) -> list[dict[str, Any]]:

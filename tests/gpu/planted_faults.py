@@ -26,6 +26,7 @@ RANKS = "tests/benchmarks/test_speed.py::test_micro_batches_ranks_and_checkpoint
 STEP = TRAINING + "test_no_step_waits_for_the_gpu"
 HALF = TRAINING + "test_half_precision_is_chosen_by_the_gpu_and_ends_near_fp32"
 CLIPPED = TRAINING + "test_the_optimizer_sees_clipped_gradients_without_the_scale"
+LAST = TRAINING + "test_images_weights_and_gradients_stay_channels_last"
 SKIPPED = TRAINING + "test_a_step_with_infinite_gradients_is_skipped"
 RESUMED = TRAINING + "test_a_run_goes_on_from_its_checkpoint"
 LOOKED = TRAINING + "test_the_loss_is_looked_at_without_waiting"
@@ -116,6 +117,56 @@ FAULTS = [
         "return x.contiguous()",
         HALF + "[H100]",
     ),
+    # speed of kernels
+    Fault(
+        "weights that are not channels last in training",
+        "training/model_state.py",
+        "self.model.to(device, memory_format=torch.channels_last)",
+        "self.model.to(device)",
+        LAST + "[fp32]",
+    ),
+    Fault(
+        "views that are not channels last",
+        "models/inference.py",
+        ".contiguous(memory_format=torch.channels_last)",
+        ".contiguous()",
+        PREDICTION + "test_views_and_weights_stay_channels_last[fp32]",
+    ),
+    Fault(
+        "an optimizer of many operations",
+        "training/optimizer.py",
+        "lr=1e-3, fused=True",
+        "lr=1e-3, foreach=True",
+        TRAINING + "test_a_step_of_the_optimizer_is_one_fused_operation_for_each_group",
+    ),
+    Fault(
+        "fp32 without TF32",
+        "compute/devices.py",
+        'torch.set_float32_matmul_precision("high")',
+        'torch.set_float32_matmul_precision("highest")',
+        TRAINING + "test_fp32_is_tf32_where_the_gpu_has_it",
+    ),
+    Fault(
+        "algorithms of cuDNN that are not timed",
+        "compute/devices.py",
+        "torch.backends.cudnn.benchmark = not deterministic",
+        "torch.backends.cudnn.benchmark = False",
+        TRAINING + "test_a_phase_trains_with_one_size_of_batches_so_that_cudnn_times_its_algorithms_once",
+    ),
+    Fault(
+        "images that are turned and moved one after the other",
+        "batches/preprocessing.py",
+        'at_once: tuple[str, ...] = ("cuda",)',
+        "at_once: tuple[str, ...] = ()",
+        TRAINING + "test_a_batch_is_prepared_in_few_operations",
+    ),
+    Fault(
+        "turned images that are moved as if they were not",
+        "batches/augmentation.py",
+        "SQUARE[self.symmetry] @ moves",
+        "moves",
+        TRAINING + "test_a_run_in_fp32_ends_with_the_weights_of_a_cpu[resident]",
+    ),
     # precision and the gradient scaler
     Fault(
         "no autocast",
@@ -163,9 +214,9 @@ FAULTS = [
     Fault("a scale that is never lowered", "training/optimizer.py", "scaler.update()", "pass", SKIPPED),
     Fault(
         "gradients that stay for the next step",
-        "training/optimizer.py",
-        "optimizer.zero_grad(set_to_none=False)",
-        "pass",
+        "training/model_state.py",
+        "        self.drop_gradients()\n        self.n_steps_done",
+        "        self.n_steps_done",
         SKIPPED,
     ),
     Fault(
@@ -222,7 +273,7 @@ FAULTS = [
     Fault(
         "gradients of a part that was done before memory ran out",
         "training/trainer.py",
-        "self.state.optimizer.zero_grad(set_to_none=False)",
+        "self.state.drop_gradients()",
         "pass",
         MEMORY + "test_gradients_of_a_part_that_was_done_before_are_not_added_twice",
     ),

@@ -13,7 +13,7 @@ from comp.config.loading import load_recipe
 from comp.models import network as models
 from comp.models.gradcam import heat_maps
 from comp.models.inference import PredictionInputs, predict_image, predict_set
-from tests.gpu.conftest import CPU
+from tests.gpu.conftest import CPU, Seen
 from tests.gpu.test_memory import FULL, FailsAbove
 
 N = 40
@@ -52,6 +52,15 @@ def test_predictions_have_arrived_when_they_are_kept(gpu: Any, tmp_path: Path):
     there = predict(tmp_path, "cuda:0")
     assert np.abs(there - predict(tmp_path, "cpu")).max() < (1e-3 if gpu.real else 1e-5)  # TF32
     assert np.abs(there[:, 0] + there[:, 2] - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_views_and_weights_stay_channels_last(
+    gpu: Any, tmp_path: Path, seen_by_convolutions: list[Seen], precision: str
+):
+    predict(tmp_path, "cuda:0", precision=precision)
+    assert {seen.shape[0] for seen in seen_by_convolutions} == {64}  # all views of a batch at once
+    assert all(seen.channels_last and not seen.training for seen in seen_by_convolutions)
 
 
 def test_a_batch_waits_for_nothing_but_the_probabilities_of_the_one_before(gpu: Any, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Training on a GPU ends where training on a CPU ends, and no step waits for the GPU."""
 
+import collections
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from comp.batches.augmentation import BatchAugmentation
+from comp.batches.preprocessing import Preprocess
+from comp.compute.devices import Device
 from comp.compute.distributed import ProcessGroup
+from comp.config.augment import Augment
 from comp.errors import Diverged
 from comp.training import trainer as training
 from comp.training.step import LossMonitor
 from comp.training.trainer import Trainer
-from tests.gpu.conftest import CPU, difference, run_epochs, watch_steps
+from tests.gpu.conftest import CPU, Seen, difference, run_epochs, watch_steps
 from tests.pretend_cuda import H100, T4, PretendCuda
 
 New = Callable[..., Trainer]
@@ -65,6 +70,65 @@ def test_half_precision_is_chosen_by_the_gpu_and_ends_near_fp32(
     assert difference(there.state.model.state_dict(), here.state.model.state_dict()) < 0.02
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_images_weights_and_gradients_stay_channels_last(
+    gpu: Any, new_trainer: New, seen_by_convolutions: list[Seen], precision: str
+):
+    trainer = new_trainer(gpu.device, False, precision=precision, **EVERYTHING)
+    kernels = [p for p in trainer.state.parameters if p.ndim == 4]
+    forms: list[bool] = []
+
+    def look(*_: Any) -> None:
+        parts = [part for p in kernels for part in (p, p.grad) if part is not None]
+        forms.extend(part.is_contiguous(memory_format=torch.channels_last) for part in parts)
+
+    trainer.state.optimizer.register_step_pre_hook(look)
+    run_epochs(trainer, 2)
+    assert len(forms) == 4 * 2 * len(kernels) > 50 and all(forms)  # in 4 steps
+    assert len(seen_by_convolutions) > 100 and all(seen.channels_last for seen in seen_by_convolutions)
+
+
+def test_a_phase_trains_with_one_size_of_batches_so_that_cudnn_times_its_algorithms_once(
+    gpu: Any, new_trainer: New, seen_by_convolutions: list[Seen]
+):
+    trainer = new_trainer(gpu.device, False, precision="fp32", ema_decay=0)
+    Device("cuda:0", 2).activate()
+    run_epochs(trainer, 2)
+    assert torch.backends.cudnn.benchmark
+    shapes = {seen.shape for seen in seen_by_convolutions if seen.training and seen.shape[1] == 3}
+    assert shapes == {(16, 3, 32, 32), (16, 3, 40, 40)}
+
+
+def test_a_batch_is_prepared_in_few_operations(gpu: Any):
+    augment = BatchAugmentation(Augment(extends="satellite"))
+    prepare = Preprocess((0.5,) * 3, (0.2,) * 3, 32, augment).to(gpu.device)
+    images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8).to(gpu.device)
+    draws, computed = augment.draw(64, 1), list[str]()
+    gpu.before = lambda operator, _: computed.append(str(operator))
+    prepare(images, draws)
+    gpu.before = None
+    views = ("view", "slice", "select", "permute", "alias", "unsqueeze", "pin", "expand", "lift", "detach")
+    computed = [name for name in computed if not any(word in name for word in views)]
+    assert computed.count("aten.grid_sampler_2d.default") == 1 and len(computed) < 30, computed
+
+
+def test_fp32_is_tf32_where_the_gpu_has_it(gpu: Any):
+    Device("cuda:0", 2).activate()
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert gpu.real or torch.backends.cudnn.allow_tf32  # the fixture turns a real GPU's off afterwards
+
+
+def test_a_step_of_the_optimizer_is_one_fused_operation_for_each_group(gpu: Any, new_trainer: New):
+    trainer, operators = new_trainer(gpu.device, True, precision="fp16"), collections.Counter[str]()
+    run_epochs(trainer)
+    gpu.before = lambda operator, _: operators.update([str(operator)])
+    trainer.state.update()
+    gpu.before = None
+    groups = {name: n for name, n in operators.items() if "adam" in name}
+    assert groups == {"aten._fused_adamw_.default": len(trainer.state.optimizer.param_groups)}
+    assert not any("addcdiv" in name or "sqrt" in name for name in operators)
+
+
 def test_the_optimizer_sees_clipped_gradients_without_the_scale(gpu: Any, new_trainer: New):
     norms = {}
     for device, precision in ((gpu.device, "fp16"), (CPU, "fp32")):
@@ -72,7 +136,9 @@ def test_the_optimizer_sees_clipped_gradients_without_the_scale(gpu: Any, new_tr
 
         def look(optimizer: Any, *_: Any, seen: list[float] = seen) -> None:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-            seen.append(float(torch.nn.utils.get_total_norm(gradients)))
+            scale = getattr(optimizer, "grad_scale", None)  # by which a fused step divides, unless it is done
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            seen.append(norm if scale is None else norm / float(scale))
 
         trainer.state.optimizer.register_step_pre_hook(look)
         run_epochs(trainer)
@@ -87,8 +153,7 @@ def test_a_step_with_infinite_gradients_is_skipped(gpu: Any, new_trainer: New):
     state, scale = trainer.state, trainer.state.scaler.get_scale()
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
     for p in state.parameters:
-        assert p.grad is not None
-        p.grad.fill_(math.inf)
+        p.grad = torch.full_like(p, math.inf)
     state.update()
     assert difference(before, dict(state.model.named_parameters())) == 0
     assert state.scaler.get_scale() == scale / 2

@@ -21,6 +21,7 @@ from comp.training.cost import (
     gpu_bytes,
     image_seconds,
     known_machine,
+    launched_images,
     run_time,
 )
 
@@ -73,6 +74,18 @@ def test_networks_run_in_rounds_and_measured_steps_count_as_they_are():
     # of its 5 epochs one trains the head alone
     assert one.phases[0] == pytest.approx((4 + 1 / 3) * 800 * 0.01 + 5 * 200 / 3 * 0.01)
     assert one.predict == pytest.approx((1000 + 5 * 100) * 0.01 / 3) and one.decode is None
+
+
+def test_small_images_wait_for_launches_and_plan_names_the_batch_that_takes_as_long(capsys):
+    recipe = load_recipe("planet")
+    costs, a100 = count_sizes(recipe), Machine("A100", SPEEDS["A100"])
+    batch = launched_images(costs[64], a100)
+    seconds = batch * image_seconds(costs[64], a100)
+    assert batch > 128 and seconds == pytest.approx(a100.launch * costs[64].n_operators, rel=0.01)
+    plan._print_small_batches(recipe, costs, [a100])
+    lines = capsys.readouterr().out.splitlines()
+    said = f"at 64 px a GPU waits for launches: steps take as long for batches up to {batch}"
+    assert len(lines) == 1 and said in lines[0]
 
 
 def test_only_gpus_of_a_known_kind_get_an_estimate():

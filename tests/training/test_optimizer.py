@@ -11,9 +11,10 @@ from comp.models import network as models
 from comp.training.optimizer import make_optimizer, parameter_groups, take_step
 
 
+@pytest.mark.parametrize("compiled", ["false", "reduce-overhead"])  # the latter adds to gradients in place
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-def test_a_step_on_flat_parameters_is_that_of_torch_to_the_last_bit(backbone: str):
-    recipe = load_recipe("demo", ["layer_decay=0.7", "clip_norm=0.1"])
+def test_a_step_on_flat_parameters_is_that_of_torch_to_the_last_bit(backbone: str, compiled: str):
+    recipe = load_recipe("demo", ["layer_decay=0.7", "clip_norm=0.1", f"compile={compiled}"])
     spec = models.ModelSpec(backbone, ("a", "b", "c"), 3, 32, (0.5,) * 3, (0.2,) * 3)
     model = models.create(spec, pretrained=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reference = copy.deepcopy(model)
@@ -30,8 +31,13 @@ def test_a_step_on_flat_parameters_is_that_of_torch_to_the_last_bit(backbone: st
             q.requires_grad_(p.requires_grad)
         for network in (model, reference):
             x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(step))
-            network(x).square().mean().backward()
+            for part in x.split(4):  # micro-batches
+                network(part).square().mean().backward()
+        for group in groups:
+            group.take_gradients()
         take_step(mine, scaler, list(model.parameters()), 0.1)
+        for group in groups:
+            group.drop_gradients()
         nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
         theirs.step()
         theirs.zero_grad()
