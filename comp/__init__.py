@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         submit,
         train,
     )
+    from comp.config.metric import Metric
     from comp.config.recipe import Recipe
     from comp.decision import Decision
     from comp.decisions.metrics import FBeta
@@ -31,6 +32,7 @@ __all__ = [
     "CompError",
     "Decision",
     "FBeta",
+    "Metric",
     "Recipe",
     "Run",
     "blend",
@@ -51,6 +53,7 @@ _NOT_IN_API = {
     "CompError": "comp.errors",
     "Decision": "comp.decision",
     "FBeta": "comp.decisions.metrics",
+    "Metric": "comp.config.metric",
     "Recipe": "comp.config.recipe",
 }
 

@@ -74,12 +74,12 @@ class Run:
 
     @property
     def decision(self) -> Decision:
-        """The rule that turns probabilities into labels, with its scores."""
+        """The rule that turns probabilities into answers, with its scores."""
         from comp.evaluation.results import read_results
 
         results = read_results(self.recipe)
         rows = decisions.Rows(results.probs, results.targets, results.decisions)
-        return Decision.load(decision_path(self.name)).with_rows(rows)
+        return Decision.load(decision_path(self.name), results.scorer).with_rows(rows)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -246,7 +246,7 @@ def decide(probs: "str | Recipe | Run", *, rule: str | None = None, force: bool 
 def decide(
     probs: np.ndarray | pd.DataFrame,
     targets: np.ndarray | pd.DataFrame,
-    metric: decisions.FBeta = ...,
+    metric: decisions.Scorer | decisions.Metric = ...,
     *,
     classes: Sequence[str] | None = None,
     **options: Unpack[decisions.DecideOptions],
@@ -259,8 +259,8 @@ def decide(probs: Any, *arguments: Any, **options: Any) -> Any:
     decide("planet", rule=None, force=False) finds the rule of a run, and returns the run.
 
     decide(probs, targets, metric, classes=…) returns a Decision for out-of-fold probabilities (N, C) and
-    targets (N, C) 0/1, both arrays or tables by id. More keywords: rule, folds, exclusive, min_labels,
-    settings, as in comp.decisions.decide.decide."""
+    targets (N, C) 0/1, or numbers, both arrays or tables by id. The metric is a FBeta or a Metric. More
+    keywords: rule, folds, exclusive, min_labels, settings, as in comp.decisions.decide.decide."""
     if isinstance(probs, (str, Recipe, Run)):
         return _stage("decide", probs, *arguments, **options)
     return decisions.decide(probs, *arguments, **options)

@@ -41,6 +41,11 @@ def is_pipeline(value: str) -> bool:
     return bool(PIPELINE.fullmatch(value))
 
 
+def beside(reference: str, folder: Path) -> str:
+    """Return a reference in a file of this folder, with its path from here."""
+    return str(folder / reference) if FILE.fullmatch(reference) else reference
+
+
 def one_of(*known: str) -> Callable[[str], str]:
     """Return a check that a value is one of `known` or a reference. It raises ValueError."""
 
@@ -63,8 +68,18 @@ def _replaced(value: Any, key: str, change: Callable[[str, str], str]) -> Any:
         return "+".join(change(part, key) for part in value.split("+")) if key in KEYS else value
     if isinstance(value, list | tuple):
         return [_replaced(item, key, change) for item in value]
-    if not isinstance(value, dict) or key in ("competition", "code"):
+    if not isinstance(value, dict) or key == "code":
         return value
+    if key in ("competition", "metric"):  # metric.name alone
+        below = {"competition": "metric", "metric": "name"}[key]
+        if below not in value:
+            return value
+        if key == "competition":
+            return {**value, below: _replaced(value[below], below, change)}
+        return {
+            **value,
+            below: change(name, "metric.name") if isinstance(name := value[below], str) else name,
+        }
     inner = {name: name.rpartition(".")[2] for name in value}  # `tune` has dotted names
     if key == "augment":
         inner = {name: key if name == "extends" else "" for name in value}

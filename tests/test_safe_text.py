@@ -33,7 +33,9 @@ from comp.config.loading import load_recipe
 from comp.console import ProgressBars, info, table
 from comp.data.duplicate_groups import Member, groups_csv
 from comp.data.duplicates import read_groups
+from comp.decisions.class_scores import OwnScores
 from comp.decisions.decide import decide
+from comp.decisions.metrics import FBeta
 from comp.decisions.rules import FittedRule
 from comp.errors import CompError, summarize
 from comp.evaluation import duplicates_page
@@ -42,9 +44,11 @@ from comp.kaggle import client as kaggle_api
 from comp.kaggle import ledger
 from comp.kaggle.submission_file import submission_text
 from comp.plots import comparison, explanation, lr_finder, style, thresholds, tuning
+from comp.plots import decision as decision_plot
 from comp.plots import ledger as ledger_plot
 from comp.safe_text import escape_cell, unescape_cell, visible, without_secrets
 from comp.tracking.clients import first_line
+from comp.training.log_columns import LogColumns
 from comp.tuning import study as studies
 from comp.tuning.pruning import make_pruner
 from comp.tuning.study import SharedStudy, open_storage, storage_name
@@ -207,8 +211,11 @@ def test_every_score_of_compared_classes_is_there_at_60_columns(n_runs: int, scr
     seen = screen(60)
     rng = np.random.default_rng(0)
     values = rng.uniform(0.1, 0.9, (2, n_runs, 2))
-    labels: Any = SimpleNamespace(classes=("selective_logging_of_everything", "剪刀" * 30))
-    show_classes(labels, np.ones((4, 2)), "ABCDE"[:n_runs], list(values[0]), list(values[1]), "F2")
+    labels = SimpleNamespace(classes=("selective_logging_of_everything", "剪刀" * 30))
+    joined: Any = SimpleNamespace(labels=labels, targets=np.ones((4, 2)), scorer=FBeta())
+    per_class = [OwnScores("F2", 1, of_run) for of_run in values[1]]
+    result: Any = SimpleNamespace(precisions=list(values[0]), per_class=per_class)
+    show_classes(joined, result, "ABCDE"[:n_runs])
     for value in values.ravel():
         assert f"{value:.4f}" in seen.text()
 
@@ -245,11 +252,11 @@ def pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[
             study.study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=space, value=0.5 + 10 * rate)
             )
-        tuning.draw(Path("tune.png"), study, 0.55)
+        tuning.draw(Path("tune.png"), study, 0.55, LogColumns.of(recipe.competition.metric, single=False))
 
     def decider(names: tuple[str, ...]) -> None:
         decision = decide(probs, targets, rule="global")
-        thresholds.draw(decision, probs, targets, names, Path("decision.png"))
+        decision_plot.draw(decision, probs, targets, names, Path("decision.png"))
 
     def confusion(names: tuple[str, ...]) -> None:
         single = np.eye(3, dtype=np.uint8)[rng.integers(3, size=40)]

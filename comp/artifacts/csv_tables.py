@@ -1,5 +1,5 @@
-"""Read CSV tables as any program writes them. A table that could be read in two ways is refused, with the
-line."""
+"""Read tables as any program writes them, CSV most of all. A table that could be read in two ways is refused,
+with the line."""
 
 import bz2
 import codecs
@@ -16,22 +16,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from comp.artifacts.json_tables import read_json_table
 from comp.errors import CompError, summarize
 
 UNNAMED = "Unnamed: "  # pandas' name of a column without a name, before its position
 SEPARATORS = (",", ";", "\t", "|")
+OTHER_TABLES = (".xlsx", ".xls", ".ods", ".feather", ".pkl", ".mat")
 csv.field_size_limit(2**31 - 1)  # some tables hold masks
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Return a CSV with every cell as text (an empty cell is '') and the rows' line numbers as index. Files
-    may be compressed, in UTF-8 or UTF-16, and separated by commas, semicolons, tabs or bars.
+    """Return a table with every cell as text (an empty cell is '') and the rows' line numbers as index. Files
+    may be CSV, compressed or not, in UTF-8 or UTF-16, and separated by commas, semicolons, tabs or bars; JSON
+    (see `read_json_table`); and parquet.
 
-    Empty rows, repeated headers, and empty columns without a name are left out. Other columns without a name
-    are named as by pandas. Raise CompError if one of `columns` is missing, if a row has more or fewer fields
-    than the header, and if two columns have one name."""
+    Empty rows, repeated headers, and empty columns without a name are left out of a CSV. Other columns
+    without a name are named as by pandas. Raise CompError if one of `columns` is missing, if a row has more
+    or fewer fields than the header, and if two columns have one name."""
     columns = list(columns)
+    kinds = [suffix.lower() for suffix in path.suffixes]
+    if ".json" in kinds:
+        frame = read_json_table(path, _text)
+    elif ".parquet" in kinds:
+        frame = _read_parquet(path)
+    elif found := next((suffix for suffix in kinds if suffix in OTHER_TABLES), None):
+        raise CompError(f"{path}: {found} files are not read; save the table as CSV")
+    else:
+        frame = _read_csv(path, columns)
+    if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
+        raise CompError(
+            f"{path} has several columns of the same name: {summarize(twice)}; rename or remove them"
+        )
+    if lacking := [name for name in columns if name not in frame]:
+        raise CompError(f"{path} has no column {lacking[0]!r}; it has {', '.join(frame.columns[:20])}")
+    return frame
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     text = _text(path)
     separator = _separator(text, columns)
     reader = csv.reader(
@@ -61,13 +83,43 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         named = [bool(name) or frame.iloc[:, i].str.strip().any() for i, name in enumerate(header)]
         frame.columns = [name or _unnamed(i, header) for i, name in enumerate(header)]
         frame = frame.loc[:, named]
-    if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
-        raise CompError(
-            f"{path} has several columns of the same name: {summarize(twice)}; rename or remove them"
-        )
-    if lacking := [name for name in columns if name not in frame]:
-        raise CompError(f"{path} has no column {lacking[0]!r}; it has {', '.join(frame.columns[:20])}")
     return frame
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Return a parquet file as text, with the rows' positions, from 1, as index."""
+    frame = read_parquet(path)
+    frame.index = pd.RangeIndex(1, len(frame) + 1)
+    return frame.astype(object).where(frame.notna(), "").astype(str).rename(columns=str)
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Return a parquet file with its own types; a named index becomes columns. Raise CompError where it can't
+    be read."""
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise CompError(f"{path}: parquet needs pyarrow; pip install '.[parquet]'") from error
+    except (ValueError, OSError) as error:
+        raise CompError(f"{path} can't be read as parquet ({error})") from error
+    if frame.index.name or not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.reset_index()
+    return frame
+
+
+def read_ids(path: Path, column: str) -> np.ndarray:
+    """Return the ids (N,) str of a table, or of a text file with an id in each line and no header. Raise
+    CompError if an id is empty or occurs twice."""
+    if path.suffix.lower() != ".txt":
+        return ids_of(read_table(path, [column]), column, path)
+    ids = [line.strip() for line in _text(path).splitlines()]
+    ids = [line for line in ids if line]
+    if ids[:1] == [column]:
+        del ids[0]
+    if not ids:
+        raise CompError(f"{path} lists no ids")
+    check_unique(found := np.array(ids, str), path)
+    return found
 
 
 def ids_of(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
@@ -104,6 +156,7 @@ def _unnamed(position: int, header: list[str]) -> str:
 
 
 def _text(path: Path) -> str:
+    form = "JSON" if ".json" in path.suffixes else "CSV"
     try:
         raw = _bytes(path)
         utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -111,9 +164,9 @@ def _text(path: Path) -> str:
     except Exception as error:  # whatever a damaged archive leads to
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise CompError(f"{path} cannot be read as CSV: {reason}{hint}") from error
+        raise CompError(f"{path} cannot be read as {form}: {reason}{hint}") from error
     if "\0" in text:
-        raise CompError(f"{path} cannot be read as CSV: it has NUL characters; save it as UTF-8")
+        raise CompError(f"{path} cannot be read as {form}: it has NUL characters; save it as UTF-8")
     return text
 
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from comp.config.competition import Metric
 from comp.config.schema import check_fields
 
 Count = Annotated[int, Field(ge=0)]
@@ -38,6 +37,8 @@ class Files(Stored):
     labels: str
     sample: str
     solution: str | None = None
+    only: str | None = None
+    table: str | None = None
 
 
 class Places(Stored):
@@ -96,15 +97,18 @@ class TrainingStart(Stored):
 
 
 class Epoch(Stored):
-    """A row of log.jsonl."""
+    """A row of log.jsonl. The metric has its own key, comp.training.log_columns.LogColumns.metric."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float | None | dict[str, float | None]] = Field(init=False)
 
     epoch: int = Field(ge=1)
     size: int = Field(ge=1)
     lr: float
     loss: float
     valid_loss: float | None
-    mAP: float | None
-    fbeta: float | None
+    mAP: float | None = None
+    fbeta: float | None = None
     accuracy: float | None = None
     images_per_second: Positive
     seconds: float = Field(ge=0)
@@ -133,126 +137,12 @@ class BlendStamp(Stored):
         return self
 
 
-class Tensor(Stored):
-    """A tensor in a safetensors header."""
-
-    shape: list[Count]
-
-
-class SafetensorsHeader(Stored):
-    """The header of a safetensors file."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Tensor] = Field(init=False)
-
-    metadata: dict[str, str] = Field({}, alias="__metadata__")
-
-
-class Spec(Stored):
-    """comp.models.network.ModelSpec. Unknown fields are refused, since they could change the network."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    backbone: str
-    classes: list[str] = Field(min_length=1)
-    n_channels: int = Field(ge=1)
-    size: int = Field(ge=1)
-    mean: list[float]
-    std: list[Positive]
-    drop_rate: float = Field(0.0, ge=0, lt=1)
-    groups: list[list[Count]] = []
-
-    @model_validator(mode="after")
-    def _check_lengths(self) -> Self:
-        if not len(self.mean) == len(self.std) or len(self.mean) not in (0, self.n_channels):
-            raise ValueError(
-                f"{self.n_channels} channels have {len(self.mean)} means and {len(self.std)} std"
-            )
-        if any(c >= len(self.classes) for group in self.groups for c in group):
-            raise ValueError(f"groups have a number beyond the {len(self.classes)} classes")
-        return self
-
-
-class Rule(Stored):
-    """comp.decisions.rules.FittedRule."""
-
-    thresholds: dict[str, Share] = Field(min_length=1)
-    expected: bool = False
-    slopes: dict[str, float] | None = None
-    offsets: dict[str, float] | None = None
-    temperature: Positive = 1.0
-    groups: list[Annotated[list[str], Field(min_length=1)]] = []
-    min_labels: Count = 0
-    max_labels: Count | None = None
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> Self:
-        for name in ("slopes", "offsets"):
-            values = getattr(self, name)
-            if values is not None and values.keys() != self.thresholds.keys():
-                raise ValueError(f"{name} have other labels than thresholds")
-        grouped = [label for group in self.groups for label in group]
-        if len(set(grouped)) < len(grouped) or not set(grouped) <= self.thresholds.keys():
-            raise ValueError("groups have a label twice, or one without a threshold")
-        return self
-
-
-class PartRule(Rule):
-    """A fitted rule with its name."""
-
-    rule: str
-
-
-class MetricSettings(Metric):
-    """The metric in a decision's stamp."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class DecisionStamp(Stored):
-    """The stamp of decision.json."""
-
-    oof: str
-    labels: str
-    folds: str
-    metric: MetricSettings
-
-
-class Scores(Stored):
-    """The scores in decision.json."""
-
-    default: float
-    in_sample: float
-    cross_fitted: float
-
-
-class Decision(PartRule):
-    """decision.json."""
-
-    metric: str
-    by_fold: dict[str, PartRule] = {}
-    by_fifth: dict[str, PartRule] = {}
-    thresholds_by_fold: dict[str, Annotated[list[Share], Field(min_length=1)]] | None = None
-    scores: Scores
-    stamp: DecisionStamp
-
-    @model_validator(mode="after")
-    def _check_parts(self) -> Self:
-        labels = self.thresholds.keys()
-        for name in ("by_fold", "by_fifth"):
-            for part, rule in getattr(self, name).items():
-                if rule.thresholds.keys() != labels:
-                    raise ValueError(f"{name}.{part} has other labels than thresholds")
-        if self.thresholds_by_fold is not None and self.thresholds_by_fold.keys() != labels:
-            raise ValueError("thresholds_by_fold have other labels than thresholds")
-        return self
-
-
 class Finished(Stored):
     """finished.json."""
 
     options: dict[str, Any]
     scores: dict[str, float | None]
+    by: str | None = None  # the score of best and worst
     best: dict[str, float]
     worst: dict[str, float]
     seconds: float

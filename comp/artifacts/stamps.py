@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from comp.artifacts.files import REMAKE, flatten, parse_json, read_json
-from comp.artifacts.schemas import SafetensorsHeader, Spec
+from comp.artifacts.model_schemas import SafetensorsHeader, Spec
 from comp.config.loading import shortened
 from comp.config.schema import current_rule
 from comp.errors import CompError

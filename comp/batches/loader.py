@@ -19,7 +19,8 @@ from comp.data.image_files import open_cache, resize
 from comp.errors import CompError
 from comp.user_code import NO_CODE, Code
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, H, W, channels) uint8, targets (B, C) float32
+# images (B, H, W, channels) uint8; targets (B, C) float32, with the other columns of a RowLayout
+Batch = tuple[torch.Tensor, torch.Tensor]
 MAX_SHARE_OF_GPU = 1 / 3  # of its free memory: larger caches are not kept there
 MAX_THREADS = 4  # that fill pinned memory
 
@@ -141,8 +142,11 @@ class DeviceLoader:
         return held
 
     def _n_bytes(self) -> int:
-        images = open_caches(self.dataset.caches)
-        return images.nbytes if self.rows is None else images[:1].nbytes * len(self.rows)
+        """Return what images and targets (float32) take on the device."""
+        images, targets = open_caches(self.dataset.caches), self.dataset.targets
+        n_rows = len(images) if self.rows is None else len(self.rows)
+        n_labels = 0 if targets is None else targets.shape[1]
+        return n_rows * (images[:1].nbytes + 4 * n_labels)
 
     def _upload(self) -> None:
         images = open_caches(self.dataset.caches)

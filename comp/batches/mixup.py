@@ -1,4 +1,4 @@
-"""Mixup and cutmix of whole batches."""
+"""Mixup and cutmix of whole batches. An unknown target (NaN) mixed with a known one is unknown."""
 
 import numpy as np
 import torch

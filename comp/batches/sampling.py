@@ -33,8 +33,22 @@ def oversampling_repeats(targets: np.ndarray, share: float) -> np.ndarray | None
     (N, C)."""
     if not share:
         return None
-    by_label = np.sqrt(share / np.maximum(targets.mean(0), 1e-9))
-    return np.maximum(1.0, (targets * by_label).max(1))
+    by_label = np.sqrt(share / np.maximum(np.nanmean(targets, 0), 1e-9))
+    return np.maximum(1.0, (np.nan_to_num(targets) * by_label).max(1))
+
+
+def balanced_rows(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all rows of targets (N, C) ordered by class, and (N,) how often each is repeated per epoch, so
+    that each class has as many places and an epoch N in all. One column is a class and its absence. Rows
+    with unknown targets (NaN) come never."""
+    unknown = np.isnan(targets).any(1)
+    class_of = targets[:, 0] > 0.5 if targets.shape[1] == 1 else np.nan_to_num(targets).argmax(1)
+    class_of = np.where(unknown, -1, class_of)
+    found, place, counts = np.unique(class_of, return_inverse=True, return_counts=True)
+    n_classes = int((found >= 0).sum())
+    repeats = np.where(found >= 0, len(targets) / (max(1, n_classes) * counts), 0.0)[place]
+    order = np.argsort(class_of, kind="stable")
+    return order, repeats[order]
 
 
 def ordered_steps(rows: np.ndarray, batch_size: int) -> list[Step]:

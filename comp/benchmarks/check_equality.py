@@ -188,9 +188,9 @@ def views(bench: Bench) -> Outcome:
     with torch.inference_mode():
         with autocast(place, dtype):
             x = prepare.to(place)(images.to(place))
-            found = predict_views(model, x, chosen, spec.groups).cpu()
+            found = predict_views(model, x, chosen, spec).cpu()
         x, model = prepare.cpu()(images), model.cpu()
-        each = [predict_views(model, x, [view], spec.groups) for view in chosen]
+        each = [predict_views(model, x, [view], spec) for view in chosen]
     off = float((found - torch.stack(each).mean(0)).abs().max())
     return Outcome(
         "ok" if off <= VIEWS_TOLERANCE else "differs",

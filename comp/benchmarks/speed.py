@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _count_images(recipe: Recipe) -> tuple[int, int, str]:
     competition = recipe.competition
     if manifest_path(competition.name).exists():
         data = read_manifest(competition)
-        return len(data.labels(competition).ids), len(data.sample_ids(competition)), competition.name
+        return len(data.labels(competition).ids), len(data.test_ids(competition)), competition.name
     return 40_479, 61_191, "as many as Planet's"
 
 
@@ -90,11 +91,12 @@ def _make_images(recipe: Recipe, folder: Path) -> ImageSet:
                 one = image.getchannel(k % 3) if channel else image
                 one.save(folder / "drawn" / f"{i}{channel}.jpg", quality=90)
         names = np.array([str(i) for i in range(N_SYNTHETIC)])
-        found = find_images("train", names, [(folder / "drawn", "{id}{channel}.jpg")], recipe.channels)
+        pattern = "{id}{channel}.jpg" if recipe.channels else "{id}.jpg"
+        found = find_images("train", names, [(folder / "drawn", pattern)], recipe.channels)
         info("bench: synthetic JPEG images of 256 px")
     rows = np.arange(N_IMAGES) % len(found.ids)
     ids = np.array([str(i) for i in range(N_IMAGES)])
-    return ImageSet("bench", ids, tuple(found.paths[i] for i in rows), found.channels, found.limits)
+    return replace(found, name="bench", ids=ids, paths=tuple(found.paths[i] for i in rows))
 
 
 def _measure_files(images: ImageSet, folder: Path) -> None:
@@ -109,7 +111,7 @@ def _measure_files(images: ImageSet, folder: Path) -> None:
 
         def decode_some(size: int = size) -> None:
             for paths in some:
-                decode(paths, joined=joined, max_size=size, limits=images.limits)
+                decode(paths, joined=joined, bands=images.bands, max_size=size, limits=images.limits)
 
         one = measure_rate(decode_some, len(some))
         every = measure_rate(build, len(images.ids), 3)

@@ -7,7 +7,7 @@ STAGES = {
     "train": "train one network per fold",
     "predict": "predict held-out and test images, with test-time augmentation",
     "blend": "combine the predictions of all folds, or of several recipes",
-    "decide": "find the best thresholds; report a cross-fitted score",
+    "decide": "find the best thresholds, cut points or calibration; report a cross-fitted score",
     "submit": "write and check the submission, and add it to the ledger",
     "report": "write one page about a run: scores, labels, images, likely label errors",
 }
@@ -71,9 +71,12 @@ DETAILS = {
     "best threshold of each label), shrunk (per-class thresholds, shrunk towards the global one), expected "
     "(best expected F-beta of each image), prevalence; with --rule also optuna, and each rule with "
     "+exclusive, +limits or +temperature. With exactly one label per image: most-probable, and shrunk and "
-    "per-class, which add an offset to each label's logit. Scores are in-sample and cross-fitted (each fold "
-    "is decided by the rule fitted to the other folds). Optuna's studies are kept in "
-    "runs/<recipe>/study.log, which optuna-dashboard opens; decision.png shows the thresholds.",
+    "per-class, which add an offset to each label's logit. Of grades: most-probable, rounded (the expected "
+    "grade) and cut-points on it; of log loss: as-is, calibrated, and temperature with one label per image; "
+    "of probabilistic F-beta: binary too; of numbers: as-is, clipped; of AUC and rankings nothing is to be "
+    "decided. Scores are in-sample and cross-fitted (each fold is decided by the rule fitted to the other "
+    "folds). Optuna's studies are kept in runs/<recipe>/study.log, which optuna-dashboard opens. "
+    "decision.png shows thresholds, cut points, ROC and reliability, or numbers.",
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checks it, writes a .json "
     "beside it, and adds a row to submissions/ledger.csv. --send sends it to Kaggle, at most once: after an "
     "interruption, Kaggle is first asked whether it arrived.",

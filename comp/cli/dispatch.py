@@ -174,7 +174,7 @@ def _decide_files(given: argparse.Namespace) -> None:
         raise CompError("a RECIPE, or --probs FILE with --labels FILE, is expected")
     decide = _command("decide")
     names = ("probs", "labels", "rule", "fold_file", "apply", "sample", "exclusive", "force")
-    metric = decide.FBeta(given.beta, given.average, given.zero_division)
+    metric = decide.named_metric(given.metric, given.beta, given.average, given.zero_division)
     asked = {name: getattr(given, name) for name in names}
     decide.run_on_files(decide.TableRequest(**asked, metric=metric, to=given.to or "decision.json"))
 

@@ -14,15 +14,17 @@ TABLES: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "with --probs: true labels, as tags or as a 0/1 column per class",
     },
-    "--beta": {"type": float, "default": 2.0, "help": "with --probs: beta of F-beta (default: 2)"},
+    "--metric": {
+        "metavar": "NAME",
+        "help": "with --probs: a metric as [metric] name has it, such as roc_auc (default: fbeta)",
+    },
+    "--beta": {"type": float, "help": "with --probs: beta of F-beta (default: 2)"},
     "--average": {
         "choices": ("samples", "macro", "micro"),
-        "default": "samples",
         "help": "with --probs: how F-beta is averaged (default: samples)",
     },
     "--zero-division": {
         "type": float,
-        "default": 0.0,
         "metavar": "SCORE",
         "help": "with --probs, for --average samples: the score of an image with no true and no predicted "
         "label (default: 0)",

@@ -5,6 +5,7 @@ exactly once) and test.npz (the mean of the folds). For several recipes it reads
 for their blend, with a recipe.toml for the stages that follow; study.log keeps the search for weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,16 +20,19 @@ from comp.config.recipe import Recipe
 from comp.console import info, progress, show_headline, table
 from comp.data.labels import exclusive_groups
 from comp.data.manifest import read_training
-from comp.decisions.blending import BlendChoice, Blender
-from comp.decisions.metrics import FBeta
+from comp.decisions.blending import BlendChoice, Blender, methods_of
 from comp.decisions.rule_search import SearchSettings
 from comp.decisions.rules import is_single_label
+from comp.decisions.scorers import make_scorer
 from comp.errors import CompError, summarize
+from comp.user_code import digests
 
 
 def run(
     recipe: Recipe, *, folds: list[int], force: bool, others: list[str], name: str | None, how: str
 ) -> None:
+    if recipe.members or others:
+        methods_of(how, recipe.competition.metric)
     if others:
         recipes = [recipe, *map(read_recipe, others)]
         name = name or "_".join(r.name for r in recipes)
@@ -70,11 +74,11 @@ def run(
         raise CompError(
             f"out-of-fold predictions hold ids of other folds: {summarize(extra)}; run `comp predict --force`"
         )
-    oof = Predictions(expected, oof.classes, aligned(oof, expected, paths["oof"]))
-    test_ids = data.sample_ids(competition)
+    oof = Predictions(expected, oof.classes, aligned(oof, expected, paths["oof"]), oof.numbers)
+    test_ids = data.test_ids(competition)
     tests = [test_path(recipe.name, fold) for fold in folds]
     probs = mean_of_folds(aligned(load(path, labels.classes), test_ids, path) for path in tests)
-    save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
+    save(paths["test"], Predictions(test_ids, labels.classes, probs, oof.numbers), stamp)
     save(paths["oof"], oof, stamp)
     info(f"blend: {len(oof.ids):,} held-out ids once each, {len(test_ids):,} test ids (mean of the folds)")
 
@@ -98,12 +102,14 @@ def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) ->
         "labels": labels.fingerprint,
         "metric": first.competition.metric.stamp,
         "seed": first.seed,
+        **({} if labels.answer_ids is None else {"aggregate": first.competition.submission.aggregate}),
+        **({"code": code} if (code := digests([first.competition.metric.name], first.code)) else {}),
     }
     paths = {"oof": oof_path(name), "test": test_path(name)}
     if [is_done(path, stamp, force=force) for path in paths.values()] == [True, True]:
         info(f"blend: {name} done already")
         return
-    test_ids, label_table = data.sample_ids(first.competition), first.competition.labels
+    test_ids, label_table = data.test_ids(first.competition), first.competition.labels
     held_out, test = [], []
     for member in names:
         known = load(oof_path(member), labels.classes)
@@ -112,18 +118,20 @@ def blend_recipes(recipes: list[Recipe], *, name: str, how: str, force: bool) ->
         held_out.append(aligned(known, labels.ids, oof_path(member)))
         test.append(aligned(load(test_path(member), labels.classes), test_ids, test_path(member)))
     blender = Blender(
-        np.stack(held_out), labels.targets, fold_of, FBeta.from_metric(first.competition.metric),
+        np.stack(held_out), labels.targets, fold_of,
+        make_scorer(first.competition, labels.classes, first.code),
         SearchSettings(first.seed, storage=study_path(name), name=f"weights {digest(stamp)}"),
         is_single_label(labels.targets, exclusive_groups(label_table, labels.classes)),
         0 if label_table.empty else 1,
+        labels.answer_ids, first.competition.submission.aggregate,
     )  # fmt: skip
     info(f"blend: {name}, {', '.join(names)}, {len(labels.ids):,} held-out images")
     with progress("blends", blender.n_steps(how)) as advance:
         result = blender.choose(how, partial(advance, 1))
     chosen = result.chosen
     probs = chosen.apply(np.stack(test)).astype(np.float32)
-    save(paths["test"], Predictions(test_ids, labels.classes, probs), stamp)
-    save(paths["oof"], Predictions(labels.ids, labels.classes, chosen.oof.astype(np.float32)), stamp)
+    save(paths["test"], replace(known, ids=test_ids, probs=probs), stamp)
+    save(paths["oof"], replace(known, ids=labels.ids, probs=chosen.oof.astype(np.float32)), stamp)
     show(result, name, names, str(first.competition.metric))
 
 

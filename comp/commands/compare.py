@@ -14,14 +14,16 @@ import numpy as np
 from comp.artifacts.paths import compared_path
 from comp.config.recipe import Phase
 from comp.console import clock, info, size_text, table
-from comp.data.labels import Labels
 from comp.decisions.bootstrap import interval, share_above
-from comp.decisions.metrics import FBeta, mean_average_precision
+from comp.decisions.class_scores import n_images
+from comp.decisions.metrics import mean_average_precision
 from comp.errors import CompError
-from comp.evaluation.comparison import N_RESAMPLES, Comparison, Run, compare, cost_of, read_runs
+from comp.evaluation.comparison import Comparison, compare, cost_of
+from comp.evaluation.joined_runs import JoinedRuns, Run, read_runs
 from comp.plots.comparison import draw
 
 SIDE_BY_SIDE = 3  # runs whose average precision and F-beta by class fit into one table
+MAX_CLASSES = 60  # rows of that table
 
 
 def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
@@ -36,8 +38,8 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     names = [r.name for r in runs]
     competition, metric = runs[0].recipe.competition, runs[0].metric
     letters = [chr(ord("A") + i) for i in range(len(runs))]
-    n_images, n_labels = f"{len(targets):,} images", f"{len(labels.classes)} labels"
-    info(f"compare: {competition.name}, {n_labels}, {n_images} that all runs held out")
+    n_classes, images = metric.count(len(labels.classes)), f"{len(targets):,} images"
+    info(f"compare: {competition.name}, {n_classes}, {images} that all runs held out")
     for letter, r in zip(letters, runs):
         n_more = len(r.ids) - len(targets)
         info(f"{letter}  {r.name}" + (f", {n_more:,} more images left out" if n_more else ""))
@@ -46,14 +48,14 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     show_settings(runs, letters)
     result = compare(joined)
     show_scores(runs, result, letters)
-    show_classes(
-        labels, targets, letters, result.precisions, result.per_class, f"F{FBeta.from_metric(metric).beta:g}"
-    )
+    show_classes(joined, result, letters)
     show_cost(runs, letters)
-    show_errors(result, letters)
+    show_errors(result, letters, numbers=metric.kind == "numbers")
     path = Path(to) if to else compared_path(names)
-    title = f"{competition.name}, {n_images}"
-    draw(path, names, result.values, result.resamples, result.correlation, title, str(metric))
+    title = f"{competition.name}, {images}"
+    draw(
+        path, names, result.values, result.resamples, result.correlation, title, str(metric), result.sign
+    )  # fmt: skip
     info(f"compare: {path}")
     show_verdicts(names, result)
 
@@ -89,18 +91,24 @@ def show_scores(runs: Sequence[Run], result: Comparison, letters: Sequence[str])
     """Print each run's score and its difference to the first run, with bootstrap intervals."""
     info("")
     metric = runs[0].metric
-    info(f"{metric} cross-fitted, with 95 % intervals of {N_RESAMPLES:,} paired bootstrap resamples")
+    lower = " (lower is better)" if result.sign < 0 else ""
+    n = len(result.resamples)
+    info(f"{metric}{lower} cross-fitted, with 95 % intervals of {n:,} paired bootstrap resamples")
     first, lines = result.resamples[:, 0], []
     for i, (letter, r, value) in enumerate(zip(letters, runs, result.values)):
         samples = result.resamples[:, i]
         gains, difference = samples - first, ["", "", ""]
         if i:
             difference = [
-                f"{value - result.values[0]:+.4f}", _range(gains, "+.4f"), f"{share_above(gains):.0%}"
-            ]  # fmt: skip
+                f"{value - result.values[0]:+.4f}",
+                _range(gains, "+.4f"),
+                f"{share_above(result.sign * gains):.0%}",
+            ]
+        mean_ap = [f"{mean_average_precision(each):.4f}" for each in result.precisions[i : i + 1]]
         lines.append([f"{letter} {r.name}", f"{value:.4f}", _range(samples, ".4f"), *difference])
-        lines[-1] += [f"{mean_average_precision(result.precisions[i]):.4f}", r.rule]
-    table(["run", "score", "95 %", "minus A", "95 %", "beats A", "mAP", "rule"], lines)
+        lines[-1] += [*mean_ap, r.rule]
+    of_labels = ["mAP"] if result.precisions else []
+    table(["run", "score", "95 %", "minus A", "95 %", "beats A", *of_labels, "rule"], lines)
 
 
 def _range(values: np.ndarray, form: str) -> str:
@@ -113,36 +121,41 @@ def show_verdicts(names: Sequence[str], result: Comparison) -> None:
     difference is on one side of 0."""
     for name, value, samples in zip(names[1:], result.values[1:], result.resamples.T[1:]):
         low, high = interval(samples - result.resamples[:, 0])
-        sure = "better" if low > 0 else "worse" if high < 0 else "no difference"
+        above, below = ("better", "worse") if result.sign > 0 else ("worse", "better")
+        sure = above if low > 0 else below if high < 0 else "no difference"
         verdict = sure if sure == "no difference" else f"{sure} than {names[0]}"
         info(f"{name}: {value - result.values[0]:+.4f}, 95 % {low:+.4f} to {high:+.4f}: {verdict}")
 
 
-def show_classes(
-    labels: Labels,
-    targets: np.ndarray,
-    letters: Sequence[str],
-    precision: Sequence[np.ndarray],
-    per_class: Sequence[np.ndarray],
-    score_name: str,
-) -> None:
-    """Print each run's average precision and F-beta by class; * marks the best."""
-    blocks = [("AP", np.stack(precision)), (score_name, np.stack(per_class))]
+def show_classes(joined: JoinedRuns, result: Comparison, letters: Sequence[str]) -> None:
+    """Print each run's scores by class, of labels with average precision; * marks the best. Of very many
+    classes show those with most images."""
+    classes, images = joined.labels.classes, n_images(joined.scorer, joined.targets)
+    own = result.per_class[0]
+    blocks = [(own.name, own.sign, np.stack([each.values for each in result.per_class]))]
+    if result.precisions:
+        blocks.insert(0, ("AP", 1, np.stack(result.precisions)))
+    shown = np.arange(len(classes))
+    which = "by class"
+    if len(classes) > MAX_CLASSES:
+        shown = np.sort(np.argsort(-images, kind="stable")[:MAX_CLASSES])
+        which = f"by class, for the {MAX_CLASSES} of {len(classes):,} with most images"
     for several in [blocks] if len(letters) <= SIDE_BY_SIDE else [[block] for block in blocks]:
-        header = ["class", "images", *(f"{what} {letter} " for what, _ in several for letter in letters)]
+        header = ["class", "images", *(f"{what} {letter} " for what, _, _ in several for letter in letters)]
         lines = []
-        for c, name in enumerate(labels.classes):
-            cells = [cell for _, values in several for cell in _marked(values[:, c])]
-            lines.append([name, f"{targets[:, c].sum():,}", *cells])
+        for c in shown.tolist():
+            cells = [cell for _, sign, values in several for cell in _marked(values[:, c], sign)]
+            lines.append([classes[c], f"{images[c]:,}", *cells])
         info("")
-        info("by class; * marks the best")
+        info(f"{which}; * marks the best")
         table(header, lines)
 
 
-def _marked(values: np.ndarray) -> list[str]:
+def _marked(values: np.ndarray, sign: int) -> list[str]:
     texts = ["" if np.isnan(value) else f"{value:.4f}" for value in values]
-    alone = texts.count(max(texts)) == 1
-    return [f"{text}{'*' if alone and text and text == max(texts) else ' '}" for text in texts]
+    best = texts[int(np.argmax(np.where(np.isnan(values), -np.inf, sign * values)))]
+    alone = texts.count(best) == 1
+    return [f"{text}{'*' if alone and text and text == best else ' '}" for text in texts]
 
 
 def show_cost(runs: Sequence[Run], letters: Sequence[str]) -> None:
@@ -157,15 +170,16 @@ def show_cost(runs: Sequence[Run], letters: Sequence[str]) -> None:
     table(["run", "networks", "parameters", "training", "images/s", "memory"], lines)
 
 
-def show_errors(result: Comparison, letters: Sequence[str]) -> None:
-    """Print for each pair the correlation of errors, and what the mean of their probabilities gains."""
+def show_errors(result: Comparison, letters: Sequence[str], *, numbers: bool) -> None:
+    """Print for each pair the correlation of errors, and what the mean of both gains."""
     lines = []
     for pair in result.pairs:
         lines.append([f"{letters[pair.first]} + {letters[pair.second]}"])
         lines[-1] += [f"{result.correlation[pair.first, pair.second]:.3f}"]
-        lines[-1] += [f"{pair.mean_ap:.4f}", f"{pair.mean_ap_gain:+.4f}"]
-        lines[-1] += [f"{pair.log_loss:.4f}", f"{pair.log_loss_gain:+.4f}"]
+        for score, gain in zip(pair.scores, pair.gains):
+            lines[-1] += [f"{score:.4f}", f"{gain:+.4f}"]
     info("")
-    info("correlation of errors (target - probability, Pearson over all cells), and the mean of two")
-    header = ["pair", "correlation", "mAP", "to the better", "log loss", "to the better"]
-    table(header, lines)
+    what = "number" if numbers else "probability"
+    info(f"correlation of errors (target - {what}, Pearson over all cells), and the mean of two")
+    columns = [column for measure in result.measures for column in (measure.name, "to the better")]
+    table(["pair", "correlation", *columns], lines)

@@ -23,6 +23,7 @@ from comp.data.manifest import (
     manifest_stamp,
     read_manifest,
 )
+from comp.data.path_tables import write_tables
 from comp.data.synthetic.generate import generate_files
 from comp.errors import CompError, NoImages
 from comp.kaggle.download import read_notes, sha256_of
@@ -46,7 +47,7 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
             and _is_there(competition, force=force)
         ):
             info(f"download: {competition.name} done already")
-            _check_tables(read_manifest(competition), competition)
+            _check_contents(read_manifest(competition), competition)
             return
         known = (read_stamp(path) or {}).get("from")
         if source is None and known and Path(known).exists():
@@ -74,10 +75,11 @@ def run(recipe: Recipe, *, source: str | None, force: bool) -> None:
                 f"{', '.join(map(str, places))}; put the competition's archives or folders there, or name "
                 f"their folder with --from{finder.hints(missing)}"
             )
+        found["files"] |= write_tables(found, folder, competition, ("labels", "sample"))
         notes = read_notes(downloads_dir(competition.name))
         tables = {name: sha256_of(folder / file) for name, file in found["files"].items()}
         content = {"competition": competition.name, **found, "tables": tables, "downloads": notes}
-        _check_tables(competition_files(content, folder, competition), competition)
+        _check_contents(competition_files(content, folder, competition), competition)
         write_json(path, {**content, "stamp": stamp})
         finder.remove_unused()
     for line in describe_files(found):
@@ -95,7 +97,12 @@ def _is_there(competition: Competition, *, force: bool) -> bool:
     return True
 
 
-def _check_tables(data: CompetitionFiles, competition: Competition) -> None:
-    """Check the labels and the sample submission before anything is trained on them."""
-    if line := check_sample(data.sample_csv, competition, data.labels(competition).classes):
+def _check_contents(data: CompetitionFiles, competition: Competition) -> None:
+    """Check the labels, the table of the test images, the sample submission and the form of the images before
+    anything is trained on them."""
+    line = check_sample(data.sample_csv, competition, data.labels(competition).classes)
+    data.test_features(competition)
+    data.test_answer_ids(competition)
+    data.check_form()
+    if line:
         info(f"download: {line}")

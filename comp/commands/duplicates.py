@@ -38,8 +38,8 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     deadline = deadline_in(budget)
     competition = recipe.competition
     data = read_manifest(competition)
-    labels, test_ids = data.labels(competition), data.sample_ids(competition)
-    channels = competition.images.channels
+    labels, test_ids = data.labels(competition), data.test_ids(competition)
+    channels = competition.images.channel_names
     extras = read_externals(recipe, labels.classes, channels, data)
     fingerprints = fingerprints_of_sets(
         data.fingerprint,
@@ -62,7 +62,11 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
     first = recipe.members[0] if recipe.members else recipe
     sizes = sorted(set(first.cached_sizes.values()))
     sets = [
-        ComparedSet(data.images("train", labels.ids, channels), sizes, labels.targets),
+        ComparedSet(
+            data.images("train", labels.ids, channels),
+            sizes,
+            None if labels.are_numbers else labels.positives,
+        ),
         ComparedSet(data.images("test", test_ids, channels), [first.phases[-1].size]),
         *(ComparedSet(extra.images, sizes, extra.targets) for extra in extras),
     ]

@@ -1,4 +1,4 @@
-"""explain: labels, probabilities and heat maps of any single images.
+"""explain: labels, probabilities or numbers, and heat maps of any single images.
 
 Reads runs/<recipe>/fold<k>/model.safetensors, decision.json and the images; also labels and folds if they are
 here, to recognise training images. Writes a picture.
@@ -6,13 +6,22 @@ here, to recognise training images. Writes a picture.
 
 from pathlib import Path
 
+import numpy as np
+
+from comp.artifacts.decision_schema import classes_of
 from comp.artifacts.paths import explanation_path, model_path, oof_path
 from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import read_stamp
 from comp.config.recipe import Recipe
 from comp.console import info, progress, table
 from comp.errors import CompError
-from comp.evaluation.explanation import Explanation, explain, read_query, with_training_labels
+from comp.evaluation.explanation import (
+    Explanation,
+    explain,
+    number_text,
+    read_query,
+    with_training_labels,
+)
 from comp.plots.explanation import draw
 from comp.training.model_stamp import limits_of_model, read_decision
 
@@ -28,7 +37,7 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
         raise CompError(f"{len(images)} images; a picture holds at most {MAX_IMAGES}")
     folds = [fold for fold in folds if model_path(recipe.name, fold).exists()] or folds
     decision = read_decision(recipe, folds)
-    classes = tuple(decision["thresholds"])
+    classes = classes_of(decision)
     many = f"{len(images)} images" if len(images) > 1 else images[0]
     info(f"explain: {many}, by {recipe.name}, {len(folds)} network{'s' * (len(folds) > 1)}")
     limits = limits_of_model(model_path(recipe.name, folds[0]))
@@ -56,15 +65,53 @@ def run(recipe: Recipe, *, images: list[str], folds: list[int], to: str | None, 
 
 
 def show(answer: Explanation, classes: tuple[str, ...]) -> None:
-    """Print an image's labels, and why they were given."""
+    """Print an image's answer, and why it was given."""
     info(f"{answer.query.name}: {answer.about}")
-    true, rows = answer.query.true, []
-    for c in answer.shown:
-        at, p = answer.query.rule.threshold_of(c), answer.probs[c]
-        numbers = ["", ""] if at is None else [f"{at:.3f}", f"{p - at:+.3f}"]
-        truth = [] if true is None else ["yes" if true[c] else "no"]
-        rows.append([classes[c], "yes" if answer.given[c] else "no", *truth, f"{p:.3f}", *numbers])
-    table(
-        ["label", "predicted", *([] if true is None else ["true"]), "probability", "threshold", "above it"],
-        rows,
+    true, kind = answer.query.true, answer.query.answer
+    columns = {"labels": _label_columns, "numbers": _number_columns}.get(kind, _answer_columns)(answer)
+    truth = (
+        {}
+        if true is None or kind == "numbers"
+        else {"true": [YES_NO.get(true[c], "unknown") for c in answer.shown]}
     )
+    first, *others = columns.items()
+    titles, cells = zip(*(first, *truth.items(), *others))
+    rows = [[classes[c], *row] for c, *row in zip(answer.shown, *cells)]
+    table([{"grades": "grade", "numbers": "number"}.get(kind, "label"), *titles], rows)
+
+
+YES_NO = {1: "yes", 0: "no"}
+
+
+def _label_columns(answer: Explanation) -> dict[str, list[str]]:
+    at = {c: answer.query.rule.threshold_of(c) for c in answer.shown}
+    return {
+        "predicted": [YES_NO[int(answer.given[c])] for c in answer.shown],
+        "probability": [f"{answer.probs[c]:.3f}" for c in answer.shown],
+        "threshold": ["" if t is None else f"{t:.3f}" for t in at.values()],
+        "above it": ["" if t is None else f"{answer.probs[c] - t:+.3f}" for c, t in at.items()],
+    }
+
+
+def _answer_columns(answer: Explanation) -> dict[str, list[str]]:
+    chosen, shown = answer.query.chosen(answer.given), answer.shown
+    columns = {"probability": [f"{answer.probs[c]:.3f}" for c in shown]}
+    if answer.query.answer == "probabilities":
+        calibrated = {"calibrated": [f"{answer.given[c]:.3f}" for c in shown]}
+        return columns | (calibrated if not np.allclose(answer.given, answer.probs) else {})
+    if answer.query.answer == "ranking":
+        place = (-answer.given).argsort(kind="stable").argsort() + 1
+        return {"place": [f"{place[c]:,}" for c in shown], **columns}
+    return {"predicted": [YES_NO[int(chosen[c])] for c in shown], **columns}
+
+
+def _number_columns(answer: Explanation) -> dict[str, list[str]]:
+    given, true, ranges = answer.given, answer.query.true, answer.ranges
+    columns = {"predicted": [number_text(given[c]) for c in answer.shown]}
+    if true is not None:
+        columns["true"] = [number_text(true[c]) for c in answer.shown]
+        errors = given - true
+        columns["error"] = ["" if np.isnan(e) else f"{e:+.4g}" for e in errors[answer.shown].tolist()]
+    if ranges is not None:
+        columns["held-out images have"] = [" to ".join(map(number_text, ranges[c])) for c in answer.shown]
+    return columns

@@ -33,7 +33,7 @@ def run(recipe: Recipe, *, force: bool) -> None:
     competition = recipe.competition
     data = read_manifest(competition)
     given = data.labels(competition)
-    if not given.targets.any():
+    if not given.are_numbers and not given.positives.any():
         raise CompError(f"{data.labels_csv}: no image has a label; there is nothing to learn")
     labels = with_duplicate_groups(given, competition.name, data.fingerprint)
     check_sample(data.sample_csv, competition, labels.classes)
@@ -57,15 +57,35 @@ def run(recipe: Recipe, *, force: bool) -> None:
         write_text(path, frame.to_csv(index=False, lineterminator="\n"))
         info(f"folds: {path}, {len(labels.ids):,} ids")
     for group in exclusive_groups(competition.labels, labels.classes):
-        if n_wrong := int((labels.targets[:, group].sum(1) != 1).sum()):
+        if n_wrong := int((labels.positives[:, group].sum(1) != 1).sum()):
             names = ", ".join(labels.classes[c] for c in group)
             info(f"folds: {n_wrong:,} images don't have exactly one of {names}")
     if n_ungrouped := count_ungrouped(given):
         info(f"folds: {n_ungrouped:,} images have no {competition.labels.group}; each is a group of its own")
+    if n_unknown := int((~labels.known).sum()):
+        info(f"folds: {n_unknown:,} cells of the labels are not known; no loss or score counts them")
+    if labels.are_numbers:
+        print_means(labels, fold_of, recipe.n_folds)
+        return
     counts = count_classes(labels, fold_of, recipe.n_folds)
     for line in remarks(labels, counts, fold_of, with_duplicates=labels is not given):
         info(f"folds: {line}")
     print_table(recipe, labels, counts, fold_of)
+
+
+def print_means(labels: Labels, fold_of: np.ndarray, n_folds: int) -> None:
+    """Print the mean of each number, of all images and of each fold."""
+    parts = [np.ones(len(fold_of), bool), *(fold_of == fold for fold in range(n_folds))]
+    table(
+        ["mean", "all", *(f"fold {fold}" for fold in range(n_folds))],
+        [
+            *(
+                [name, *(f"{np.nanmean(labels.targets[part, c]):.4g}" for part in parts)]
+                for c, name in enumerate(labels.classes)
+            ),
+            ["images", *(f"{part.sum():,}" for part in parts)],
+        ],
+    )
 
 
 def print_table(recipe: Recipe, labels: Labels, counts: np.ndarray, fold_of: np.ndarray) -> None:

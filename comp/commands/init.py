@@ -1,9 +1,8 @@
 """init: the TOML of a competition of one's own, from its files.
 
 Reads a folder, or a competition's files on Kaggle (their list, and its tables, which go to
-data/<name>/downloads/); writes NAME.toml and, where labels are names of folders or no table lists the test
-images, tables in data/<name>/.
-"""
+data/<name>/downloads/); writes NAME.toml and, where there are no test images, a list of some training images
+in data/<name>/."""
 
 import re
 import tempfile
@@ -18,7 +17,7 @@ from comp.data.inspection.contents import IS_TABLE, MAX_TABLE, Contents, listed,
 from comp.data.inspection.findings import Guess
 from comp.data.inspection.guess import guess
 from comp.data.inspection.toml_file import toml_of
-from comp.data.labels import read_labels
+from comp.data.labels import parse_labels, read_labels
 from comp.errors import CompError
 from comp.kaggle.client import Kaggle
 from comp.kaggle.submission_file import check_sample
@@ -65,13 +64,14 @@ def run(source: str, *, name: str | None, to: str | None, force: bool) -> None:
         write_text(target, toml_of(found, source))
         _check(found, contents, name, target)
     more = f" --from {shown}" if folder.is_dir() else ""
-    info(f"init: {target} was read back with its labels and the sample; next: comp run {target}{more}")
+    also = " and the sample" if found.sample else ""
+    info(f"init: {target} was read back with its labels{also}; next: comp run {target}{more}")
 
 
 def _shipped_recipe(slug: str, *, is_folder: bool) -> str | None:
     """Return the recipe that comes with comp for this competition. A folder must have the name that the
     competition has on Kaggle: `demo` may be anything."""
-    for name in shipped("recipes"):
+    for name in (*shipped("recipes"), *shipped("competitions")):
         if slug == load_recipe(name).competition.slug or (slug == name and not is_folder):
             return name
     return None
@@ -118,14 +118,16 @@ def _check(found: Guess, contents: Contents, name: str, target: Path) -> None:
     """Read the file back, its labels and the sample, as `comp download` does. Raise CompError for what stops
     it."""
 
-    def path_of(table: str) -> Path:
-        return data_dir(name) / table if table in found.written else contents.paths[table]
-
     if found.blockers:
         raise CompError(f"{target} is written, but does not run: {found.blockers[0]}")
     try:
         competition = load_competition(str(target))
-        labels = read_labels(path_of(found.table), competition.labels)
-        check_sample(path_of(found.sample), competition, labels.classes)
+        kind = competition.metric.kind
+        if found.in_paths is None:
+            classes = read_labels(contents.paths[found.table], competition.labels, kind).classes
+        else:
+            classes, _ = parse_labels(found.in_paths, competition.labels, target)
+        if found.sample and found.sample not in found.written:
+            check_sample(contents.paths[found.sample], competition, classes)
     except CompError as error:
         raise CompError(f"{target} is written, but does not run yet: {error}") from error

@@ -49,7 +49,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
         fold: _checked_stamp(model_path(recipe.name, fold), wanted)
         for fold, wanted in model_stamps(recipe, folds, data, labels, fold_of).items()
     }
-    test_ids = data.sample_ids(recipe.competition)
+    test_ids = data.test_ids(recipe.competition)
     parts = [part for fold in folds for part in _parts(recipe, fold, stamps[fold], labels, fold_of, test_ids)]
     parts = [part for part in parts if not is_done(part.path, part.stamp, force=force)]
     if not parts:
@@ -67,7 +67,10 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     places = devices(len(folds)) if on == "local" else []
     if len(places) > 1:  # the longest first, so that devices end together
         parts.sort(key=lambda part: -len(part.ids))
-    arguments = _arguments(recipe, parts, ids, data, deadline)
+    features = {"train": labels.features}
+    if "test" in splits and labels.features is not None:
+        features["test"] = data.test_features(recipe.competition)
+    arguments = _arguments(recipe, parts, ids, features, data, deadline)
     info(f"predict: {recipe.name}, {len(view_names(recipe.views))} views, {', '.join(arguments)}")
     if on == "ray":
         files = {part.name: prediction_files(part.path) for part in parts}
@@ -109,10 +112,12 @@ def _arguments(
     recipe: Recipe,
     parts: Sequence[Part],
     ids: dict[str, np.ndarray],
+    features: dict[str, np.ndarray | None],
     data: CompetitionFiles,
     deadline: float,
 ) -> dict[str, tuple["PredictionInputs"]]:
-    """Return by name the argument of each job. Resize the images of the splits; `ids` holds all of theirs."""
+    """Return by name the argument of each job. Resize the images of the splits; `ids` and `features` hold all
+    of theirs."""
     from comp.models.inference import PredictionInputs
 
     size = recipe.phases[-1].size
@@ -132,6 +137,7 @@ def _arguments(
                 np.array([rows[part.split][i] for i in part.ids.tolist()]),
                 caches[part.split][size],
                 part.stamp,
+                features.get(part.split),
             ),
         )
         for part in parts

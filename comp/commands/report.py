@@ -13,13 +13,13 @@ from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import digest, read_stamp, to_json
 from comp.config.recipe import Recipe
 from comp.console import ProgressBars, info, size_text, table
-from comp.evaluation.gallery import report_images
-from comp.evaluation.report_data import (
-    report_data,
-)
+from comp.evaluation.gallery import MAX_BYTES, report_images, size_of
+from comp.evaluation.report_data import read_test_answers, report_data
 from comp.evaluation.report_page import report_page
 from comp.evaluation.results import RunResults, read_results
 from comp.evaluation.run_metadata import RunMetadata, members_of, metadata_of
+
+MAX_PAGE_BYTES = 14_000_000
 
 
 def run(recipe: Recipe, *, force: bool) -> None:
@@ -31,10 +31,13 @@ def run(recipe: Recipe, *, force: bool) -> None:
         return
     members = read_members(results)
     n_rows, n_classes = results.probs.shape
-    info(f"report: {recipe.name}, {n_rows:,} held-out images, {n_classes:,} labels")
-    content = report_data(results, members)
+    answer = results.scorer.answer
+    noun = {"grades": "grade", "numbers": "number"}.get(answer, "label") + "s" * (n_classes != 1)
+    info(f"report: {recipe.name}, {n_rows:,} held-out images, {n_classes:,} {noun}")
+    content = report_data(results, members, read_test_answers(results))
+    room = min(MAX_BYTES, MAX_PAGE_BYTES - size_of(content))
     with ProgressBars() as bars:
-        content |= report_images(results, members, bars)
+        content |= report_images(results, members, bars, room)
     text = report_page(content, stamp)
     replaced = ", replaces that of another decision" if path.exists() and read_stamp(path) != stamp else ""
     write_text(path, text)
@@ -59,11 +62,16 @@ def read_members(results: RunResults) -> list[RunMetadata]:
 
 
 def show_drift(content: dict[str, Any]) -> None:
-    """Print the labels that test images are given more or less often than held-out images."""
+    """Print the labels that test images are given more or less often than held-out images; of probabilities
+    and numbers, those whose means differ."""
     warned = [row for row in content["drift"] if row["warn"]]
-    if warned:
+    means = content["answer"] in ("probabilities", "numbers")
+    if warned and means:
+        info(f"report: {content['answer']} whose means for test images and for held-out images differ")
+    elif warned:
         info("report: labels that test images are given more or less often than held-out images")
-        table(
-            ["class", "true", "held out", "test"],
-            [[row["name"], *(f"{row[key]:.2%}" for key in ("true", "held_out", "test"))] for row in warned],
-        )
+    if warned:
+        form, keys = "{:.4g}" if means else "{:.2%}", ("true", "held_out", "test")
+        cells = [["–" if row[key] is None else form.format(row[key]) for key in keys] for row in warned]
+        rows = [[row["name"], *numbers] for row, numbers in zip(warned, cells)]
+        table(["class", "true", "held out", "test"], rows)

@@ -5,6 +5,7 @@ While these are unchanged, the run is finished, and no stage has to look.
 """
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from comp.artifacts.paths import (
 )
 from comp.artifacts.schemas import Finished
 from comp.artifacts.stamps import digest, to_json
+from comp.config.metric import Metric
 from comp.config.recipe import Recipe
 from comp.console import clock, info, leaderboard_text, table
 from comp.evaluation.run_summary import summarize_run
@@ -43,6 +45,10 @@ def run(
 ) -> None:
     """Call `stages` by name, in order; of a finished run only `submit`, and that only with `send`. `options`
     are those that results depend on."""
+    if recipe.members:
+        from comp.decisions.blending import methods_of
+
+        methods_of(options.get("how", "auto"), recipe.competition.metric)
     path = finished_path(recipe.name)
     settings = digest(recipe.model_dump(mode="json"))
     asked = to_json({"version": __version__, "recipe": settings, **options})
@@ -106,17 +112,19 @@ def _state(paths: Any) -> dict[str, list[int] | None]:
 
 
 def _summary(recipe: Recipe) -> dict[str, Any]:
-    """Return what the summary shows beside the files: scores, and the F-beta of the best and worst labels."""
-    from comp.decisions.metrics import FBeta
+    """Return what the summary shows beside the files: scores, and those of the best and worst classes."""
+    from comp.decisions.class_scores import own_scores
     from comp.evaluation.results import read_results
 
     results = read_results(recipe)
     one = summarize_run(recipe, ledger.read())
-    per_class = FBeta(recipe.competition.metric.beta, "macro").per_class(results.targets, results.decisions)
-    by_score = sorted(zip(per_class.tolist(), results.labels.classes), reverse=True)
+    own = own_scores(results.scorer, results.targets, results.decisions)
+    scored = [(v, name) for v, name in zip(own.values.tolist(), results.labels.classes) if isfinite(v)]
+    by_score = sorted(scored, key=lambda pair: (own.sign * pair[0], pair[1]), reverse=True)
     n = min(N_LABELS, len(by_score) // 2)
     return {
         "scores": {"cross_fitted": one.cross_fitted, "public": one.public, "private": one.private},
+        "by": own.name,
         "best": {name: value for value, name in by_score[:n]},
         "worst": {name: value for value, name in by_score[len(by_score) - n :]},
         "seconds": one.seconds,
@@ -131,20 +139,29 @@ def _show(recipe: Recipe, known: Mapping[str, Any]) -> None:
         for key in ("public", "private")
         if scores[key] is not None
     ]
-    beta = f"F{recipe.competition.metric.beta:g}"
+    metric = recipe.competition.metric
     submission = next((str(path) for path in _submissions(recipe)), "")
     rows = [
         ["cross-fitted", f"{scores['cross_fitted']:.4f}"],
         *(board or [["leaderboard", "not scored yet"]]),
-        [f"best labels, {beta}", ", ".join(f"{name} {value:.2f}" for name, value in known["best"].items())],
-        [f"worst labels, {beta}", ", ".join(f"{n} {value:.2f}" for n, value in known["worst"].items())],
+        *_of_classes(known, metric),
         ["trained", clock(known["seconds"])],
         ["report", str(report_path(recipe.name))],
         ["submission", submission],
     ]
-    table([recipe.name, str(recipe.competition.metric)], rows, shortened=1)
+    table([recipe.name, str(metric)], rows, shortened=1)
     name = recipe.name
     if recipe.competition.slug and not board:
         info(f"run: next, look at the report, then `comp submit {name} --send`")
     else:
         info(f"run: next, look at the report, then try a change: `comp run {name} --as NAME --set KEY=VALUE`")
+
+
+def _of_classes(known: Mapping[str, Any], metric: Metric) -> list[list[str]]:
+    """Return the lines about the best and the worst classes."""
+    by, form = known.get("by") or f"F{metric.beta:g}", ".4g" if metric.kind == "numbers" else ".2f"
+    return [
+        [f"{which} {metric.noun}, {by}", ", ".join(f"{name} {v:{form}}" for name, v in known[which].items())]
+        for which in ("best", "worst")
+        if known[which]
+    ]

@@ -1,4 +1,4 @@
-"""runs: all runs as a table, by competition.
+"""runs: all runs as a table, by competition and metric.
 
 Reads runs/<name>/recipe.toml, logs, decision.json, and submissions/ledger.csv.
 """
@@ -14,20 +14,25 @@ def run(*, by: str) -> None:
     runs = summarize_runs(ledger.read())
     if not runs:
         raise CompError(f"{runs_dir()}/ holds no runs; `comp run demo` makes the first")
-    for competition in dict.fromkeys(one.recipe.competition.name for one in runs):
-        mine = [one for one in runs if one.recipe.competition.name == competition]
+    for competition, metric in dict.fromkeys(map(_scored_by, runs)):
+        mine = [one for one in runs if _scored_by(one) == (competition, metric)]
         ranked = sorted((one for one in mine if one.cross_fitted is not None), key=_score)
         rank = {one.recipe.name: str(place) for place, one in enumerate(ranked, 1)}
         if by == "score":
             mine = [*ranked, *(one for one in mine if one.cross_fitted is None)]
-        info(f"runs: {competition}, {mine[0].recipe.competition.metric}")
+        info(f"runs: {competition}, {metric}")
         columns = ["run", "backbone", "px", "folds", "CV", "public", "private", "time", "rank"]
         table(columns, [_line(one, rank.get(one.recipe.name, "")) for one in mine], shortened=1)
 
 
+def _scored_by(one: RunSummary) -> tuple[str, str]:
+    """Return the competition and the metric of a run; others' scores compare with none of its own."""
+    return one.recipe.competition.name, str(one.recipe.competition.metric)
+
+
 def _score(one: RunSummary) -> float:
     assert one.cross_fitted is not None
-    return -one.cross_fitted
+    return one.cross_fitted * (-1 if one.recipe.competition.metric.greater_is_better else 1)
 
 
 def _line(one: RunSummary, rank: str) -> list[str]:

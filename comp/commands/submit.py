@@ -12,7 +12,15 @@ from comp.config.recipe import Recipe
 from comp.console import info, leaderboard_text, table
 from comp.errors import CompError
 from comp.kaggle import submit as sending
-from comp.kaggle.submission_file import SubmissionInputs, build, is_written, read_inputs, reuse, write
+from comp.kaggle.submission_file import (
+    SubmissionInputs,
+    build,
+    describe,
+    is_written,
+    read_inputs,
+    reuse,
+    write,
+)
 
 
 def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: float, force: bool) -> None:
@@ -40,8 +48,8 @@ def make_csv(inputs: SubmissionInputs, *, force: bool) -> Mapping[str, float]:
         info(f"submit: {inputs.csv_path} was changed since it was written; writing it again")
     built = build(inputs)
     write(inputs, built)
-    n_rows, n_labels = len(inputs.sample_ids), built.decisions.sum(1).mean()
-    info(f"submit: {inputs.csv_path}, {n_rows:,} rows, {n_labels:.2f} labels per row")
+    what = describe(built.answers, inputs.recipe.competition)
+    info(f"submit: {inputs.csv_path}, {len(inputs.sample_ids):,} rows, {what}")
     return built.scores
 
 

@@ -66,7 +66,7 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
     from comp.training.prepare import build_caches_of
 
     places = [ranks.device()] if ranks else devices(len(folds)) if on == "local" else []
-    n_test = len(training.data.sample_ids(recipe.competition))
+    n_test = len(training.data.test_ids(recipe.competition))
     info(f"train: {outline(recipe, len(training.labels.ids), n_test)}")
     caches = build_caches_of(training, todo, deadline, n_ranks=ranks.size if ranks else 1)
     extra = "".join(map(_used, zip(*(training.extras[fold] for fold in todo))))

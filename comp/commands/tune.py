@@ -26,6 +26,7 @@ from comp.console import info, table
 from comp.deadline import deadline_in
 from comp.errors import CompError
 from comp.plots.tuning import draw
+from comp.training.log_columns import LogColumns
 from comp.training.training_data import TrainingData
 from comp.tuning.pruning import make_pruner
 from comp.tuning.search_space import distributions, read_value, round_values, short, text
@@ -73,7 +74,7 @@ def run(recipe: Recipe, *, folds: list[int], budget: float | None, trials: int, 
             if not complete:
                 raise CompError("no trial was completed; try other ranges")
             before = next((trial.value for trial in complete if trial.params == own), None)
-            draw(tune_picture_path(recipe.name), study, before)
+            draw(tune_picture_path(recipe.name), study, before, columns_of(recipe))
             _write_tuned(recipe, complete[0], study.name)
             _show_trials(recipe, study, complete, own)
             _show_best(recipe, complete[0], own, before)
@@ -86,6 +87,11 @@ def _resolve(storage: str | None) -> str | None:
     if not (place := os.environ.get(variable[1], "").strip()):
         raise CompError(f"--storage {storage}: the environment has no such variable")
     return place
+
+
+def columns_of(recipe: Recipe) -> LogColumns:
+    """Return the columns of the recipe's logs, with the one that trials are compared by."""
+    return LogColumns.of(recipe.competition.metric, single=False)
 
 
 def _write_tuned(recipe: Recipe, best: Any, study: str) -> None:
@@ -104,28 +110,37 @@ def _write_tuned(recipe: Recipe, best: Any, study: str) -> None:
 
 def _show_trials(recipe: Recipe, study: SharedStudy, complete: list[Any], own: dict[str, Any]) -> None:
     """Print the best trials, and what the score depends on."""
-    n_pruned = len(study.trials("PRUNED"))
-    info(f"tune: {recipe.name}, held-out mAP of {len(complete)} complete trials; {n_pruned} were pruned")
+    n_pruned, columns = len(study.trials("PRUNED")), columns_of(recipe)
+    shown = f"held-out {columns.tuned_title} of {len(complete)} complete trials"
+    info(f"tune: {recipe.name}, {shown}; {n_pruned} were pruned")
     rows = [
-        (f"{trial.number}{' (unchanged)' if trial.params == own else ''}", f"{trial.value:.4f}")
+        (
+            f"{trial.number}{' (unchanged)' if trial.params == own else ''}",
+            f"{columns.sign * trial.value:.4f}",
+        )
         + tuple(short(value) for value in round_values(recipe, trial.params).values())
         for trial in complete[:N_SHOWN]
     ]
-    table(["trial", "mAP", *own], rows)
+    table(["trial", columns.tuned_title, *own], rows)
     if len(complete) >= MIN_TRIALS_FOR_IMPORTANCE and complete[0].value > complete[-1].value:
         from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
         shares = get_param_importances(study.study, evaluator=FanovaImportanceEvaluator(seed=0))
-        info("mAP depends on: " + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()))
+        info(
+            f"{columns.tuned_title} depends on: "
+            + ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        )
 
 
 def _show_best(recipe: Recipe, best: Any, own: dict[str, Any], before: float | None) -> None:
     """Print the best trial and how to use its values. `before` is the score of the unchanged recipe."""
+    sign = columns_of(recipe).sign
+    score = sign * best.value
     if best.params == own:
-        info(f"tune: nothing is better than the unchanged recipe, {best.value:.4f}")
+        info(f"tune: nothing is better than the unchanged recipe, {score:.4f}")
         return
     values, path = round_values(recipe, best.params), tuned_path(recipe.name)
-    info(f"tune: {best.value:.4f}" + ("" if before is None else f", the unchanged recipe {before:.4f}"))
+    info(f"tune: {score:.4f}" + ("" if before is None else f", the unchanged recipe {sign * before:.4f}"))
     info("  " + " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in values.items()))
     info(f"{path} is the recipe with these values: comp train {path}")
     info(

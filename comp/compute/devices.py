@@ -189,13 +189,17 @@ class MicroBatches:
     def over(
         self,
         images: torch.Tensor,
-        work: Callable[[torch.Tensor], torch.Tensor],
+        work: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
         let_go: Callable[[], bool] = lambda: False,
+        beside: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return `work` of the images, its parts concatenated. `let_go` is that of `run`."""
-        return self.run(
-            len(images), lambda parts: torch.cat([work(images[part]) for part in parts]), let_go=let_go
-        )
+        """Return `work` of the images and of what is `beside` each, its parts concatenated. `let_go` is that
+        of `run`."""
+
+        def in_parts(parts: list[slice]) -> torch.Tensor:
+            return torch.cat([work(images[p], None if beside is None else beside[p]) for p in parts])
+
+        return self.run(len(images), in_parts, let_go=let_go)
 
 
 def split_evenly(n: int, n_parts: int) -> list[slice]:

@@ -2,84 +2,36 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from comp.config.labels import LABEL, LabelTable, separator_of
+from comp.config.metric import NEEDS_ONE_LABEL, Metric
 from comp.config.schema import (
     NAME_PATTERN,
     Files,
+    Sparse,
     Strict,
     Templates,
     Texts,
     check_fields,
+    fields_of,
     warn_of_old_name,
 )
 
-
-class LabelTable(Strict):
-    """The CSV with the training labels."""
-
-    csv: Files
-    """File names; the first that exists is used."""
-    id: str
-    """The column of image ids."""
-    column: str | None = None
-    """The column of label names or indices; unset: one 0/1 column per class."""
-    separator: str = Field(" ", min_length=1)
-    """What separates the labels in `column`."""
-    classes: Texts = ()
-    """The classes in order; empty: the labels in the CSV, sorted."""
-    indices: bool = False
-    """`column` holds positions in `classes` instead of names."""
-    exclusive: tuple[tuple[str, ...], ...] = ()
-    """Groups of mutually exclusive classes; an image has exactly one class of each group."""
-    single: bool = False
-    """Exactly one label per image; `column` is then not split."""
-    group: str | None = None
-    """A column; equal values stay in one fold, an empty cell is not a group."""
-    none: str | None = Field(None, min_length=1)
-    """The text that means no label; without `column`, its 0/1 column."""
-    ignore: Texts = ()
-    """Columns that are not labels, if each class has a column."""
-    empty: bool = Field(default_factory=lambda data: data.get("none") is not None)
-    """Whether an image may have no label. Default: whether `none` is set."""
-
-    def exclusive_names(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """Return the groups of mutually exclusive classes; an image has exactly one class of each group."""
-        return (classes,) if self.single else self.exclusive
-
-    @model_validator(mode="after")
-    def _agrees(self) -> "LabelTable":
-        if self.single and (self.exclusive or self.empty):
-            raise ValueError(
-                "labels.single allows no labels.exclusive, labels.empty or labels.none; remove them"
-            )
-        if self.none is not None and not self.empty:
-            raise ValueError("labels.none needs labels.empty = true")
-        if self.ignore and self.column:
-            raise ValueError(
-                "labels.ignore needs 0/1 columns; with labels.column, other columns are ignored already"
-            )
-        named = {self.id, self.group, self.none, *self.classes}
-        if both := next((name for name in self.ignore if name in named), None):
-            raise ValueError(f"labels.ignore has {both!r}, which another key of [labels] uses")
-        if self.none in self.classes:
-            raise ValueError(f"labels.none = {self.none!r} is also in labels.classes; remove it there")
-        return self
+MAX_BAND = 999
 
 
-def check_templates(templates: tuple[str, ...], channels: tuple[str, ...]) -> None:
-    """Raise ValueError unless all templates hold {id}, and {channel} exactly if there are channels."""
+def check_templates(templates: tuple[str, ...], channels: tuple[str, ...], *, columns: bool = False) -> None:
+    """Raise ValueError unless all templates hold {id} (with `columns`: or another column), and {channel}
+    exactly if there are channels."""
     for template in templates:
         check_fields(template)
+        if not columns and (others := sorted(set(fields_of(template)) - {"id", "channel"})):
+            raise ValueError(
+                f"image template {template!r} holds {{{others[0]}}}; only {{id}} and {{channel}} are allowed"
+            )
         if bool(channels) != ("{channel}" in template):
             raise ValueError(f"image template {template!r}: {{channel}} and `channels` go together")
 
@@ -88,37 +40,73 @@ def _from_zero(value: Any) -> Any:
     return [0, value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class Images(Strict):
-    """Where the images are. A template holds {id}, and {channel} if each channel is a separate file."""
+def _first_bands(value: Any) -> Any:
+    """Read a number of bands as the list of the first so many."""
+    return list(range(1, value + 1)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Images(Sparse):
+    """Where the images are. A template holds {id} or other columns of its table, {channel} if each channel is
+    a separate file, and * in names of folders before them."""
+
+    left_out: ClassVar = ("range", "bands", "table")
 
     train: Templates
-    """Templates of the training images, such as train/{id}.jpg."""
+    """Templates of the training images, such as train/{id}.jpg; without labels.csv with {label}."""
     test: Templates
     """Templates of the test images; each id is searched for in all of them."""
+    table: Files = ()
+    """The table of the test images, if labels.features, labels.answer_id or a template names columns of
+    it."""
     channels: Texts = ()
-    """The values of {channel}; empty: one RGB file per image."""
-    range: Annotated[tuple[float, float] | None, BeforeValidator(_from_zero)] = None
+    """The values of {channel}; empty: one file per image."""
+    bands: Annotated[tuple[int, ...], BeforeValidator(_first_bands)] = ()
+    """Which bands of each TIFF or .npy file become channels, counted from 1, such as [4, 3, 2]; 13 means the
+    first 13; empty: files are grey or RGB."""
+    range: Annotated[
+        tuple[float, float] | tuple[tuple[float, float], ...] | None, BeforeValidator(_from_zero)
+    ] = None
     """For more than 8 bits per channel: the values shown as black and white, such as [-1000, 3000]; 4095
-    means [0, 4095]; unset: the range of the training images."""
+    means [0, 4095]; or a pair for each band or channel; unset: the range of the training images."""
+
+    @field_validator("bands")
+    @classmethod
+    def _counts_from_1(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value and (min(value) < 1 or max(value) > MAX_BAND or len(set(value)) < len(value)):
+            raise ValueError(f"different numbers from 1 to {MAX_BAND} are expected, found {list(value)}")
+        return value
 
     @field_validator("range")
     @classmethod
-    def _ascends(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value and not (value[0] < value[1] and all(map(math.isfinite, value))):
-            raise ValueError(f"black below white is expected, found {list(value)}")
+    def _ascends(cls, value: Any) -> Any:
+        for pair in (value if isinstance(value[0], tuple) else [value]) if value else ():
+            if not (pair[0] < pair[1] and all(map(math.isfinite, pair))):
+                raise ValueError(f"black below white is expected, found {list(pair)}")
         return value
 
-    @model_serializer(mode="wrap")
-    def _without_unset_range(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content = handler(self)
-        if content.get("range") is None:  # stamps hold only a range that is set
-            content.pop("range", None)
-        return content
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Images":
+        if self.bands and self.channels:
+            raise ValueError(
+                "images.bands are in one file, images.channels in a file each; remove one of the two keys"
+            )
+        n_channels = len(self.channel_names)
+        if self.range and isinstance(self.range[0], tuple) and len(self.range) != n_channels:
+            raise ValueError(
+                f"images.range has {len(self.range)} pairs for {n_channels} bands or channels; give one "
+                "pair for all, or one for each"
+            )
+        return self
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels by name, or else the numbers of the bands; empty: grey or RGB files."""
+        return self.channels or tuple(map(str, self.bands))
 
     @model_validator(mode="after")
     def _check_paths(self) -> "Images":
         templates = (*self.train, *self.test)
-        check_templates(templates, self.channels)
+        check_templates(templates, self.channels, columns=True)
         for text in (*templates, *self.channels):
             if text.startswith("/") or ".." in text.split("/"):
                 raise ValueError(
@@ -127,63 +115,42 @@ class Images(Strict):
         return self
 
 
-class SubmissionTable(Strict):
+class SubmissionTable(Sparse):
     """The submission CSV, in the order and format of the sample submission."""
 
-    sample: Files
-    """File names of the sample submission; the first that exists is used."""
+    left_out: ClassVar = ("aggregate", "row")
+
+    sample: Files = ()
+    """File names of the sample submission, or of a list of the test ids; the first that exists is used.
+    Unset: the ids of images.table, or the files of images.test."""
     id: str | None = None
     """The column of image ids; unset: labels.id."""
     column: str | None = None
     """The column of labels; "": one 0/1 column per class; unset: labels.column."""
     separator: str | None = Field(None, min_length=1)
     """What separates labels; unset: labels.separator."""
+    row: str | None = None
+    """How the cells of ids name an image and a class, if each row is for both, such as "{id}_{class}"; unset:
+    labels.row, if that holds {class}."""
+    aggregate: Literal["mean", "max"] = "mean"
+    """With labels.answer_id: how the predictions of its images become one."""
     solution: str | None = None
     """A file with the test labels and a column Usage (Public, Private)."""
 
-
-class Metric(Strict):
-    """Mean F-beta as in scikit-learn's `fbeta_score`; or accuracy, if labels.single is true."""
-
-    beta: float = Field(2.0, gt=0)
-    """The weight of recall against precision."""
-    average: Literal["samples", "macro", "micro", "accuracy"] = "samples"
-    """How F-beta is averaged."""
-    zero_division: float = Field(0.0, ge=0, le=1)
-    """With samples: the score of an image with no true and no predicted label."""
-
-    def __str__(self) -> str:
-        return "accuracy" if self.average == "accuracy" else f"{self.average} F{self.beta:g}"
-
-    @property
-    def stamp(self) -> dict[str, Any]:
-        """Return the metric as stamps hold it."""
-        if self.average == "accuracy":
-            return {"beta": 1.0, "average": "samples"}
-        empty = {"empty": self.zero_division} if self.zero_division else {}
-        return {"beta": self.beta, "average": self.average, **empty}
-
-    @model_validator(mode="before")
+    @field_validator("row")
     @classmethod
-    def _read_old_key(cls, value: Any) -> Any:
-        """Read `empty`, the name that zero_division has in stamps and had in files."""
-        if isinstance(value, dict) and "empty" in value and "zero_division" not in value:
-            value = {**value, "zero_division": value["empty"]}
-            del value["empty"]
+    def _check_row(cls, value: str | None) -> str | None:
+        if value is not None and sorted(fields_of(value, "submission.row")) != ["class", "id"]:
+            raise ValueError(f"submission.row = {value!r}: a text with {{id}} and {{class}} is expected")
         return value
-
-    @model_validator(mode="after")
-    def _check_average(self) -> "Metric":
-        if self.zero_division and self.average != "samples":
-            raise ValueError(f'metric.zero_division needs average = "samples"; average is "{self.average}"')
-        return self
 
 
 class Drawn(Strict):
     """Synthetic data, generated from a seed instead of downloaded."""
 
-    kind: Literal["scenes", "cells"] = "scenes"
-    """The generator: comp/data/synthetic/<kind>.py."""
+    kind: Literal["scenes", "cells", "clouds", "lakes", "flags"] = "scenes"
+    """What is drawn: scenes and cells have several labels; clouds a grade from 0 to 4; lakes a number, the
+    share of water in percent; flags one label of up to 120, the colours from the top."""
     n_train: int = Field(2000, ge=50)
     """Training images."""
     n_test: int = Field(1200, ge=50)
@@ -224,10 +191,10 @@ class Competition(Strict):
     """The training labels."""
     images: Images
     """The image files."""
-    submission: SubmissionTable
-    """The submission CSV."""
+    submission: SubmissionTable = Field(default_factory=SubmissionTable)
+    """The submission CSV. Default: the ids, and columns as the metric needs them."""
     metric: Metric = Field(
-        default_factory=lambda data: Metric(average="accuracy" if data["labels"].single else "samples")
+        default_factory=lambda data: Metric(name="accuracy" if data["labels"].single else "fbeta")
     )
     """The score of the leaderboard. Default: F2 of samples; with labels.single, accuracy."""
     drawn: Drawn | None = None
@@ -257,6 +224,11 @@ class Competition(Strict):
                 )
         return self
 
+    @property
+    def submitted_row(self) -> str | None:
+        """What a row of submissions is, if each is for an image and a class."""
+        return self.submission.row or (self.labels.row if self.labels.is_long else None)
+
     @model_validator(mode="after")
     def _check_classes(self) -> "Competition":
         if self.labels.classes:
@@ -268,19 +240,62 @@ class Competition(Strict):
         return self
 
     @model_validator(mode="after")
-    def _check_metric(self) -> "Competition":
-        if self.metric.average == "accuracy" and not self.labels.single:
+    def _check_where_labels_are(self) -> "Competition":
+        labels, images = self.labels, self.images
+        if any("label" in fields_of(template) for template in images.test) and not images.table:
+            raise ValueError("images.test holds {label}, but the labels of test images are not known")
+        if labels.csv:
+            return self
+        for template in images.train:
+            fields = fields_of(template)
+            if LABEL not in fields or self.images.channels:
+                raise ValueError(
+                    f"labels.csv is not set; set it, or write {{{LABEL}}} in images.train where its paths "
+                    f"hold the label (it is {template!r})"
+                )
+            if others := [name for name in fields if name not in ("id", LABEL)]:
+                raise ValueError(
+                    f"images.train holds {{{others[0]}}}, but there is no labels.csv with columns"
+                )
+        needs_table = ("row", "only", "weight", "features", "answer_id")
+        if given := next((key for key in needs_table if getattr(labels, key)), None):
+            raise ValueError(f"labels.{given} needs a table, labels.csv")
+        if labels.column != LABEL:
             raise ValueError(
-                'metric.average = "accuracy" needs labels.single = true (exactly one label per image)'
+                f"labels.column = {labels.column!r} needs a table, labels.csv; leave it out where the labels "
+                "are in paths, and name the column of the sample as submission.column"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> "Competition":
+        labels, numbers = self.labels, self.metric.kind == "numbers"
+        for key in ("values", "unknown"):
+            if (
+                getattr(labels, key)
+                and labels.column
+                and not labels.is_long
+                and not (numbers and key == "unknown")
+            ):
+                raise ValueError(f"labels.{key} is for columns of 0 and 1; labels.column holds texts")
+        if not numbers:
+            return self
+        wrong = ("single", "exclusive", "indices", "none", "values")
+        if given := next((key for key in wrong if getattr(labels, key)), None):
+            raise ValueError(
+                f'labels.{given} is for labels, but metric.name = "{self.metric.name}" scores numbers'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> "Competition":
+        if self.metric.name in NEEDS_ONE_LABEL and not self.labels.single:
+            raise ValueError(
+                f'metric.name = "{self.metric.name}" needs labels.single = true (exactly one label per image)'
             )
         if self.metric.zero_division and not self.labels.empty:
             raise ValueError("metric.zero_division needs labels.empty = true (images without labels)")
         return self
-
-
-def separator_of(table: LabelTable) -> str | None:
-    """Return the separator between the labels of a text; None if each text is one label."""
-    return None if table.single else table.separator
 
 
 def columns(competition: Competition) -> tuple[str, str | None, str | None]:

@@ -17,7 +17,7 @@ from comp.config.competition import Competition
 from comp.config.recipe import Recipe
 from comp.config.schema import did_you_mean
 from comp.errors import CompError, summarize
-from comp.user_code import collect, keep_used, merge_code
+from comp.user_code import beside, collect, is_reference, keep_used, merge_code
 
 PACKAGE_DIR = Path(__file__).parents[1]
 MAX_SHOWN = 200  # characters of a wrong value in a message
@@ -35,18 +35,21 @@ def load_competition(name: str, relative_to: Path = Path()) -> Competition:
     """Return a competition by name, or by the path of its TOML file. Raise CompError if it is unknown or
     wrong."""
     path = _find(name, "competitions", relative_to)
-    return _validated(Competition, {"name": path.stem, **_read_toml(path)}, path)
+    content = {"name": path.stem, **_read_toml(path)}
+    metric = content.get("metric")
+    if isinstance(metric, dict) and isinstance(metric.get("name"), str) and is_reference(metric["name"]):
+        content["metric"] = {**metric, "name": beside(metric["name"], path.parent)}
+    return _validated(Competition, content, path)
 
 
 def load_recipe(
     name: str, overrides: typing.Sequence[str] = (), runs: typing.Mapping[str, Path] | None = None
 ) -> Recipe:
     """Return a recipe by name or path, with `key.path=value` overrides applied. The path of a competition's
-    TOML file means the default recipe for that competition. `runs` holds the recipes of runs by name; they
-    come before shipped ones.
+    TOML file, or its name, means the default recipe for that competition. `runs` holds the recipes of runs by
+    name; they come before shipped ones.
 
-    Raise CompError for an unknown name, key or value.
-    """
+    Raise CompError for an unknown name, key or value."""
     path = _find(name, "recipes", Path(), runs)
     content = _read_extended(path, seen=())
     if "competition" not in content:
@@ -56,9 +59,10 @@ def load_recipe(
     content = {"name": path.stem, **content}
     for override in overrides:
         _apply(override, content)
-    content = collect(content, Path())  # what --set names; the files' own references are read already
     if isinstance(content["competition"], str):
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
+    # what --set and the competition name; other files' own references are read already
+    content = collect(content, Path())
     if content.get("members"):
         content["members"] = _members(content, path)
     for part in (content, *content.get("members", ())):
@@ -139,11 +143,12 @@ def _find(
         if not path.is_file():
             raise CompError(f"{path}: no such file")
         return path
-    names = {**shipped(kind), **(runs or {})}
+    ours = shipped("competitions") | shipped(kind)  # a competition without a recipe of its own is one
+    names = {**ours, **(runs or {})}
     if name not in names:
         hint = did_you_mean(name, names)
-        known = f"; there are {', '.join(shipped(kind))}"
-        if own := [run for run in runs or () if run not in shipped(kind)]:
+        known = f"; there are {', '.join(ours)}"
+        if own := [run for run in runs or () if run not in ours]:
             known += f", the runs {summarize(own, 8)}"
         raise CompError(f"no {kind[:-1]} {name!r}{hint}{known}, or give a TOML file by path")
     return names[name]

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from comp.config.answers import check_keys_of_answers, default_loss
 from comp.config.augment import Augment
 from comp.config.competition import Competition, check_templates
 from comp.config.schema import (
@@ -153,7 +154,7 @@ class Recipe(Strict):
     drop_rate: float = Field(0.0, ge=0, lt=1)
     """Dropout before the head."""
     channels: Texts = Field((), validate_default=True)
-    """Which of images.channels, in order; empty: all."""
+    """Which of images.channels, or of images.bands as texts, in order; empty: all."""
     normalize: Literal["auto", "imagenet", "dataset", "image"] = "auto"
     """Where mean and std come from. imagenet: the backbone's; dataset: the fold's training images; image:
     each image itself; auto: imagenet for RGB files, else dataset."""
@@ -179,14 +180,22 @@ class Recipe(Strict):
     """Alpha of mixup's beta distribution; 0: off."""
     cutmix: float = Field(0.0, ge=0)
     """Alpha of cutmix's beta distribution; 0: off."""
-    loss: str = Field(default_factory=lambda data: "groups" if data["competition"].labels.single else "bce")
-    """One of bce, focal, asymmetric, fbeta, lovasz, groups and FILE.py:NAME, or a sum such as "bce+fbeta".
-    Default: bce, or
-    with labels.single groups (softmax cross-entropy)."""
+    loss: str = Field(default_factory=lambda data: default_loss(data["competition"]))
+    """One of bce, focal, asymmetric, fbeta, lovasz, groups, emd (ordered classes), arcface, mse, mae, huber
+    and FILE.py:NAME, or a sum such as "bce+fbeta". Default: bce; with labels.single groups (softmax
+    cross-entropy); of grades emd; of numbers mse."""
+    margin: float = Field(0.3, ge=0, lt=1.5)
+    """With arcface: the angle in radians that true classes are moved away by."""
+    scale: float = Field(30.0, gt=0)
+    """With arcface: what cosines are multiplied by."""
+    y_range: tuple[float, float] | None = None
+    """Of numbers: the lowest and the highest that a network answers; unset: no limit."""
     class_weights: Literal["none", "inverse", "effective"] = "none"
     """Weight rare labels more in the loss."""
     oversample: float = Field(0.0, ge=0, le=1)
     """Show labels rarer than this share of images more often."""
+    balanced: bool = False
+    """Show each class equally often, where an image has exactly one label."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Move targets from 0 and 1 towards each other."""
     external: Annotated[tuple[External, ...], BeforeValidator(table_as_list)] = ()
@@ -240,8 +249,13 @@ class Recipe(Strict):
         if self.filter == "dehaze" and self.channels:
             raise ValueError(
                 f"filter = {self.filter!r} needs RGB images; {self.competition.name} has the channels "
-                f"{', '.join(self.competition.images.channels)}"
+                f"{', '.join(self.competition.images.channel_names)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> "Recipe":
+        check_keys_of_answers(self)
         return self
 
     @field_validator("augment_on")
@@ -276,7 +290,7 @@ class Recipe(Strict):
     def _check_channels(cls, channels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if "competition" not in info.data:  # reported as an error of its own
             return channels
-        known = info.data["competition"].images.channels
+        known = info.data["competition"].images.channel_names
         if channels and not known:
             raise ValueError("the images are RGB files, and all their channels are used; remove this key")
         if unknown := [channel for channel in channels if channel not in known]:
@@ -297,6 +311,11 @@ class Recipe(Strict):
     def n_channels(self) -> int:
         """Channels of the networks' input."""
         return len(self.channels) or 3
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """The bands of each file that are the channels, counted from 1; empty: files have no other bands."""
+        return tuple(map(int, self.channels)) if self.competition.images.bands else ()
 
     @property
     def n_networks(self) -> int:

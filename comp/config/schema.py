@@ -2,12 +2,20 @@
 
 import difflib
 import functools
+import re
 import typing
 from pathlib import PurePosixPath
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from comp.console import info
 
@@ -47,23 +55,46 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def check_fields(template: str) -> str:
-    """Return the template of a file's name. Raise ValueError unless it holds {id}, and of other fields only
-    {channel}."""
+class Sparse(Strict):
+    """Settings whose newer keys are in stamps only where they are set, so that stamps of finished runs stay
+    as they are."""
+
+    left_out: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unset_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {key for key in self.left_out if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in handler(self).items() if key not in unset}
+
+
+FIELD = re.compile(r"(?P<name>[^\W\d][^{}!:.\[\]]*)(\[\d+\])?")  # {patient}, and {id[0]}: its first character
+
+
+def fields_of(template: str, what: str = "image template") -> list[str]:
+    """Return the names of the fields of a template. Raise ValueError for anything else in braces than a name,
+    or a name with a position."""
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
-        raise ValueError(f"image template {template!r}: {error}") from error
-    fields = [
-        f"{{{name}{'!' if how else ''}{how or ''}{':' if form else ''}{form}}}"
-        for _, name, form, how in parts
-    ]
-    if "{id}" not in fields:
+        raise ValueError(f"{what} {template!r}: {error}") from error
+    found = []
+    for _, name, form, how in parts:
+        field = FIELD.fullmatch(name or "")
+        if field is None or form or how:
+            shown = f"{{{name}{'!' if how else ''}{how or ''}{':' if form else ''}{form}}}"
+            raise ValueError(f"{what} {template!r} holds {shown}; a column's name in braces is expected")
+        found.append(field["name"])
+    return found
+
+
+def check_fields(template: str) -> str:
+    """Return the template of a file's name. Raise ValueError unless it holds {id} or a column's name, and of
+    `*` only some before these, in names of folders."""
+    if not set(fields_of(template)) - {"channel"}:
         raise ValueError(f"image template {template!r} lacks {{id}}")
-    if wrong := sorted(set(fields) - {"{id}", "{channel}"}):
-        raise ValueError(
-            f"image template {template!r} holds {wrong[0]}; only {{id}} and {{channel}} are allowed"
-        )
+    if "*" in template[template.index("{") :] or "*" in template[: template.index("{")].rpartition("/")[2]:
+        raise ValueError(f"image template {template!r}: * stands in folders before the first {{…}} only")
     return template
 
 

@@ -5,11 +5,12 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from comp.data.arrays import UnsuitableFile, choose_bands, kind_of, read_values, to_uint8, too_many
 from comp.data.damage import (
     ORIENTATION,
     ZEROS,
@@ -20,6 +21,8 @@ from comp.data.damage import (
     lacks_pixels,
     read_frame,
 )
+from comp.data.scaling import Limits, scale_to_uint8
+from comp.errors import CompError
 
 Image.MAX_IMAGE_PIXELS = (
     500_000_000  # pixels: slides of 20,000² are images, larger files are decompression bombs
@@ -42,39 +45,41 @@ ROTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by EXIF orientat
 }
 
 
-class Limits(NamedTuple):
-    """The values that become black and white in files with more than 8 bits per channel."""
-
-    low: float
-    high: float
-    bits: str = ""  # for messages: how many bits of the file are used
-
-
 def decode(
     paths: Sequence[Path],
     *,
     joined: bool,
+    bands: Sequence[int] = (),
     max_size: int | None = None,
     limits: Limits | None = None,
     clipped: list[Path] | None = None,
 ) -> np.ndarray:
-    """Return one RGB image (H, W, 3) uint8, or if `joined` one grey channel per file, (H, W, len(paths)).
+    """Return one RGB image (H, W, 3) uint8, or if `joined` one grey channel per file, (H, W, len(paths)), or
+    these `bands` of one file, counted from 1, (H, W, len(bands)).
 
     CMYK, grey and palette files become RGB. Transparent parts become white. The camera's rotation is applied.
     In files with more than 8 bits `limits` become black and white; without them 16 bits are scaled to 8.
     Files with values beyond the limits are appended to `clipped`. With `max_size` (pixels) a JPEG of at least
     twice that size is reduced to 1/2, 1/4 or 1/8 while it is decoded, but not below `max_size`. Raise OSError
     for a file that is not complete."""
-    opened = [_open(path, "L" if joined else "RGB", max_size, limits, clipped) for path in paths]
-    if not joined:
-        return opened[0]
+    if bands or not joined:
+        return _open(paths[0], "RGB", bands, max_size, limits, clipped)
+    opened = [
+        _open(path, "L", (), max_size, limits and limits.of_channels([k]), clipped)
+        for k, path in enumerate(paths)
+    ]
     if len({channel.shape for channel in opened}) > 1:
         raise OSError(f"channels of different sizes: {[c.shape for c in opened]}")
     return np.stack(opened, -1)
 
 
 def _open(
-    path: Path, mode: str, max_size: int | None, limits: Limits | None, clipped: list[Path] | None
+    path: Path,
+    mode: str,
+    bands: Sequence[int],
+    max_size: int | None,
+    limits: Limits | None,
+    clipped: list[Path] | None,
 ) -> np.ndarray:
     file = os.open(path, os.O_RDONLY)  # read_bytes takes the GIL twice as often
     try:
@@ -83,9 +88,20 @@ def _open(
         os.close(file)
     frame = read_frame(data)
     try:
+        if kind := kind_of(data, bands):
+            values = read_values(data, kind, windowed=limits is None)
+            if kind == "tiff" and has_black_gap(values.array):
+                raise OSError("a part is filled with zeros")
+            found, is_clipped = to_uint8(values, bands, limits, grey=mode == "L")
+            if is_clipped and clipped is not None:
+                clipped.append(path)
+            return found
         if frame and mode == "RGB" and (image := _open_jpeg(data, frame, max_size)) is not None:
-            return image
-        return _by_pillow(path, data, frame, mode, limits, clipped)
+            return choose_bands(image, bands, grey=False) if bands else image
+        image = _by_pillow(path, data, frame, mode, limits, clipped)
+        return choose_bands(image, bands, grey=False) if bands else image
+    except (CompError, UnsuitableFile):
+        raise
     except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
         raise OSError(str(error) or type(error).__name__) from error
 
@@ -171,21 +187,14 @@ def _check_bands(image: Image.Image) -> None:
             return
         known = 3
     if n_bands > known:
-        raise OSError(_too_many(n_bands, known))
+        raise UnsuitableFile(too_many(n_bands, known))
     if getattr(image, "n_frames", 1) > 1:
         size = image.size
         image.seek(1)
         same = image.size == size
         image.seek(0)
         if same:  # not a smaller copy
-            raise OSError(_too_many(image.n_frames, 1, "pages"))  # type: ignore[attr-defined]
-
-
-def _too_many(n: int, known: int, what: str = "bands") -> str:
-    return (
-        f"{n} {what}, but only {known} would be read: write each to a file of its own, and list them in "
-        "images.channels"
-    )
+            raise UnsuitableFile(too_many(image.n_frames, 1, "pages"))  # type: ignore[attr-defined]
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -243,7 +252,7 @@ def _floats(data: bytes) -> np.ndarray | None:
     file.seek(tags.next)
     tags.load(file)
     if (n_bands := tags.get(277, 1)) not in (1, 3):
-        raise OSError(_too_many(n_bands, 1 if n_bands == 2 else 3))
+        raise UnsuitableFile(too_many(n_bands, 1 if n_bands == 2 else 3))
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype.kind != "f":
         return None
@@ -264,16 +273,6 @@ def _of_values(
         share = alpha / (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1)
         found = np.rint(found * share + 255 * (1 - share)).astype(np.uint8)
     return np.asarray(Image.fromarray(found).convert(mode))
-
-
-def scale_to_uint8(values: np.ndarray, limits: Limits) -> np.ndarray:
-    """Scale values of any type to uint8. Values beyond the limits are clipped; NaN becomes black."""
-    low, high = limits.low, limits.high
-    wide = np.nan_to_num(values.astype(np.float64), nan=low)
-    wide = np.clip(wide, low, high)
-    if low == 0 and (high + 1) % 256 == 0:  # whole bits: drop the lowest ones
-        return (wide // ((high + 1) / 256)).astype(np.uint8)
-    return np.rint((wide - low) * (255 / (high - low))).astype(np.uint8)
 
 
 def find_limits(paths: Sequence[Path]) -> Limits | None:

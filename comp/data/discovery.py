@@ -4,36 +4,39 @@ kernel. Archives are unpacked until all required files are found."""
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comp.artifacts.paths import cache_dir, data_dir, runs_dir, unpacked_dir
+from comp.artifacts.paths import cache_dir, data_dir, unpacked_dir
 from comp.artifacts.safe_paths import inside, refuse_link, remove
 from comp.artifacts.stamps import digest
 from comp.config.competition import Competition
 from comp.console import info, size_text
 from comp.data.archives import parts_of, stem_of, unpack, whole_of
+from comp.data.folder_files import MAX_DEPTH, folder_contents, walk
 from comp.data.image_files import template_to_regex, to_nfc
+from comp.data.records import unpack_records
+from comp.data.table_rows import some_names
 from comp.errors import CompError
 
-IMAGE_SUFFIX = r"\.(jpe?g|png|tiff?|bmp|gif|webp|dcm|jp2|npy)"
+IMAGE_SUFFIX = r"\.(jpe?g|png|tiff?|bmp|gif|webp|dcm|dicom|jp2|np[yz])"
 UNSUPPORTED = re.compile(
     r".*\.(rar|gz|bz2|xz|zst|lz4|z\d\d|cab|iso)", re.IGNORECASE
 )  # other kinds of archives
-MAX_DEPTH = 5  # folders below a source that are searched, besides those of a template's own
 MAX_NESTING = 5  # archives inside archives that are unpacked
 MAX_ARCHIVES = 20_000
 SPLITS = ("train", "test")
-ALL_PARTS = ("labels", "sample", "solution", *SPLITS)
+TABLES = ("labels", "sample", "solution", "only", "table")
+ALL_PARTS = (*TABLES, *SPLITS)
 
 
 @dataclass(frozen=True)
 class RequiredFile:
     """A file or a folder of images that a competition needs."""
 
-    part: str  # labels, sample, solution, train, test
+    part: str  # of ALL_PARTS
     names: tuple[str, ...]  # file names, any one of which is enough; or one image template
 
     def __str__(self) -> str:
@@ -41,10 +44,18 @@ class RequiredFile:
         return f"{self.part} {kind} ({' or '.join(self.names)})"
 
     def is_file(self, name: str) -> bool:
-        """Return whether a file of this name is the required one, or an archive named after it."""
+        """Return whether a file of this name is the required one, or an archive or records named after it."""
+        inner = stem_of(Path(name)) or Path(name).name
+        records = inner.removesuffix(".json") if inner.endswith(".json") else None
         if self.part in SPLITS:
-            return stem_of(Path(name)) in split_template(self.names[0])[0][-1:]
-        return Path(name).name in self.names or stem_of(Path(name)) in self.names
+            folder = split_template(self.names[0])[0][-1:]
+            return stem_of(Path(name)) in folder or (records or "") in records_of(self.names[0])
+        return bool({Path(name).name, inner, f"{records}.csv"} & set(self.names))
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether an image template begins with a column: which folders it means, only a table says."""
+        return self.part in SPLITS and self.names[0].startswith("{")
 
     def is_in_place(self, name: str) -> bool:
         """Return whether such an archive is in the folders that the template begins with."""
@@ -62,13 +73,10 @@ class RequiredFile:
 
 
 def required_files(competition: Competition, parts: Collection[str] = ALL_PARTS) -> list[RequiredFile]:
-    found = [
-        RequiredFile("labels", competition.labels.csv),
-        RequiredFile("sample", competition.submission.sample),
-    ]
-    if competition.submission.solution:
-        found.append(RequiredFile("solution", (competition.submission.solution,)))
-    images = competition.images
+    labels, images, submission = competition.labels, competition.images, competition.submission
+    solution = (submission.solution,) if submission.solution else ()
+    tables = (labels.csv, submission.sample, solution, labels.only, images.table)
+    found = [RequiredFile(part, names) for part, names in zip(TABLES, tables) if names]
     found += [RequiredFile(split, (t,)) for split in SPLITS for t in getattr(images, split)]
     return [need for need in found if need.part in parts]
 
@@ -96,8 +104,10 @@ class FileFinder:
         self._list()
         found, missing = self._look()
         waiting, seen = deque(self._archives([*self.places, *(file.parent for file in self.files)])), set()
-        while missing and waiting:
+        while waiting:
             archive = waiting.popleft()
+            if not (missing or is_one_of_several(archive, self.competition, self.parts)):
+                continue
             parts = parts_of(archive)
             facts = [part.stat() for part in parts]
             size, newest = sum(f.st_size for f in facts), max(f.st_mtime_ns for f in facts)
@@ -117,12 +127,17 @@ class FileFinder:
                 info(f"download: {archive.name} is inside {many} and is not unpacked")
                 continue
             within = archive.parent.relative_to(home)  # a template's folders may include an archive's name
-            root = self.unpacked / f"{stem_of(archive)}-{key[:8]}"
-            target = inside(self.unpacked, f"{root.name}/{within / str(stem_of(archive))}", archive)
+            stem = stem_of(archive)
+            name = stem or archive.stem
+            root = self.unpacked / f"{name}-{key[:8]}"
+            target = inside(self.unpacked, f"{root.name}/{within / name}", archive)
             if not target.exists():
                 more = f" and {len(parts) - 1} more parts" if len(parts) > 1 else ""
                 info(f"download: unpacking {archive.name}{more} ({size_text(size)})")
-                unpack(archive, target, self.reserves.get(archive.resolve()))
+                if stem is None:
+                    unpack_records(archive, target, self.competition.labels.id)
+                else:
+                    unpack(archive, target, self.reserves.get(archive.resolve()))
             self.archives.append({"archive": archive.name, "bytes": size, "unpacked": root.name})
             self.places.append(root)
             self.depths[root] = depth
@@ -142,16 +157,17 @@ class FileFinder:
 
     def _look(self) -> tuple[dict[str, Any], list[RequiredFile]]:
         files: dict[str, str] = {}
+        paths: dict[str, Path] = {}
         images: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
         missing = []
         for need in required_files(self.competition, self.parts):
             if need.part in images:
-                if folder := self._image_folder(need.names[0]):
-                    row = {"folder": self._relative(folder), "pattern": split_template(need.names[0])[1]}
-                    images[need.part].append(row)
+                pattern = split_template(need.names[0])[1]
+                if folders := self._image_folders(need, paths):
+                    images[need.part] += [{"folder": self._relative(f), "pattern": pattern} for f in folders]
                     continue
             elif path := next((p for name in need.names if (p := self._file(name))), None):
-                files[need.part] = self._relative(path)
+                paths[need.part], files[need.part] = path, self._relative(path)
                 continue
             missing.append(need)
         return {"files": files, "images": images}, missing
@@ -171,7 +187,7 @@ class FileFinder:
             return real in own or any(folder.parts[-len(t) :] == t for t in others)
 
         for place in self.places:
-            for folder, real, entries in _walk(place, MAX_DEPTH + deeper, left_out):
+            for folder, real, entries in walk(place, MAX_DEPTH + deeper, left_out):
                 if real not in seen:
                     seen.add(real)
                     self.listing[folder] = [entry.name for entry in entries]
@@ -184,12 +200,19 @@ class FileFinder:
         wanted = to_nfc(name)
         return next((f / n for f, names in self.listing.items() for n in names if to_nfc(n) == wanted), None)
 
-    def _image_folder(self, template: str) -> Path | None:
-        """Return the folder that a template's folders lead to and that has matching files.
+    def _image_folders(self, need: RequiredFile, tables: dict[str, Path]) -> list[Path]:
+        """Return the folder that a template's folders lead to and that has matching files; with * in the
+        template each such folder, since archives are unpacked to places of their own.
 
         The files are in it, or in the folders that follow in the template, or in folders that are part of the
-        ids."""
-        tail, pattern = split_template(to_nfc(template))
+        ids. A template that begins with a column fits any file: `tables` say which are meant."""
+        found: dict[Path, None] = {}
+        template = to_nfc(need.names[0])
+        tail, pattern = split_template(template)
+        if need.is_anywhere:
+            names = some_names(tables, need.part, pattern, self.competition)
+            if names:
+                return next(([f] for name in names if (f := folder_with(to_nfc(name), self.listing))), [])
         n_deeper = pattern.count("/")
         for identifier in ("[^/]+", ".+"):
             fits = template_to_regex(pattern, identifier=identifier).fullmatch
@@ -204,8 +227,13 @@ class FileFinder:
                     if parts[max(0, end - len(tail)) : end] != tail:
                         continue
                     if any(fits("/".join((*parts[end:], to_nfc(name)))) for name in names):
-                        return root
-        return None
+                        found[root] = None
+                        break
+                if found and "*" not in template:
+                    break
+            if found:
+                break
+        return list(found)
 
     def hints(self, missing: Sequence[RequiredFile]) -> str:
         """Return the end of a message: images with another name, and archives of an unknown kind."""
@@ -226,21 +254,24 @@ class FileFinder:
     def _archives(self, places: Sequence[Path]) -> list[Path]:
         """Return the archives below these places: those named after a required file first, then by size."""
         competition = self.competition
-        needed = {*competition.labels.csv, *competition.submission.sample}
+        needed = {name for need in required_files(competition, TABLES) for name in need.names}
         needed |= {
             part
             for t in (*competition.images.train, *competition.images.test)
             for part in split_template(t)[0]
         }
+        templates = (*competition.images.train, *competition.images.test)
+        records = {part for template in templates for part in records_of(template)}
         paths = {
             folder / whole_of(name): folder / name
             for folder, names in self.listing.items()
             if any(folder == place or place in folder.parents for place in places)
             for name in sorted(names, reverse=True)  # of parts, the first
-            if stem_of(Path(name))
+            if stem_of(Path(name)) or (name.endswith(".json") and name.removesuffix(".json") in records)
         }
         return sorted(
-            paths.values(), key=lambda path: (stem_of(path) not in needed, path.stat().st_size, str(path))
+            paths.values(),
+            key=lambda path: ((stem_of(path) or path.stem) not in needed, path.stat().st_size, str(path)),
         )
 
     def _relative(self, path: Path) -> str:
@@ -248,11 +279,35 @@ class FileFinder:
         return str(inside.relative_to(folder)) if inside.is_relative_to(folder) else str(inside)
 
 
+def folder_with(name: str, listing: Mapping[Path, Sequence[str]]) -> Path | None:
+    """Return the folder below which there is a file of this name, which may include folders."""
+    *inner, last = name.split("/")
+    for folder, names in listing.items():
+        parts = tuple(map(to_nfc, folder.parts))
+        if parts[len(parts) - len(inner) :] == tuple(inner) and last in map(to_nfc, names):
+            return folder.parents[len(inner) - 1] if inner else folder
+    return None
+
+
+def is_one_of_several(archive: Path, competition: Competition, parts: Collection[str]) -> bool:
+    """Return whether an archive is named as a template's folder with *: all of these are unpacked."""
+    templates = (t for part in SPLITS if part in parts for t in getattr(competition.images, part))
+    folders = (folder for t in templates for folder in t.split("/")[:-1] if "*" in folder)
+    return any(template_to_regex(folder).fullmatch(stem_of(archive) or "") for folder in folders)
+
+
 def split_template(template: str) -> tuple[tuple[str, ...], str]:
-    """Split into (folders, rest): 'a/b/{id}/{channel}.png' -> (('a', 'b'), '{id}/{channel}.png')."""
+    """Split into (folders, rest): 'a/b/{id}/{channel}.png' -> (('a', 'b'), '{id}/{channel}.png'). The rest
+    begins with the first field or *."""
     parts = template.split("/")
-    first = next(i for i, part in enumerate(parts) if "{" in part)
+    first = next(i for i, part in enumerate(parts) if "{" in part or "*" in part)
     return tuple(parts[:first]), "/".join(parts[first:])
+
+
+def records_of(template: str) -> tuple[str, ...]:
+    """Return the name, without .json, of the records that are unpacked to a template of .npy files: train for
+    'train/{id}_{channel}.npy'."""
+    return split_template(template)[0][-1:] if template.endswith(".npy") else ()
 
 
 def source_path(source: str) -> Path:
@@ -263,37 +318,3 @@ def source_path(source: str) -> Path:
     if not path.exists():
         raise CompError(f"--from {source}: no such folder or archive")
     return path
-
-
-def folder_contents(folder: Path, pattern: str) -> dict[str, Any]:
-    """Return the number of files in a folder that match a pattern, their bytes, and a digest of their names
-    and sizes. An id may include folders."""
-    fits, folder = template_to_regex(pattern, identifier=".+").fullmatch, folder.absolute()
-    start = len(str(folder)) + 1
-    written = {
-        os.path.realpath(path) for name in ("cache", "unpacked") for path in data_dir("").glob(f"*/{name}")
-    }
-    written.add(os.path.realpath(runs_dir()))
-    sizes = []
-    for _, _, entries in _walk(folder, MAX_DEPTH + pattern.count("/"), lambda _, real: real in written):
-        names = ((to_nfc(entry.path[start:]), entry) for entry in entries)
-        sizes += [(name, entry.stat().st_size) for name, entry in names if fits(name)]
-    sizes.sort()
-    return {"files": len(sizes), "bytes": sum(size for _, size in sizes), "digest": digest(sizes)}
-
-
-def _walk(
-    place: Path, depth: int, left_out: Callable[[Path, str], bool], real: str = ""
-) -> Iterator[tuple[Path, str, list[os.DirEntry[str]]]]:
-    """Yield (folder, its path without links, its files) for a place and the folders below it, without hidden
-    files and folders."""
-    real = real or os.path.realpath(place)
-    with os.scandir(place) as entries:
-        items = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
-    yield place, real, [item for item in items if item.is_file()]
-    for item in items if depth else ():
-        if item.is_dir():
-            path = Path(item.path)
-            below = os.path.realpath(path) if item.is_symlink() else f"{real}/{item.name}"
-            if not left_out(path, below):
-                yield from _walk(path, depth - 1, left_out, below)

@@ -29,7 +29,7 @@ def count_images(recipe: Recipe) -> ImageCounts:
     if manifest_path(competition.name).exists():
         data = read_manifest(competition)
         train = data.images("train", data.labels(competition).ids, recipe.channels)
-        n_test = len(data.sample_ids(competition))
+        n_test = len(data.test_ids(competition))
         return ImageCounts(len(train.ids), n_test, probe(train)[0], 0.0, "as downloaded")
     if drawn := competition.drawn:
         return ImageCounts(drawn.n_train, drawn.n_test, drawn.size, 0.0, "to be drawn")

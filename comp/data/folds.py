@@ -15,6 +15,7 @@ from comp.data.stratification import stratify, stratify_by_size
 from comp.errors import CompError, summarize
 
 MAX_UNEVENNESS = 0.05  # warn if the smallest fold is smaller than the largest by more than this share
+N_PARTS = 10  # parts of the range of a number that folds share evenly
 MAX_CLASSES_SHOWN = 100  # rows of the table of classes
 
 EXTRA, UNUSED = -1, -2  # instead of a fold: rows that every network trains on, and rows that none does
@@ -65,9 +66,9 @@ def are_uneven(sizes: np.ndarray) -> bool:
 
 
 def assign_folds(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
-    """Return (N,) int: the fold of each row, whatever the order of the rows. A group counts as one row with
-    all labels of its images. If that leaves folds uneven, because groups are, a group counts by its size.
-    Raise CompError for fewer groups than folds."""
+    """Return (N,) int: the fold of each row, whatever the order of the rows. Numbers count as labels, by the
+    part of their range. A group counts as one row with all labels of its images. If that leaves folds uneven,
+    because groups are, a group counts by its size. Raise CompError for fewer groups than folds."""
     names = labels.ids if labels.fold_groups is None else labels.fold_groups
     # sorted before shuffling
     units, unit_of, sizes = np.unique(names, return_inverse=True, return_counts=True)
@@ -75,18 +76,30 @@ def assign_folds(labels: Labels, n_folds: int, seed: int) -> np.ndarray:
         hint = "" if labels.fold_groups is None else f", or change the groups of the {len(names):,} images"
         raise CompError(f"{len(units)} images or groups can't fill {n_folds} folds; lower n_folds{hint}")
     images = csr_array((np.ones(len(names), int), (unit_of, np.arange(len(names)))))  # (units, N)
-    counts = images @ csr_array(labels.targets)
+    strata = parts_of_range(labels.targets) if labels.are_numbers else labels.positives
+    counts = images @ csr_array(strata)
     bare = (counts.sum(1) == 0).astype(int)  # units without any label are spread as well
     targets = without_empty_columns(hstack([counts > 0, csr_array(bare[:, None])], "csr", int))
     fold_of_unit = stratify(targets, n_folds, seed)
     held = np.bincount(fold_of_unit, sizes, n_folds)
     if held.min() == 0 or (are_uneven(held) and sizes.min() < sizes.max()):
-        bare = images @ ~labels.targets.any(1)
+        bare = images @ ~strata.any(1)
         counts = hstack([csr_array(sizes[:, None]), counts, csr_array(bare[:, None])], "csr", int)
         weighed = stratify_by_size(without_empty_columns(counts), n_folds, seed)
         if unevenness(np.bincount(weighed, sizes, n_folds)) < unevenness(held):
             fold_of_unit = weighed
     return fold_of_unit[unit_of]
+
+
+def parts_of_range(numbers: np.ndarray) -> np.ndarray:
+    """Return (N, C * N_PARTS) uint8: in which of equally large parts of its column each number (N, C) is;
+    none for NaN."""
+    parts = []
+    for column in numbers.T:
+        cuts = np.nanquantile(column, np.linspace(0, 1, N_PARTS + 1)[1:-1])
+        part = np.searchsorted(cuts, column, side="right")
+        parts.append((part[:, None] == np.arange(N_PARTS)) & ~np.isnan(column)[:, None])
+    return np.hstack(parts).astype(np.uint8)
 
 
 def without_empty_columns(columns: csr_array) -> csr_array:
@@ -108,13 +121,14 @@ def check_groups(labels: Labels, fold_of: np.ndarray, path: Path) -> None:
 
 def count_classes(labels: Labels, fold_of: np.ndarray, n_folds: int) -> np.ndarray:
     """Return (C, n_folds) int: the number of images of each class in each fold."""
-    folds = [labels.targets[fold_of == fold].sum(0, dtype=int) for fold in range(n_folds)]
+    positives = labels.positives
+    folds = [positives[fold_of == fold].sum(0, dtype=int) for fold in range(n_folds)]
     return np.stack(folds, 1)
 
 
 def count_bare_images(labels: Labels, fold_of: np.ndarray, n_folds: int) -> np.ndarray:
     """Return (n_folds,) int: the number of images without any label in each fold."""
-    return np.bincount(fold_of[~labels.targets.any(1)], minlength=n_folds)
+    return np.bincount(fold_of[~labels.positives.any(1)], minlength=n_folds)
 
 
 def find_rarest(counts: np.ndarray) -> np.ndarray:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from comp.artifacts.files import free_bytes, lock
 from comp.artifacts.resumable import GrowingArray, growing_paths
 from comp.artifacts.stamps import digest
 from comp.console import info, progress, size_text
 from comp.data.damage import read_frame
-from comp.data.decoding import Limits, decode, is_partly_transparent, jpeg_reduction
+from comp.data.decoding import decode, is_partly_transparent, jpeg_reduction
 from comp.data.image_files import ImageSet, resize, spread_indices
+from comp.data.scaling import Limits
 from comp.errors import CompError, TimeIsUp, summarize
 from comp.user_code import NO_CODE, Code, as_users_error, checked_image, is_reference, load_function, stamped
 
@@ -24,7 +25,8 @@ CachePaths = dict[int, Path]  # by size in pixels
 CHUNK = 256  # images between two updates of the progress
 MAX_THREADS = 32
 MAX_SMALL = 2048  # pixels: a thread for each core is enough for larger images, which take memory
-INVISIBLE = 2  # levels from black or white
+INVISIBLE = 2  # levels between the darkest and the brightest pixel
+MANY_BLANK = 0.05  # a larger share of blank images is worth a line
 MAX_BLANK = 0.95  # a larger share of blank images is an error
 
 
@@ -55,13 +57,14 @@ def read_as_cached(
     size: int,
     *,
     joined: bool,
+    bands: Sequence[int] = (),
     max_size: int,
     filter: str,
     code: Code = NO_CODE,
     limits: Limits | None = None,
 ) -> np.ndarray:
     """Return (side, side, channels) uint8: one image as the cache of its set has it for `size` (pixels)."""
-    image = decode(paths, joined=joined, max_size=max_size, limits=limits)
+    image = decode(paths, joined=joined, bands=bands, max_size=max_size, limits=limits)
     return as_cached(image, size, max_size=max_size, filter=filter, code=code)
 
 
@@ -87,6 +90,12 @@ def probe(images: ImageSet, n_probed: int = 64) -> tuple[int, bool, list[str]]:
                     frame = read_frame(path.read_bytes())
                     done |= {"turned"} if frame and frame.turned else set()
                 done |= {"white"} if is_partly_transparent(image) else set()
+        except UnidentifiedImageError:  # numbers rather than a picture
+            try:
+                pixels = decode([path], joined=bool(images.channels), bands=images.bands)
+            except OSError:  # reported with all other files when the cache is built
+                continue
+            sides.append(max(pixels.shape[:2]))
         except Exception:  # noqa: S112  # reported with all other files when the cache is built
             continue
     return max(sides) or 1, "JPEG" in formats, sorted(done)
@@ -211,7 +220,10 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
             n_seen += 1
             files = images.paths[row]
             try:
-                image = decode(files, joined=joined, max_size=max_size, limits=images.limits, clipped=clipped)
+                image = decode(
+                    files, joined=joined, bands=images.bands, max_size=max_size, limits=images.limits,
+                    clipped=clipped,
+                )  # fmt: skip
                 image = part.filtered(image)
             except OSError as error:
                 failed.append(f"{files[0]}: {str(error).splitlines()[0]}")
@@ -252,7 +264,7 @@ def _announce(images: ImageSet, done: Sequence[str]) -> None:
     if limits := images.limits:
         used = f"{limits.bits}: " if limits.bits else ""
         info(
-            f"{images.name} images use {used}{limits.low:,.6g} … {limits.high:,.6g} become black … white "
+            f"{images.name} images use {used}{limits} become black … white "
             "(images.range in the competition's TOML sets other values)"
         )
     if "white" in done:
@@ -260,23 +272,27 @@ def _announce(images: ImageSet, done: Sequence[str]) -> None:
 
 
 def _check_not_blank(images: ImageSet, arrays: Mapping[int, GrowingArray]) -> None:
-    """Raise CompError and remove the caches if nearly all images are blank, that is black or white. A few
-    blank images may be nights or masks."""
+    """Raise CompError and remove the caches if nearly all images are black or white. Name images and channels
+    of one value if there are many; a few may be nights or masks."""
     rows = arrays[min(arrays)].rows
-    n = len(rows)
+    n, few = len(rows), spread_indices(len(rows))
+    if sum(_is_blank(rows[i]) for i in few) >= MANY_BLANK * len(few):
+        blank = [i for i in range(n) if _is_blank(rows[i])]
+        extreme = [i for i in blank if rows[i].max() <= INVISIBLE or rows[i].min() >= 255 - INVISIBLE]
+        if len(extreme) >= MAX_BLANK * n:
+            for array in arrays.values():
+                array.remove()
+            raise CompError(
+                f"{len(extreme):,} of {n:,} {images.name} images are blank: completely black or white "
+                f"(first: {images.paths[extreme[0]][0]}); for files of more than 8 bits set images.range in "
+                "the competition's TOML; convert other files"
+            )
+        info(f"{images.name} images of one value: {summarize(images.ids[i] for i in blank)}")
+    for k, channel in enumerate(images.channels if len(images.channels) > 1 else ()):
+        if sum(_is_blank(rows[i][..., k]) for i in few) >= MAX_BLANK * len(few):
+            ids = summarize(images.ids[i] for i in few)
+            info(f"{images.name} images have one value in channel {channel}: {ids}")
 
-    def blank(i: int) -> bool:
-        return bool(rows[i].max() <= INVISIBLE or rows[i].min() >= 255 - INVISIBLE)
 
-    few = spread_indices(n)
-    if sum(map(blank, few)) < MAX_BLANK * len(few):
-        return
-    n_blank = sum(map(blank, range(n)))
-    if n_blank >= MAX_BLANK * n:
-        for array in arrays.values():
-            array.remove()
-        raise CompError(
-            f"{n_blank:,} of {n:,} {images.name} images are blank: completely black or white (first: "
-            f"{images.paths[0][0]}); for files of more than 8 bits set images.range in the competition's "
-            "TOML; convert other files"
-        )
+def _is_blank(pixels: np.ndarray) -> bool:
+    return int(pixels.max()) - int(pixels.min()) <= INVISIBLE

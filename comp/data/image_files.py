@@ -8,23 +8,29 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import numpy as np
 
-from comp.data.decoding import Limits
+from comp.config.labels import LABEL
+from comp.data.scaling import Limits
 from comp.errors import CompError, summarize
+
+Listing = Callable[[Path], Mapping[str, str]]  # name as given or composed -> name of the file
+NO_CELLS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in one order: one file per id, or one per channel."""
+    """Images in one order: one file per id, or one per channel, or one with all bands."""
 
     name: str  # train, test, external
     ids: np.ndarray  # (N,) str
     paths: tuple[tuple[Path, ...], ...]  # N times 1 or n_channels
     channels: tuple[str, ...]  # empty: RGB
     limits: Limits | None = None  # for values of more than 8 bits
+    bands: tuple[int, ...] = ()  # of each file, counted from 1, that are its channels
 
     @property
     def n_channels(self) -> int:
@@ -32,41 +38,70 @@ class ImageSet:
 
 
 def find_images(
-    name: str, ids: np.ndarray, folders: Sequence[tuple[Path, str]], channels: Sequence[str]
+    name: str,
+    ids: np.ndarray,
+    folders: Sequence[tuple[Path, str]],
+    channels: Sequence[str],
+    cells: Mapping[str, Sequence[str]] = NO_CELLS,
 ) -> ImageSet:
-    """Return the files of every id, each from the first of `folders` (folder, file name with {id} and
-    {channel}) that has it. Accents in names may be composed or, as macOS writes them, not.
+    """Return the files of every id, each from the first of `folders` (folder, file name with {id}, {channel}
+    and other columns) that has it. `cells` hold the values (N,) of these columns. Without {channel} the
+    channels are numbers of bands of one file. Accents in names may be composed or, as macOS writes them, not.
 
     Raise one CompError that lists all ids without a file, and names a file that is nearly right."""
-    listing = cache(_names_in)
+    listing = cache(names_in)
     found, missing = [], []
     for text in (*channels, *(pattern for _, pattern in folders)):
         if text.startswith("/") or ".." in text.split("/"):
             raise CompError(f"the pattern or channel {text!r} points outside the image folder")
-    for image_id in ids.tolist():
-        if image_id.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", image_id):
-            raise CompError(f"id {image_id!r} points outside the image folder")
-        for folder, pattern in folders:
-            names = [pattern.format(id=image_id, channel=channel) for channel in (channels or [""])]
+    places = [place for folder, pattern in folders for place in expand_folders(folder, pattern, listing)]
+    rows = [dict(zip(cells, row)) for row in zip(*cells.values())] or [{}] * len(ids)
+    for image_id, row in zip(ids.tolist(), rows):
+        for field, text in (("id", image_id), *row.items()):
+            if text.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", text):
+                raise CompError(f"{field} {text!r} points outside the image folder")
+        for folder, pattern in places:
+            filled = channels if "{channel}" in pattern else [""]
+            names = [file_name(pattern, image_id, channel, row) for channel in filled]
             paths = [path for n in names if (path := look_up(folder, n, listing))]
             if len(paths) == len(names):
                 found.append(tuple(paths))
                 break
         else:
-            missing.append(image_id)
+            missing.append((image_id, row))
     if missing:
-        places = " or ".join(str(folder / pattern) for folder, pattern in folders)
+        looked_for = " or ".join(str(folder / pattern) for folder, pattern in folders)
+        lacking = summarize([image_id for image_id, _ in missing])
         raise CompError(
-            f"no image for {summarize(missing)} of the {len(ids):,} {name} ids; looked for {places}"
-            f"{_similar_file_hint(missing, folders, channels, listing)}"
+            f"no image for {lacking} of the {len(ids):,} {name} ids; looked for {looked_for}"
+            f"{_similar_file_hint(missing, places, channels, listing)}"
         )
-    return ImageSet(name, ids, tuple(found), tuple(channels))
+    in_one = bool(channels) and not any("{channel}" in pattern for _, pattern in folders)
+    bands = tuple(map(int, channels)) if in_one else ()
+    return ImageSet(name, ids, tuple(found), tuple(channels), bands=bands)
 
 
-Listing = Callable[[Path], Mapping[str, str]]  # name as given or composed -> name of the file
+def file_name(pattern: str, image_id: str, channel: str, row: Mapping[str, str]) -> str:
+    """Return the name that a pattern gives an image with these cells in its row. Raise CompError for a
+    position such as {id[2]} that a text does not have."""
+    try:
+        return pattern.format(**{**row, "id": image_id, "channel": channel})
+    except IndexError as error:
+        raise CompError(f"{image_id!r} is too short for the image template {pattern}") from error
 
 
-def _names_in(folder: Path) -> dict[str, str]:
+def expand_folders(folder: Path, pattern: str, listing: Listing | None = None) -> list[tuple[Path, str]]:
+    """Return (folder, pattern) for each folder that fits a pattern with * in its first folders."""
+    head, slash, rest = pattern.partition("/")
+    if not slash or "*" not in pattern:
+        return [(folder, pattern)]
+    fits, listing = template_to_regex(head).fullmatch, listing or names_in
+    names = sorted(set(listing(folder).values())) if "*" in head else [head]
+    inner = [folder / name for name in names if fits(to_nfc(name))]
+    return [place for path in inner if path.is_dir() for place in expand_folders(path, rest, listing)]
+
+
+def names_in(folder: Path) -> dict[str, str]:
     try:
         names = os.listdir(folder)  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +109,7 @@ def _names_in(folder: Path) -> dict[str, str]:
     return {to_nfc(name): name for name in names} | {name: name for name in names}
 
 
-def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | None:
+def look_up(folder: Path, name: str, listing: Listing = names_in) -> Path | None:
     """Return the file of this name, or None. The name may include folders, also with backslashes; accents may
     be composed or not."""
     path = folder / name
@@ -90,13 +125,16 @@ def look_up(folder: Path, name: str, listing: Listing = _names_in) -> Path | Non
 
 
 def _similar_file_hint(
-    missing: Sequence[str], folders: Sequence[tuple[Path, str]], channels: Sequence[str], listing: Listing
+    missing: Sequence[tuple[str, Mapping[str, str]]],
+    folders: Sequence[tuple[Path, str]],
+    channels: Sequence[str],
+    listing: Listing,
 ) -> str:
     """Return a hint for the end of a message: a file whose name differs from an id's only in ending, case or
     the like; else an empty text."""
     alike = cache(lambda folder: {_normalized_name(name): name for name in listing(folder)})
-    for image_id, (folder, pattern), channel in product(missing[:100], folders, channels or [""]):
-        name = pattern.format(id=image_id, channel=channel)
+    for (image_id, row), (folder, pattern), channel in product(missing[:100], folders, channels or [""]):
+        name = file_name(pattern, image_id, channel, row)
         if look_up(folder, name, listing):
             continue
         path: Path | None = folder
@@ -128,16 +166,32 @@ def to_nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+PART = re.compile(r"\{(?P<name>[^{}\[]+)(?P<position>\[\d+\])?\}|\*")
+
+
 def template_to_regex(
     template: str, channels: Sequence[str] = (), identifier: str = "[^/]+"
 ) -> re.Pattern[str]:
-    """Return a regular expression for the names of a template, with the groups id and channel. Without
-    `channels` any channel matches."""
-    expression = re.escape(to_nfc(template))
-    for field, form in (("id", identifier), ("channel", "|".join(map(re.escape, channels)) or "[^/]+")):
-        expression = expression.replace(rf"\{{{field}\}}", f"(?P<{field}>{form})", 1)
-        expression = expression.replace(rf"\{{{field}\}}", f"(?P={field})")
-    return re.compile(expression)
+    """Return a regular expression for the names of a template, with the groups id, channel and others by the
+    names of its fields. Without `channels` any channel matches. `identifier` is the form of an id and of
+    other columns, but {label} is the name of one folder or a part of a name."""
+    forms = {"channel": "|".join(map(re.escape, channels)) or "[^/]+", LABEL: "[^/]+"}
+    expression, end, seen = "", 0, set()
+    for part in PART.finditer(template := to_nfc(template)):
+        expression += re.escape(template[end : part.start()])
+        end, name = part.end(), part["name"]
+        if name is None:
+            expression += "[^/]*"
+        elif part["position"]:
+            expression += "[^/]"
+        elif not name.isidentifier():
+            expression += f"(?:{identifier})"
+        elif name in seen:
+            expression += f"(?P={name})"
+        else:
+            expression += f"(?P<{name}>{forms.get(name, identifier)})"
+            seen.add(name)
+    return re.compile(expression + re.escape(template[end:]))
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from comp.artifacts.csv_tables import check_unique, ids_of, is_index, read_table
+from comp.artifacts.csv_tables import check_unique, ids_of, is_index, read_parquet, read_table
 from comp.artifacts.predictions import Predictions
 from comp.artifacts.stamps import read_arrays
 from comp.console import info
-from comp.data.labels import parse_columns, split_tags
+from comp.data.columns import parse_columns
+from comp.data.tags import split_tags
 from comp.errors import CompError, summarize
+
+MAX_FLOAT64 = 20_000_000  # numbers in a matrix; larger ones of an npz take half the memory
 
 
 def read_probs(path: Path) -> Predictions:
@@ -26,7 +29,8 @@ def read_named_probs(path: Path) -> tuple[Predictions, str]:
         arrays = _npz(path)
         if "probs" not in arrays:
             raise CompError(f"{path} holds {', '.join(arrays) or 'nothing'}; an array `probs` is expected")
-        probs = np.asarray(arrays["probs"], np.float64)
+        probs = arrays["probs"]
+        probs = np.asarray(probs, np.float32 if probs.size > MAX_FLOAT64 else np.float64)
         ids = arrays.get("ids", np.arange(len(probs))).astype(str)
         classes = arrays.get("classes", np.arange(probs.shape[1] if probs.ndim == 2 else 0)).astype(str)
     else:
@@ -52,10 +56,12 @@ def read_named_probs(path: Path) -> tuple[Predictions, str]:
     return Predictions(ids, tuple(classes.tolist()), probs), id_name
 
 
-def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """Return (N, C) uint8 of 0 and 1 for these ids and classes. The file is a table of ids and tags, a table
-    with a 0/1 column per class, or an npz with `targets` and optionally `ids` and `classes`. Raise CompError
-    for anything else."""
+def read_targets(
+    path: Path, ids: np.ndarray, classes: tuple[str, ...], *, numbers: bool = False
+) -> np.ndarray:
+    """Return (N, C) uint8 of 0 and 1 for these ids and classes, or float64 `numbers`. The file is a table of
+    ids and tags, a table with a 0/1 column per class, or an npz with `targets` and optionally `ids` and
+    `classes`. Raise CompError for anything else."""
     if path.suffix == ".npz":
         arrays = _npz(path)
         if "targets" not in arrays:
@@ -74,8 +80,12 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
         frame = _frame(path)
         names = frame.iloc[:, 0].to_numpy(str)
         if set(classes) <= set(frame.columns[1:]):
-            targets = parse_columns(frame[list(classes)], path)
-        elif frame.shape[1] == 2:
+            targets = (
+                _numbers(frame[list(classes)], path) if numbers else parse_columns(frame[list(classes)], path)
+            )
+        elif numbers and frame.shape[1] == 1 + len(classes) == 2:
+            targets = _numbers(frame.iloc[:, 1:], path)
+        elif not numbers and frame.shape[1] == 2:
             targets = _tags(frame.iloc[:, 1], classes, path)
         else:
             lacking = [name for name in classes if name not in set(frame.columns)]
@@ -90,9 +100,26 @@ def read_targets(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.nd
             f"it has {summarize(names.tolist(), 3)}"
         )
     targets = targets[[row[name] for name in ids.tolist()]]
-    if targets.shape != (len(ids), len(classes)) or not np.isin(targets, (0, 1)).all():
+    if numbers and targets.shape == (len(ids), len(classes)):
+        return targets.astype(np.float64)
+    is_small = targets.dtype == np.uint8  # np.isin takes ten times the memory
+    binary = targets.max(initial=0) <= 1 if is_small else np.isin(targets, (0, 1)).all()
+    if targets.shape != (len(ids), len(classes)) or not binary:
         raise CompError(f"{path}: 0/1 for {len(ids)} ids and {len(classes)} classes are expected")
-    return targets.astype(np.uint8)
+    return targets.astype(np.uint8, copy=False)
+
+
+def _numbers(frame: pd.DataFrame, path: Path) -> np.ndarray:
+    """Return (N, C) numbers; an empty cell is unknown, NaN."""
+    texts = frame.astype(str).apply(lambda column: column.str.strip())
+    values = texts.where(texts != "", "nan").apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    if len(wrong := np.argwhere(~np.isfinite(values) & ~texts.isin(["", "nan"]).to_numpy())):
+        row, c = wrong[0]
+        raise CompError(
+            f"{path}: numbers are expected; in line {frame.index[row]}, {frame.columns[c]} is "
+            f"{frame.iat[row, c]!r}"
+        )
+    return values
 
 
 def _tags(given: pd.Series, classes: tuple[str, ...], path: Path) -> np.ndarray:
@@ -126,14 +153,7 @@ def _frame(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise CompError(f"{path}: no such file")
     if path.suffix == ".parquet":
-        try:
-            frame = pd.read_parquet(path)
-        except ImportError as error:
-            raise CompError(f"{path}: parquet needs pyarrow; pip install '.[parquet]'") from error
-        except (ValueError, OSError) as error:
-            raise CompError(f"{path} can't be read as parquet ({error})") from error
-        if frame.index.name or not isinstance(frame.index, pd.RangeIndex):
-            frame = frame.reset_index()
+        frame = read_parquet(path)
         frame = frame.astype({frame.columns[0]: str})
     else:
         frame = read_table(path, [])

@@ -11,7 +11,10 @@ from comp.data.image_files import ImageSet, resize
 def thumbnail(images: ImageSet, row: int, size: int) -> np.ndarray:
     """Return (side, side, channels) uint8 of an image: `size` pixels, or its own longer side if that is less.
     Raise OSError if it can't be read."""
-    image = decode(images.paths[row], joined=bool(images.channels), max_size=size, limits=images.limits)
+    image = decode(
+        images.paths[row], joined=bool(images.channels), bands=images.bands, max_size=size,
+        limits=images.limits,
+    )  # fmt: skip
     return resize(image, min(size, max(image.shape[:2])))
 
 

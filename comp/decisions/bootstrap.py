@@ -1,28 +1,40 @@
-"""Paired bootstrap over images: intervals, and the probability that one set of decisions beats another.
+"""Paired bootstrap over images: intervals, and the probability that one set of answers beats another.
 
 A resample takes each image a Poisson number of times (Hanley and MacGibbon 2006). With many images that is
-sampling with replacement. All decisions are scored on the same resamples, so their differences are paired."""
+sampling with replacement. All answers are scored on the same resamples, so their differences are paired."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from comp.decisions.metrics import FBeta
+from comp.decisions.metrics import FBeta, known_labels
+from comp.decisions.resampling import is_fast, resampled
+from comp.decisions.scorers import Scorer
 
 MIN_WIN_PROBABILITY = 0.8  # above it, a rule or a blend replaces the reference
 N_RESAMPLES = 400
+N_SLOW = 100  # resamples, where each is scored alone
 CHUNK = 4_000_000  # random numbers in memory at a time
+SPARSE = 20_000_000  # numbers in a matrix; larger ones are multiplied as sparse
 TIE = 1e-12  # differences up to this size are ties
 
 
 def win_probability(
-    better: np.ndarray, worse: np.ndarray, targets: np.ndarray, metric: FBeta, *, seed: int = 0
+    better: np.ndarray, worse: np.ndarray, targets: np.ndarray, metric: Scorer, *, seed: int = 0
 ) -> float:
-    """Return the share of resamples in which decisions `better` (N, C) beat `worse`. Ties count half."""
+    """Return the share of resamples in which answers `better` (N, C) beat `worse`. Ties count half."""
+    if not isinstance(metric, FBeta):
+        if np.array_equal(better, worse):
+            return 0.5
+        n_resamples = N_RESAMPLES if is_fast(metric) else N_SLOW
+        resamples = bootstrap([better, worse], targets, metric, n_resamples=n_resamples, seed=seed)
+        return share_above(metric.sign * (resamples[:, 0] - resamples[:, 1]))
+    (true, better), (_, worse) = known_labels(targets, better), known_labels(targets, worse)
     used = np.flatnonzero((better != worse).any(1))
     if not len(used):
         return 0.5
-    rng, true = np.random.default_rng(seed), targets.astype(bool)
+    rng = np.random.default_rng(seed)
     if metric.average == "samples":
         values = [_by_image(decisions[used], true[used], metric) for decisions in (better, worse)]
         # images of equal gain share one number: a sum of Poisson numbers is a Poisson number
@@ -32,21 +44,33 @@ def win_probability(
     extra = rng.poisson(1.0, (N_RESAMPLES, len(used))).astype(np.float32) - 1
     scores = []
     for decisions in (better, worse):
-        counts = [m.sum(0) + extra @ m[used].astype(np.float32) for m in _hits(decisions, true)]
+        counts = [m.sum(0) + _product(extra, m[used]) for m in _hits(decisions, true)]
         scores.append(_of_sums(counts, metric))
     return share_above(scores[0] - scores[1])
+
+
+def _product(extra: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the product of (B, M) whole numbers and (M, C) 0/1 as float32. Of large matrices few numbers are
+    1, so that they are multiplied as sparse ones; the result is the same."""
+    if matrix.size > SPARSE:
+        return (csr_array(matrix.T, dtype=np.float32) @ extra.T).T
+    return extra @ matrix.astype(np.float32)
 
 
 def bootstrap(
     decisions: Sequence[np.ndarray],
     targets: np.ndarray,
-    metric: FBeta,
+    metric: Scorer,
     *,
     n_resamples: int = 4000,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return (B, M) the scores of M sets of decisions (N, C) in B resamples."""
-    true, n = targets.astype(bool), len(targets)
+    """Return (B, M) the scores of M sets of answers (N, C) in B resamples."""
+    if not isinstance(metric, FBeta):
+        return _bootstrap_any(decisions, targets, metric, n_resamples, seed)
+    decisions = [known_labels(targets, each)[1] for each in decisions]
+    true = known_labels(targets, targets)[0]
+    n = len(true)
     if metric.average == "samples":
         columns = [_by_image(each, true, metric)[:, None] for each in decisions]
     else:
@@ -69,9 +93,21 @@ def bootstrap(
     return np.concatenate(scores)
 
 
+def _bootstrap_any(
+    answers: Sequence[np.ndarray], targets: np.ndarray, scorer: Scorer, n_resamples: int, seed: int
+) -> np.ndarray:
+    rng, n = np.random.default_rng(seed), len(targets)
+    step = max(1, CHUNK // n)
+    scores: list[np.ndarray] = []
+    for first in range(0, n_resamples, step):
+        copies = rng.poisson(1.0, (min(step, n_resamples - first), n)).astype(np.float32)
+        scores.append(np.stack([resampled(scorer, targets, each, copies) for each in answers], axis=1))
+    return np.concatenate(scores)
+
+
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of bootstrapped values (Efron 1979)."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    """Return the percentile interval of bootstrapped values (Efron 1979), without those that are NaN."""
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

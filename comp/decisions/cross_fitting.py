@@ -1,5 +1,6 @@
 """Cross-fitting: each fold is decided by the rule that was fitted to the other folds."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from comp.artifacts.stamps import digest
+from comp.decisions.answer_rules import AnswerRule, Rule, fit_answer_rule
 from comp.decisions.metrics import FBeta
 from comp.decisions.rule_search import HeldOut, RuleParts, SearchSettings
 from comp.decisions.rules import REFERENCE_SINGLE, ColumnGroups, FittedRule, check_rule
+from comp.decisions.scorers import Scorer
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,14 @@ class ScoredRule:
     """A rule with its scores."""
 
     rule: str
-    fitted: FittedRule  # to all rows
+    fitted: Rule  # to all rows
     in_sample: float
     cross_fitted: float
-    decisions: np.ndarray = field(repr=False)  # (N, C) cross-fitted
-    by_fold: tuple[FittedRule, ...] = field(repr=False)  # each fitted to the other folds
+    decisions: np.ndarray = field(repr=False)  # (N, C) answers, cross-fitted
+    by_fold: tuple[Rule, ...] = field(repr=False)  # each fitted to the other folds
 
 
-class CrossFitter:
+class Fitter(ABC):
     """Fits rules to probabilities (N, C) and targets (N, C) without some of the folds (N,)."""
 
     def __init__(
@@ -32,46 +35,70 @@ class CrossFitter:
         probs: np.ndarray,
         targets: np.ndarray,
         folds: np.ndarray,
-        metric: FBeta,
+        metric: Scorer,
+        step: Callable[[], None] = lambda: None,
+    ):
+        self.step = step  # called after each fit of `score`
+        self.probs, self.targets, self.folds, self.metric = probs, targets, folds, metric
+        self.names = tuple(np.unique(folds).tolist())
+
+    @abstractmethod
+    def fit(self, rule: str, held: HeldOut = frozenset()) -> Rule:
+        """Return the rule fitted to all rows outside of the folds `held`."""
+
+    def decide(self, fitted: Rule, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        return fitted.decide(self.probs[rows], self.metric)
+
+    def score(self, rule: str) -> ScoredRule:
+        """Return the rule fitted to all rows, and the answers for each fold by the rule that was fitted to
+        the other folds."""
+        fitted = self.fit(rule)
+        self.step()
+        in_sample = self.decide(fitted)
+        decisions, by_fold = np.zeros_like(in_sample), []
+        for name in self.names:
+            part = self.folds == name
+            by_fold.append(self.fit(rule, frozenset({name})))
+            decisions[part] = self.decide(by_fold[-1], part)
+            self.step()
+        score, cross_fitted = (self.metric.score(self.targets, answers) for answers in (in_sample, decisions))
+        return ScoredRule(rule, fitted, score, cross_fitted, decisions, tuple(by_fold))
+
+
+class AnswerFitter(Fitter):
+    """Fits rules for answers that are no labels."""
+
+    def fit(self, rule: str, held: HeldOut = frozenset()) -> AnswerRule:
+        rows = ~np.isin(self.folds, list(held))
+        return fit_answer_rule(rule, self.probs[rows], self.targets[rows], self.metric)
+
+
+class CrossFitter(Fitter):
+    """Fits rules for labels."""
+
+    def __init__(
+        self,
+        probs: np.ndarray,
+        targets: np.ndarray,
+        folds: np.ndarray,
+        metric: Scorer,
         *,
         groups: ColumnGroups = (),
         min_labels: int | None = 0,
         settings: SearchSettings = SearchSettings(),  # noqa: B008  (frozen)
         step: Callable[[], None] = lambda: None,
     ):
-        self.step = step  # called after each fit of `score`
-        self.probs, self.targets, self.folds, self.metric = probs, targets, folds, metric
+        super().__init__(probs, targets, folds, metric, step)
         self.min_labels = min_labels
         if settings.storage:  # a study resumes only with the same inputs
-            more = [metric.zero_division] if metric.zero_division else []
             key = (tuple(tuple(group) for group in groups), min_labels)
-            made_of = digest(probs, targets, folds, metric.beta, metric.average, *key, *more)
+            made_of = digest(probs, targets, folds, *_made_of(metric, key))
             settings = replace(settings, name=f"{settings.name} {made_of}".strip())
         self.parts = RuleParts(probs, targets, folds, metric, groups, settings)
-        self.single, self.groups, self.names = self.parts.single, self.parts.groups, self.parts.names
+        self.single, self.groups = self.parts.single, self.parts.groups
         self.known: dict[tuple[str, HeldOut], FittedRule] = {}
 
-    def decide(self, fitted: FittedRule, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        return fitted.decide(self.probs[rows], self.metric)
-
-    def score(self, rule: str) -> ScoredRule:
-        """Return the rule fitted to all rows, and the decisions of each fold by the rule that was fitted to
-        the other folds."""
-        fitted = self.fit(rule)
-        self.step()
-        decisions = np.zeros(self.targets.shape, np.uint8)
-        by_fold = []
-        for name in self.names:
-            part = self.folds == name
-            by_fold.append(self.fit(rule, frozenset({name})))
-            decisions[part] = self.decide(by_fold[-1], part)
-            self.step()
-        in_sample = self.metric.score(self.targets, self.decide(fitted))
-        cross_fitted = self.metric.score(self.targets, decisions)
-        return ScoredRule(rule, fitted, in_sample, cross_fitted, decisions, tuple(by_fold))
-
     def fit(self, rule: str, held: HeldOut = frozenset()) -> FittedRule:
-        """Return the rule fitted to all rows outside of the folds `held`."""
         check_rule(rule, single=self.single, grouped=bool(self.groups))
         if (rule, held) not in self.known:
             fit = self._fit_with_extra if "+" in rule else self._fit_base
@@ -108,7 +135,7 @@ class CrossFitter:
             return fitted
         rows, parts = self.parts.inner(held)
         fewest = self._min_labels(held)
-        largest = max(int(self.targets[rows].sum(1).max()), fewest, 1)
+        largest = max(int(np.nansum(self.targets[rows], 1).max()), fewest, 1)
         inner = {name: self.fit(before, held | {name}) for name in parts}
 
         def suggest(trial: Any) -> dict[str, Any]:
@@ -124,7 +151,7 @@ class CrossFitter:
             decided = np.zeros((rows.sum(), self.probs.shape[1]), np.uint8)
             for name, part in parts.items():
                 decided[part] = self.decide(replace(inner[name], **changes), np.flatnonzero(rows)[part])
-            return self.metric.score(self.targets[rows], decided)
+            return self.metric.sign * self.metric.score(self.targets[rows], decided)
 
         limits = {"min_labels": fewest, "max_labels": largest}
         start = {"temperature": 1.0} if extra == "temperature" else limits
@@ -137,3 +164,11 @@ class CrossFitter:
         if self.min_labels is not None:
             return self.min_labels
         return int(self.parts.every_image_has_labels(held))
+
+
+def _made_of(metric: Scorer, key: tuple[Any, ...]) -> list[Any]:
+    """Return what studies are stamped with: the metric and what the rules depend on besides."""
+    if not isinstance(metric, FBeta):
+        return [metric.metric.stamp, *key]
+    more = [metric.zero_division] if metric.zero_division else []
+    return [metric.beta, metric.average, *key, *more]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from comp.config.recipe import Recipe
+from comp.user_code import digests
 
 
 def decision_settings(recipe: Recipe, classes: Sequence[str]) -> dict[str, Any]:
@@ -16,6 +17,8 @@ def decision_settings(recipe: Recipe, classes: Sequence[str]) -> dict[str, Any]:
         "rule": recipe.rule,
         "n_trials": recipe.n_trials,
         "seed": recipe.seed,
+        **({"aggregate": competition.submission.aggregate} if competition.labels.answer_id else {}),
+        **({"code": code} if (code := digests([competition.metric.name], recipe.code)) else {}),
     }
 
 
@@ -29,4 +32,4 @@ def decision_stamp(
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
     """Return the keys whose values differ between the stamp of a decision.json and the wanted one."""
-    return [key for key in keys if found.get(key) != wanted[key]]
+    return [key for key in keys if found.get(key) != wanted.get(key)]

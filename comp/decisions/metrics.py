@@ -2,12 +2,17 @@
 searches."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from comp.config.competition import Metric
+from comp.config.metric import Answer, Metric
 from comp.decisions.calibration import EPS
+
+MANY = 20_000_000  # numbers in a matrix
+BLOCK = 64  # columns that are copied together
+CHUNK = 1 << 24  # numbers whose logarithms are in memory together
 
 
 @dataclass(frozen=True)
@@ -21,18 +26,26 @@ class FBeta:
     beta: float = 2.0
     average: str = "samples"
     zero_division: float = 0.0  # for "samples" only
+    answer: ClassVar[Answer] = "labels"
+    sign: ClassVar[int] = 1  # a higher score is better
+
+    @property
+    def metric(self) -> Metric:
+        """The metric as a competition's TOML names it."""
+        return Metric(beta=self.beta, average=self.average, zero_division=self.zero_division)  # type: ignore[arg-type]
 
     @classmethod
     def from_metric(cls, metric: Metric) -> "FBeta":
         """Return the F-beta of a competition's metric. With one true and one chosen label per image, F-beta
         is 1 where they agree and 0 elsewhere, so its mean over images is the accuracy."""
-        if metric.average == "accuracy":
+        if metric.name == "accuracy":
             return cls(1.0, "samples")
         return cls(metric.beta, metric.average, metric.zero_division)
 
     def score(self, targets: np.ndarray, decisions: np.ndarray) -> float:
-        """Return the score of 0/1 matrices (N, C)."""
-        true, chosen = targets.astype(bool), decisions.astype(bool)
+        """Return the score of 0/1 matrices (N, C). Unknown targets are NaN; they, and images without a known
+        one, are left out."""
+        true, chosen = known_labels(targets, decisions)
         if self.average == "samples":
             return float(self.score_counts(*_counts(true, chosen, 1)).mean())
         per_class = _counts(true, chosen, 0)
@@ -61,13 +74,42 @@ class FBeta:
 
     def per_class(self, targets: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """Return (C,) F-beta of each class; 0/0 counts as 0."""
-        counts = _counts(targets.astype(bool), decisions.astype(bool), 0)
+        counts = _counts(*known_labels(targets, decisions), 0)
         return FBeta(self.beta, "macro").score_counts(*counts)
 
 
 def most_probable(probs: np.ndarray) -> np.ndarray:
     """Return decisions (N, C) 0/1: the most probable label of each row; ties go to the first."""
-    return (np.arange(probs.shape[1]) == probs.argmax(1)[:, None]).astype(np.uint8)
+    return one_hot(probs.argmax(1), probs.shape[1])
+
+
+def one_hot(columns: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return (N, C) 0/1 with a 1 in the column (N,) of each row."""
+    decisions = np.zeros((len(columns), n_classes), np.uint8)
+    decisions[np.arange(len(columns)), columns] = 1
+    return decisions
+
+
+def known_labels(targets: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two (M, C) bool, true and chosen labels, of the M images with a known target. A label whose
+    target is NaN is neither true nor chosen."""
+    if targets.dtype.kind != "f":
+        return _as_bool(targets), _as_bool(decisions)
+    known = ~np.isnan(targets)
+    rows = known.any(1)
+    true, chosen = targets > 0.5, decisions.astype(bool) & known
+    return (true, chosen) if rows.all() else (true[rows], chosen[rows])
+
+
+def are_binary(values: np.ndarray) -> bool:
+    """Return whether all values are 0 or 1."""
+    if values.dtype == np.uint8:  # np.isin takes ten times the memory
+        return not values.size or int(values.max()) <= 1
+    return bool(np.isin(values, (0, 1)).all())
+
+
+def _as_bool(matrix: np.ndarray) -> np.ndarray:
+    return matrix.view(bool) if matrix.dtype == np.uint8 else matrix.astype(bool)
 
 
 def _counts(true: np.ndarray, chosen: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,9 +117,29 @@ def _counts(true: np.ndarray, chosen: np.ndarray, axis: int) -> tuple[np.ndarray
 
 
 def average_precisions(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return (C,) the average precision of each class; nan for a class without images."""
-    pairs = zip(targets.T, probs.T)
-    return np.array([average_precision_score(true, p) if true.any() else np.nan for true, p in pairs])
+    """Return (C,) the average precision of each class over its known targets; nan for a class without
+    images."""
+    if targets.dtype.kind == "f":
+        known = ~np.isnan(targets)
+        columns = [(t[k] > 0.5, p[k]) for t, p, k in zip(targets.T, probs.T, known.T)]
+        return np.array([average_precision_score(true, p) if true.any() else np.nan for true, p in columns])
+    if probs.size <= MANY:
+        pairs = zip(targets.T, probs.T)
+        return np.array([average_precision_score(true, p) if true.any() else np.nan for true, p in pairs])
+    found = []
+    for first in range(0, probs.shape[1], BLOCK):
+        block = slice(first, first + BLOCK)
+        pairs = zip(targets[:, block].T.copy(), probs[:, block].T.copy())
+        found += [_average_precision(true, p) if true.any() else np.nan for true, p in pairs]
+    return np.array(found)
+
+
+def _average_precision(true: np.ndarray, probs: np.ndarray) -> float:
+    """Return what scikit-learn's function does, many times as fast for few images with the label: the mean
+    over them of the share of hits among all images that are at least as probable."""
+    rising, hits = np.sort(probs), np.sort(probs[true > 0])
+    n_above = len(rising) - np.searchsorted(rising, hits)
+    return float(np.mean((len(hits) - np.searchsorted(hits, hits)) / n_above))
 
 
 def mean_average_precision(precisions: np.ndarray) -> float:
@@ -86,6 +148,11 @@ def mean_average_precision(precisions: np.ndarray) -> float:
 
 
 def log_losses(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return (N,) the binary cross-entropy of each row of (N, C), summed over its labels, in nats."""
-    p = np.clip(probs.astype(np.float64), EPS, 1 - EPS)
-    return -np.where(targets, np.log(p), np.log1p(-p)).sum(1)
+    """Return (N,) the binary cross-entropy of each row of (N, C), summed over its known labels, in nats."""
+    step, found = max(1, CHUNK // probs.shape[1]), []
+    for first in range(0, max(1, len(probs)), step):
+        rows = slice(first, first + step)
+        p, true = np.clip(probs[rows].astype(np.float64), EPS, 1 - EPS), targets[rows]
+        losses = np.where(true, np.log(p), np.log1p(-p))
+        found.append(-(losses if true.dtype.kind != "f" else np.where(np.isnan(true), 0, losses)).sum(1))
+    return np.concatenate(found)

@@ -1,6 +1,6 @@
 """Decision rules by name, and fitted rules: applied to probabilities, and as JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.expected_fbeta import expected_decisions
-from comp.decisions.metrics import FBeta
+from comp.decisions.metrics import FBeta, most_probable
+from comp.decisions.scorers import Scorer
 from comp.errors import CompError, summarize
 
 RULES = {  # simple ones first
@@ -37,6 +38,8 @@ EXTRAS = {
 REFERENCE_RULE = "shrunk"  # near the best on real matrices of every size; kept unless another rule beats it
 REFERENCE_SINGLE = "most-probable"
 
+CHUNK = 1 << 24  # numbers that are decided together
+
 ColumnGroups = Sequence[Sequence[int]]
 
 
@@ -54,26 +57,69 @@ class FittedRule:
     min_labels: int = 0  # per image
     max_labels: int | None = None
 
-    def decide(self, probs: np.ndarray, metric: FBeta) -> np.ndarray:
+    @property
+    def n_classes(self) -> int:
+        return len(self.thresholds)
+
+    def decide(self, probs: np.ndarray, metric: Scorer) -> np.ndarray:
         """Return decisions (N, C) 0/1 for probabilities (N, C)."""
-        if self.expected:
-            calibrated = self.calibrated(probs)
-            decisions, margins = expected_decisions(calibrated, metric), calibrated.copy()
+        step = max(1, CHUNK // probs.shape[1])
+        if len(probs) <= step:
+            return self._decide(probs, metric)
+        decisions = np.empty(probs.shape, np.uint8)
+        for first in range(0, len(probs), step):
+            rows = slice(first, first + step)
+            decisions[rows] = self._decide(probs[rows], metric)
+        return decisions
+
+    def _decide(self, probs: np.ndarray, metric: Scorer) -> np.ndarray:
+        calibrated = self.calibrated(probs) if self.expected else None
+        if calibrated is not None:
+            assert isinstance(metric, FBeta)
+            decisions = expected_decisions(calibrated, metric)
+        elif self._is_plain_choice(probs):
+            return most_probable(probs)
         else:
-            decisions, margins = (probs > self.thresholds).astype(np.uint8), None
-        if self.groups or self.min_labels or self.max_labels is not None:
-            if margins is None:
-                margins = logit(probs, TINY) - logit(self.thresholds, TINY)
-            for group in self.groups:
-                members = np.array(group)
-                first = members[np.argmax(margins[:, members], axis=1)]
-                decisions[:, members] = 0
-                decisions[np.arange(len(probs)), first] = 1
-            grouped = [c for group in self.groups for c in group]
-            kept = decisions[:, grouped]
-            margins[:, grouped] = np.where(kept, np.inf, -np.inf)  # limits leave groups as they are
-            decisions = _limited(decisions, margins, self.min_labels, self.max_labels)
-            decisions[:, grouped] = kept
+            decisions = (probs > self.thresholds).astype(np.uint8)
+
+        def margins_of(rows: np.ndarray | slice) -> np.ndarray:
+            if calibrated is not None:
+                return calibrated[rows].copy()
+            return logit(probs[rows], TINY) - logit(self.thresholds, TINY)
+
+        if not self.groups:
+            return self._within_limits(decisions, margins_of)
+        margins = margins_of(slice(None))
+        for group in self.groups:
+            members = np.array(group)
+            first = members[np.argmax(margins[:, members], axis=1)]
+            decisions[:, members] = 0
+            decisions[np.arange(len(probs)), first] = 1
+        grouped = [c for group in self.groups for c in group]
+        kept = decisions[:, grouped]
+        margins[:, grouped] = np.where(kept, np.inf, -np.inf)  # limits leave groups as they are
+        decisions = _limited(decisions, margins, self.min_labels, self.max_labels)
+        decisions[:, grouped] = kept
+        return decisions
+
+    def _is_plain_choice(self, probs: np.ndarray) -> bool:
+        """Return whether the most probable label is taken, for which 15,000 labels need no logits."""
+        return (
+            probs.dtype == np.float32
+            and [list(group) for group in self.groups] == [list(range(probs.shape[1]))]
+            and bool((self.thresholds == self.thresholds[0]).all() and (probs.max(1) > TINY).all())
+        )
+
+    def _within_limits(
+        self, decisions: np.ndarray, margins_of: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        if not self.min_labels and self.max_labels is None:
+            return decisions
+        n_labels = decisions.sum(1)
+        most = self.max_labels if self.max_labels is not None else decisions.shape[1]
+        wrong = np.flatnonzero((n_labels < self.min_labels) | (n_labels > most))
+        if len(wrong):
+            decisions[wrong] = _limited(decisions[wrong], margins_of(wrong), self.min_labels, self.max_labels)
         return decisions
 
     def threshold_of(self, c: int) -> float | None:
@@ -152,17 +198,6 @@ def _limited(
         rows = decisions[long]
         np.put_along_axis(rows, order[:, max_labels:], 0, 1)
         decisions[long] = rows
-    return decisions
-
-
-def decide_by_fold(
-    rules: Mapping[str, FittedRule], probs: np.ndarray, folds: np.ndarray, metric: FBeta
-) -> np.ndarray:
-    """Return decisions (N, C) 0/1 for probabilities (N, C) of these folds (N,), each fold by its own rule."""
-    decisions = np.zeros(probs.shape, np.uint8)
-    for fold, rule in rules.items():
-        part = folds.astype(str) == fold
-        decisions[part] = rule.decide(probs[part], metric)
     return decisions
 
 

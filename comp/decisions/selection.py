@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from comp.decisions.answer_rules import AS_IS, Rule
 from comp.decisions.bootstrap import MIN_WIN_PROBABILITY, win_probability
 from comp.decisions.cross_fitting import ScoredRule
-from comp.decisions.metrics import FBeta
-from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE, FittedRule
+from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE
+from comp.decisions.scorers import Scorer
 
 
 @dataclass(frozen=True)
@@ -18,24 +19,25 @@ class CrossFittedChoice:
     These choose by their own cross-fitted decisions, whose rules were fitted to this fold among others."""
 
     score: float
-    decisions: np.ndarray = field(repr=False)  # (N, C)
+    decisions: np.ndarray = field(repr=False)  # (N, C) answers
     rules: tuple[str, ...]  # by fold
-    by_fold: tuple[FittedRule, ...] = field(repr=False)
+    by_fold: tuple[Rule, ...] = field(repr=False)
 
 
 def reference_of(scored: Sequence[ScoredRule]) -> ScoredRule | None:
     """Return the reference rule; None if it is not among the scored rules."""
-    return next((s for name in (REFERENCE_SINGLE, REFERENCE_RULE) for s in scored if s.rule == name), None)
+    references = (REFERENCE_SINGLE, REFERENCE_RULE, AS_IS)
+    return next((s for name in references for s in scored if s.rule == name), None)
 
 
 def choose_rule(
-    scored: Sequence[ScoredRule], targets: np.ndarray, metric: FBeta, *, seed: int = 0
+    scored: Sequence[ScoredRule], targets: np.ndarray, metric: Scorer, *, seed: int = 0
 ) -> tuple[ScoredRule, dict[str, float]]:
     """Return the chosen rule, and for each rule the probability that it beats the reference rule.
 
     The best rule is chosen if that probability is above MIN_WIN_PROBABILITY, else the reference rule. Without
     a reference rule, the first rule is chosen that the best one beats with a lower probability."""
-    best = max(scored, key=lambda s: s.cross_fitted)
+    best = max(scored, key=lambda s: metric.sign * s.cross_fitted)
 
     def wins(better: ScoredRule, worse: ScoredRule) -> float:
         return win_probability(better.decisions, worse.decisions, targets, metric, seed=seed)
@@ -54,7 +56,7 @@ def cross_fit_choice(
     targets: np.ndarray,
     folds: np.ndarray,
     take: Callable[[Sequence[ScoredRule], np.ndarray], ScoredRule],
-    metric: FBeta,
+    metric: Scorer,
 ) -> CrossFittedChoice:
     """Return the cross-fitted choice among the scored rules by `take(scored, targets)`."""
     if len(scored) == 1:

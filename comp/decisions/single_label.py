@@ -4,17 +4,19 @@ import numpy as np
 
 from comp.decisions.calibration import TINY, logit, sigmoid
 from comp.decisions.metrics import FBeta
+from comp.decisions.scorers import Scorer
 
 MIN_GAP = 1e-6  # between logits: thresholds near 1 cannot hold smaller gaps
 MAX_OFFSET = 10.0
 
 
 def offset_thresholds(
-    probs: np.ndarray, targets: np.ndarray, metric: FBeta, *, sweeps: int = 10
+    probs: np.ndarray, targets: np.ndarray, metric: Scorer, *, sweeps: int = 10
 ) -> np.ndarray:
-    """Return (C,) thresholds; the chosen label is the one furthest above its threshold, in logits. They are
-    found by exact coordinate ascent, starting from equal thresholds, which choose the most probable label.
-    probs and targets are (N, C), with one label per image.
+    """Return (C,) thresholds of highest F-beta or, with any other metric, of highest mean recall. The chosen
+    label is the one furthest above its threshold, in logits. They are found by exact coordinate ascent,
+    starting from equal thresholds, which choose the most probable label. probs and targets are (N, C), with
+    one label per image.
 
     With the other thresholds fixed, lowering a label's threshold takes images from their best other label,
     one by one in the order of the gap between the two. Each image changes F-beta of these two labels only, so
@@ -32,7 +34,9 @@ def offset_thresholds(
         gaps = others[rows, rivals] - logits[:, c]  # c is chosen where its offset is above the gap
         order = np.lexsort((rivals < c, gaps))  # ties go to the first label
         gaps, first = gaps[order], rivals[order] > c
-        if metric.average == "macro":
+        if not isinstance(metric, FBeta):
+            values = _recalls(c, rivals[order], true[order], n_true)
+        elif metric.average == "macro":
             values = _macro(c, rivals[order], true[order], n_true, metric)
         else:
             values = _hits(c, rivals[order], true[order])
@@ -55,6 +59,13 @@ def _hits(c: int, rivals: np.ndarray, true: np.ndarray) -> np.ndarray:
     others their rival."""
     change = (true == c).astype(np.int64) - (rivals == true)
     return (np.count_nonzero(rivals == true) + np.cumsum(np.r_[0, change])) / len(true)
+
+
+def _recalls(c: int, rivals: np.ndarray, true: np.ndarray, n_true: np.ndarray) -> np.ndarray:
+    """Return (N + 1,) the mean recall of the labels that have images, for the same decisions."""
+    weight = 1 / (n_true[true] * np.count_nonzero(n_true))
+    change = weight * ((true == c).astype(float) - (rivals == true))
+    return weight[rivals == true].sum() + np.cumsum(np.r_[0, change])
 
 
 def _macro(c: int, rivals: np.ndarray, true: np.ndarray, n_true: np.ndarray, metric: FBeta) -> np.ndarray:

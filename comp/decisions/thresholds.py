@@ -1,5 +1,7 @@
-"""Thresholds that maximise F-beta, found exactly: one for all classes, or one per class."""
+"""Thresholds that maximise F-beta, found exactly: one for all classes, or one per class. For any other metric
+they are searched."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,10 @@ from comp.decisions.metrics import FBeta
 
 MAX_SORTED = 20_000_000  # numbers in a matrix; larger matrices are searched on GRID only
 GRID = np.arange(1, 200) / 200
+N_TRIED = 30  # thresholds that a search for another metric tries, from the probabilities; GRID_TRIED besides
+GRID_TRIED = sigmoid(np.linspace(-4, 4, 17))
+MAX_SWEEPS = 3  # of that search
+CHUNK = 1 << 24  # numbers that are looked at together
 
 
 def global_threshold(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> float:
@@ -46,16 +52,31 @@ def _gains(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> tuple[np.nd
 
 
 def _on_grid(probs: np.ndarray, targets: np.ndarray, metric: FBeta) -> float:
+    """Return the best threshold of GRID. Each probability is counted once: in its image or class, by the
+    number of thresholds below it."""
     axis = {"samples": 1, "macro": 0, "micro": None}[metric.average]
-    true = targets.astype(bool)
-    n_true = true.sum(axis)
-    scores = []
-    for threshold in GRID:
-        chosen = probs > threshold
-        n_chosen = chosen.sum(axis)
-        chosen &= true
-        scores.append(np.mean(metric.score_counts(chosen.sum(axis), n_chosen, n_true)))
+    n_units, n_steps = 1 if axis is None else probs.shape[1 - axis], len(GRID) + 1
+    n_chosen, hits = (np.zeros((n_units, n_steps), np.int64) for _ in range(2))
+    for first, rows, columns, values in large_parts(probs, float(GRID[0])):
+        unit = np.zeros_like(rows) if axis is None else rows if axis else columns
+        at, true = unit * n_steps + np.searchsorted(GRID, values), targets[first:][rows, columns] == 1
+        into = slice(first, first + rows[-1] + 1) if axis and len(rows) else slice(None)
+        for counts, found in ((n_chosen, at), (hits, at[true])):
+            counts[into] += np.bincount(found, minlength=counts[into].size).reshape(-1, n_steps)
+    n_true = targets.sum(axis, dtype=np.int64)
+    n_chosen, hits = (np.ascontiguousarray(counts[:, :0:-1].cumsum(1).T) for counts in (n_chosen, hits))
+    scores = [np.mean(metric.score_counts(*counts, n_true)) for counts in zip(hits[::-1], n_chosen[::-1])]
     return float(GRID[int(np.argmax(scores))])
+
+
+def large_parts(probs: np.ndarray, floor: float) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (first row, rows after it, columns, probabilities) of what is above `floor` in (N, C), by some
+    rows at a time."""
+    step = max(1, CHUNK // probs.shape[1])
+    for first in range(0, len(probs), step):
+        part = probs[first : first + step]
+        rows, columns = np.nonzero(part > np.float64(floor))
+        yield first, rows, columns, part[rows, columns]
 
 
 def class_thresholds(
@@ -89,7 +110,7 @@ def class_thresholds(
         falling = columns[c].take(order)
         gains = state.gains(c, order)
         now = int(np.count_nonzero(columns[c] > thresholds[c]))
-        best, value = _best(falling, gains)
+        best, value = best_cut(falling, gains)
         n_unchanged += 1
         if value > (gains[now - 1] if now else 0.0) + 1e-10:
             thresholds[c] = threshold_after(falling, best)
@@ -127,7 +148,7 @@ def _best_of_few(columns: np.ndarray, true: np.ndarray, metric: FBeta) -> float:
     return max(scores, key=lambda threshold: scores[threshold])
 
 
-def _best(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
+def best_cut(falling: np.ndarray, gains: np.ndarray) -> tuple[int, float]:
     """Return how many of the `falling` probabilities to take, and the gain. Equal ones are taken together,
     and 0 is above no threshold."""
     allowed = gains.copy()
@@ -148,7 +169,7 @@ def threshold_after(falling: np.ndarray, k: int) -> float:
 
 
 def _threshold_of(falling: np.ndarray, gains: np.ndarray) -> float:
-    return threshold_after(falling, _best(falling, gains)[0])
+    return threshold_after(falling, best_cut(falling, gains)[0])
 
 
 def _chosen(columns: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -239,3 +260,30 @@ def prevalence_thresholds(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         k = int(starts[np.argmin(np.abs(starts - n_labels))])
         thresholds[c] = threshold_after(falling, k)
     return thresholds
+
+
+def searched_threshold(probs: np.ndarray, value: Callable[[np.ndarray], float]) -> float:
+    """Return the threshold of highest `value(decisions)` for all classes, among some tens."""
+    return float(max(_places(probs), key=lambda place: value((probs > place).astype(np.uint8))))
+
+
+def searched_thresholds(probs: np.ndarray, start: float, value: Callable[[np.ndarray], float]) -> np.ndarray:
+    """Return (C,) thresholds of high `value(thresholds)`, by sweeps from `start` that try some tens for one
+    class at a time."""
+    thresholds = np.full(probs.shape[1], start)
+    best = value(thresholds)
+    for _ in range(MAX_SWEEPS):
+        before = best
+        for c in range(probs.shape[1]):
+            for place in _places(probs[:, c]):
+                tried = thresholds.copy()
+                tried[c] = place
+                if (found := value(tried)) > best + 1e-12:
+                    best, thresholds = found, tried
+        if best <= before:
+            break
+    return thresholds
+
+
+def _places(probs: np.ndarray) -> np.ndarray:
+    return np.unique(np.r_[GRID_TRIED, np.quantile(probs, np.linspace(0.01, 0.99, N_TRIED))].astype(float))

@@ -1,228 +1,136 @@
-"""Several finished runs beside each other, on the images that all of them held out."""
+"""Several finished runs beside each other: scores, errors, and what each took."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from comp.artifacts.files import flatten, read_json
-from comp.artifacts.paths import decision_path, finished_runs, model_path, oof_path, runs_dir
+from comp.artifacts.paths import model_path, oof_path
 from comp.artifacts.resumable import read_log
-from comp.artifacts.run_recipe import read_recipe
-from comp.artifacts.schemas import BlendStamp, Decision
-from comp.artifacts.stamps import digest, read_safetensors_header, read_stamp
-from comp.config.competition import Metric
-from comp.config.recipe import Recipe
-from comp.data.labels import Labels, exclusive_groups
-from comp.data.manifest import read_training
-from comp.decisions.blending import score_reference
+from comp.artifacts.schemas import BlendStamp
+from comp.artifacts.stamps import read_safetensors_header, read_stamp
+from comp.decisions.answer_rules import AS_IS, fit_answer_rule
 from comp.decisions.bootstrap import bootstrap
-from comp.decisions.decision_stamp import differences
-from comp.decisions.metrics import FBeta, average_precisions, log_losses, mean_average_precision
-from comp.decisions.rules import decide_by_fold, is_single_label
-from comp.errors import CompError, summarize
-from comp.evaluation.results import held_out, parts_of, rules_of, stamp_now
-from comp.evaluation.run_metadata import metadata_of
+from comp.decisions.class_scores import OwnScores, own_scores
+from comp.decisions.metrics import (
+    FBeta,
+    average_precisions,
+    log_losses,
+    mean_average_precision,
+)
+from comp.decisions.resampling import is_fast
+from comp.decisions.scorers import RowScorer, Scorer
+from comp.evaluation.joined_runs import JoinedRuns
 
 N_RESAMPLES = 4000
+MIN_RESAMPLES = 400  # where scoring takes long
+MAX_CELLS = 400_000_000  # resampled answers of metrics by column, about half a minute
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in model files, but not learned
-
-AGAIN = " was trained or predicted again after `comp blend`"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: its settings by its stamps, and its answers for held-out images."""
+class Measure:
+    """A score of probabilities or numbers (N, C) to which nothing is fitted."""
 
     name: str
-    recipe: Recipe
-    settings: dict[str, Any]  # the run's settings, by dotted key
-    made: dict[str, Any]  # the stamp of oof.npz
-    ids: np.ndarray  # (N,) str
-    probs: np.ndarray  # (N, C)
-    decisions: np.ndarray  # (N, C) 0/1, each fold's by a rule that was fitted to the others
-    rule: str
-    metric: Metric  # the metric that its rule was fitted for
-    remarks: tuple[str, ...]
+    sign: int  # 1 where a higher score is better, else -1
+    score: Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The plain mean of two runs' probabilities. Neither mAP nor log loss needs a threshold, and nothing is
-    fitted to the mean."""
+    """The plain mean of two runs."""
 
     first: int
     second: int
-    mean_ap: float
-    mean_ap_gain: float  # over the better of the two
-    log_loss: float  # nats per label
-    log_loss_gain: float  # against the better of the two; below 0 it is better
-
-
-@dataclass(frozen=True)
-class JoinedRuns:
-    """M runs of one competition, on the N images that all of them held out."""
-
-    runs: tuple[Run, ...]
-    labels: Labels  # of the competition
-    targets: np.ndarray  # (N, C) 0/1
-    probs: np.ndarray  # (M, N, C)
-    decisions: list[np.ndarray]  # M times (N, C) 0/1
-
-    @property
-    def remarks(self) -> list[str]:
-        """Return notes on the runs, and on what differs between them."""
-        first, remarks = self.runs[0], [remark for run in self.runs for remark in run.remarks]
-        for run in self.runs[1:]:
-            if run.made["fold_of"] != first.made["fold_of"]:
-                remarks.append(
-                    f"{run.name} has other folds than {first.name}: each run is scored by its own folds, and "
-                    "`comp blend` refuses the two"
-                )
-            if run.metric != first.metric:
-                remarks.append(
-                    f"{run.name} was decided for another metric than {first.name}, whose metric scores all"
-                )
-        return remarks
+    scores: tuple[float, ...]  # by measure
+    gains: tuple[float, ...]  # the same minus the better of the two
 
 
 @dataclass(frozen=True)
 class Comparison:
+    sign: int  # 1 where a higher score is better, else -1
     values: list[float]  # (M,) scores by the metric of the first run
     resamples: np.ndarray  # (B, M) scores of bootstrap resamples
-    precisions: list[np.ndarray]  # M times (C,) average precisions
-    per_class: list[np.ndarray]  # M times (C,) F-beta
+    precisions: list[np.ndarray]  # of labels: M times (C,) average precisions
+    per_class: list[OwnScores]  # M times (C,)
     correlation: np.ndarray  # (M, M) of errors
+    measures: list[Measure]
     pairs: list[Pair]
 
 
-def read_runs(names: Sequence[str]) -> JoinedRuns:
-    """Return the runs of these names or recipe files, on the images that all of them held out. Raise
-    CompError for a name that is given twice, for runs of several competitions, and for none such image."""
-    runs: list[Run] = []
-    for name in names:
-        runs.append(_read_run(name, runs))
-    _, labels, _ = read_training(runs[0].recipe)
-    common = np.logical_and.reduce([np.isin(labels.ids, run.ids) for run in runs])
-    if not common.any():
-        raise CompError(f"no image was held out in all of {', '.join(run.name for run in runs)}")
-    rows = [_rows_of(labels.ids[common], run.ids) for run in runs]
-    probs = np.stack([run.probs[at] for run, at in zip(runs, rows)])
-    decisions = [run.decisions[at] for run, at in zip(runs, rows)]
-    return JoinedRuns(tuple(runs), labels, labels.targets[common], probs, decisions)
-
-
 def compare(joined: JoinedRuns) -> Comparison:
-    """Return the runs' scores and errors. Decisions are scored by the metric of the first run."""
-    probs, decisions, targets = joined.probs, joined.decisions, joined.targets
-    metric = FBeta.from_metric(joined.runs[0].metric)
-    precisions = [average_precisions(p, targets) for p in probs]
+    """Return the runs' scores and errors. Answers are scored by the metric of the first run."""
+    probs, decisions, targets, scorer = joined.probs, joined.decisions, joined.targets, joined.scorer
+    labels, numbers = scorer.answer == "labels", scorer.answer == "numbers"
+    measures = measures_of(scorer, targets)
     return Comparison(
-        values=[metric.score(targets, chosen) for chosen in decisions],
-        resamples=bootstrap(decisions, targets, metric, n_resamples=N_RESAMPLES),
-        precisions=precisions,
-        per_class=[metric.per_class(targets, chosen) for chosen in decisions],
-        correlation=error_correlation(probs, targets),
-        pairs=_pairs(probs, targets, [mean_average_precision(each) for each in precisions]),
+        sign=scorer.sign,
+        values=[scorer.score(targets, chosen) for chosen in decisions],
+        resamples=bootstrap(decisions, targets, scorer, n_resamples=n_resamples(scorer, probs.size)),
+        precisions=[average_precisions(p, targets) for p in probs] if labels else [],
+        per_class=[own_scores(scorer, targets, chosen) for chosen in decisions],
+        correlation=error_correlation(probs, targets, np.nanstd(targets, 0) if numbers else None),
+        measures=measures,
+        pairs=_pairs(probs, measures),
     )
 
 
-def error_correlation(members: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return (M, M) the Pearson correlation of the errors target - probability over all cells of (M, N, C).
-    The lower the correlation of two runs, the more their mean gains."""
-    return np.atleast_2d(np.corrcoef((targets - members).reshape(len(members), -1)))
+def n_resamples(scorer: Scorer, n_cells: int) -> int:
+    """Return how many resamples of all answers are scored within about half a minute."""
+    if isinstance(scorer, FBeta | RowScorer):
+        return N_RESAMPLES
+    most = MAX_CELLS // n_cells if is_fast(scorer) else MIN_RESAMPLES
+    return min(max(most, MIN_RESAMPLES), N_RESAMPLES)
 
 
-def _pairs(probs: np.ndarray, targets: np.ndarray, mean_aps: Sequence[float]) -> list[Pair]:
-    n_classes = targets.shape[1]
-    losses = [log_losses(p, targets).mean() / n_classes for p in probs]
+def measures_of(scorer: Scorer, targets: np.ndarray) -> list[Measure]:
+    """Return by what the mean of two runs is measured: of labels mAP and log loss, which need no threshold;
+    else the metric, of grades with the expected ones, rounded."""
+    if scorer.answer == "labels":
+        n_known = np.count_nonzero(~np.isnan(targets))
+
+        def mean_ap(probs: np.ndarray) -> float:
+            return mean_average_precision(average_precisions(probs, targets))
+
+        return [
+            Measure("mAP", 1, mean_ap),
+            Measure("log loss", -1, lambda probs: log_losses(probs, targets).sum() / n_known),
+        ]
+    graded = scorer.answer == "grades"
+
+    def score(probs: np.ndarray) -> float:
+        answers = fit_answer_rule("rounded" if graded else AS_IS, probs, targets, scorer).decide(probs)
+        return scorer.score(targets, answers)
+
+    return [Measure(f"{scorer.metric}{', rounded' * graded}", scorer.sign, score)]
+
+
+def error_correlation(
+    members: np.ndarray, targets: np.ndarray, spread: np.ndarray | None = None
+) -> np.ndarray:
+    """Return (M, M) the Pearson correlation of the errors target - probability over all known cells of
+    (M, N, C). Errors of numbers are divided by the `spread` (C,) of their targets. The lower the correlation
+    of two runs, the more their mean gains."""
+    errors = targets - members
+    if spread is not None:
+        errors = errors / np.where(spread > 0, spread, 1)
+    known = ~np.isnan(targets)
+    return np.atleast_2d(np.corrcoef(errors.reshape(len(members), -1)[:, known.ravel()]))
+
+
+def _pairs(probs: np.ndarray, measures: Sequence[Measure]) -> list[Pair]:
+    alone = [[measure.score(each) for each in probs] for measure in measures]
     pairs = []
     for a, b in itertools.combinations(range(len(probs)), 2):
         both = (probs[a] + probs[b]) / 2
-        ap = mean_average_precision(average_precisions(both, targets))
-        loss = log_losses(both, targets).mean() / n_classes
-        pairs.append(
-            Pair(a, b, ap, ap - max(mean_aps[a], mean_aps[b]), loss, loss - min(losses[a], losses[b]))
-        )
+        scores = tuple(measure.score(both) for measure in measures)
+        better = [max((of[a], of[b]), key=lambda s: m.sign * s) for m, of in zip(measures, alone)]
+        pairs.append(Pair(a, b, scores, tuple(s - best for s, best in zip(scores, better))))
     return pairs
-
-
-def _read_run(name: str, before: Sequence[Run]) -> Run:
-    """Return a finished run by its own name or by the TOML file of its recipe."""
-    given = read_recipe(name) if name.endswith(".toml") else None
-    name = given.name if given else name
-    if "/" in name:
-        raise CompError(f"{name}: a run's name, as in {runs_dir()}, or its recipe's TOML file is expected")
-    if name in [run.name for run in before]:
-        raise CompError(f"{name} is named twice")
-    made = read_stamp(oof_path(name), BlendStamp)
-    if made is None:
-        known = summarize(finished_runs(), 20) if finished_runs() else "none"
-        raise CompError(f"{oof_path(name)} is not there; run `comp blend` first. Finished runs: {known}")
-    recipe, settings, remarks = _recipe_and_settings(name, made, given)
-    if before and recipe.competition.name != (other := before[0].recipe.competition.name):
-        raise CompError(f"{name} is of {recipe.competition.name}, {before[0].name} of {other}")
-    data, labels, fold_of = read_training(recipe)
-    at, probs = held_out(name, labels)
-    if not len(at):
-        raise CompError(f"{oof_path(name)} holds no image")
-    if made.get("fold_of") != labels.fingerprint_of(fold_of):
-        raise CompError(f"{oof_path(name)} was made with other folds than now; run its stages again")
-    competition, parts = recipe.competition, parts_of(recipe, data, labels, at, fold_of)
-    path = decision_path(name)
-    decision = read_json(path, Decision) if path.exists() else {}
-    stamp = decision.get("stamp", {})
-    settings["rule"] = stamp.get("rule", recipe.rule)
-    other_inputs = differences(stamp, stamp_now(recipe, labels, fold_of, made), ("oof", "labels"))
-    rules = {} if other_inputs else rules_of(decision, labels.classes)
-    if rules:
-        rule, same = decision["rule"], stamp["metric"] == competition.metric.stamp
-        metric = competition.metric if same else Metric.model_validate(stamp["metric"])
-        decisions = decide_by_fold(rules, probs, parts, FBeta.from_metric(metric))
-    else:
-        metric, targets = competition.metric, labels.targets[at]
-        scored = score_reference(
-            probs, targets, parts, FBeta.from_metric(metric),
-            single=is_single_label(targets, exclusive_groups(competition.labels, labels.classes)),
-            min_labels=0 if competition.labels.empty else 1, seed=recipe.seed,
-        )  # fmt: skip
-        decisions, rule = scored.decisions, scored.rule
-        why = "decision.json is of other predictions or labels" if path.exists() else "no decision.json"
-        remarks.append(f"{name}: {why}, so the reference rule {rule!r} is cross-fitted here")
-    return Run(name, recipe, settings, made, labels.ids[at], probs, decisions, rule, metric, tuple(remarks))
-
-
-def _recipe_and_settings(
-    name: str, made: dict[str, Any], given: Recipe | None
-) -> tuple[Recipe, dict[str, Any], list[str]]:
-    """Return a run's recipe, its settings by dotted keys, and remarks, by the run's own files."""
-    if "how" in made:
-        now = {member: digest(read_stamp(oof_path(member))) for member in made["members"]}
-        changed = [member for member, stamp in made["members"].items() if now[member] != stamp]
-        remarks = [f"{name}: {member}{AGAIN}" for member in changed]
-        blended = read_recipe(name)
-        return blended, {"blend of": ", ".join(made["members"]), "how": made["how"]}, remarks
-    metadata = metadata_of(name, made)
-    remarks = [f"{name}: fold {k}{AGAIN}" for k in metadata.changed]
-    settings = dict[str, Any]()
-    if metadata.recipe:
-        settings = metadata.recipe.model_dump(
-            mode="json", exclude={"name", "track", "tune", "code", "views", "rule"}
-        )
-        settings["views"] = " ".join(metadata.views)
-    recipe = metadata.recipe or given or read_recipe(name)
-    if made["folds"] != list(range(recipe.n_networks)):
-        settings["folds"] = ", ".join(map(str, made["folds"]))
-    return recipe, flatten(settings), remarks
-
-
-def _rows_of(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return the row indices of `wanted` in `ids` (all are present)."""
-    row = {name: i for i, name in enumerate(ids.tolist())}
-    return np.array([row[name] for name in wanted.tolist()], int)
 
 
 @dataclass(frozen=True)

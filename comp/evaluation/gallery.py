@@ -13,10 +13,17 @@ from comp.console import ProgressBars, info
 from comp.data.image_cache import read_as_cached
 from comp.data.image_files import resize
 from comp.data.thumbnails import encode_jpeg, thumbnail
-from comp.decisions.metrics import log_losses
+from comp.decisions.cut_points import expected_grades
 from comp.errors import CompError
-from comp.evaluation.label_errors import find_label_errors
-from comp.evaluation.report_data import MAX_NAME
+from comp.evaluation.label_errors import (
+    Suspects,
+    find_grade_errors,
+    find_label_errors,
+    find_number_errors,
+)
+from comp.evaluation.report_answers import MAX_NAME, labels_for_counts, losses_of, places_of, probabilities_of
+from comp.evaluation.report_curves import short
+from comp.evaluation.report_data import has_single_label
 from comp.evaluation.results import RunResults
 from comp.evaluation.run_metadata import RunMetadata
 from comp.safe_text import visible
@@ -26,17 +33,26 @@ MAX_IMAGES = 480
 MAX_BYTES = 12_000_000  # of images and their heat maps
 MAX_SUSPECTS = 50  # suspected labels that are shown as images
 MAX_LISTED = 500  # suspected labels in the list
+MAX_PROBS = 100  # probabilities of an image
 MAX_MAPS = 6  # per image
 
 
-def report_images(results: RunResults, members: Sequence[RunMetadata], bars: ProgressBars) -> dict[str, Any]:
-    """Return the images that are shown, and the suspected labels among all images."""
-    probs, targets, decisions = results.probs, results.targets, results.decisions
-    losses, parts = log_losses(probs, targets), list(results.rules)
-    rows, classes, doubts = find_label_errors(probs, targets)
-    seen = rows[:MAX_SUSPECTS].tolist()
-    chosen = gallery(probs, targets, decisions, losses, seen, MAX_IMAGES, results.recipe.seed)
-    channels = results.recipe.competition.images.channels
+def report_images(
+    results: RunResults, members: Sequence[RunMetadata], bars: ProgressBars, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """Return the images that are shown, and the suspected labels or numbers among all images."""
+    single, answer = has_single_label(results), results.scorer.answer
+    losses, parts = losses_of(results, single=single), list(results.rules)
+    suspects = find_suspects(results)
+    rows, classes, _ = suspects
+    seen = list(dict.fromkeys(rows[:MAX_SUSPECTS].tolist()))
+    labels = None if answer == "numbers" else labels_for_counts(results, single=single)
+    if labels is None:
+        queues = number_queues(results.decisions - results.targets)
+    else:
+        queues = label_queues(results.probs, results.targets, labels)
+    chosen = gallery(losses, queues, seen, MAX_IMAGES, results.recipe.seed)
+    channels = results.recipe.competition.images.channel_names
     files = results.data.images("train", results.ids[chosen], channels)
     shown, n_bytes = [], 0
     for at, row in enumerate(chosen.tolist()):
@@ -50,32 +66,89 @@ def report_images(results: RunResults, members: Sequence[RunMetadata], bars: Pro
             "id": visible(results.ids[row], MAX_NAME),
             "fold": int(results.folds[row]),
             "part": parts.index(part),
-            "nearest": results.rules[part].is_nearest(probs[row], decisions[row]),
-            "loss": round(float(losses[row]), 4),
-            "true": np.flatnonzero(targets[row]).tolist(),
-            "decided": np.flatnonzero(decisions[row]).tolist(),
-            "probs": {c: p for c, p in enumerate(probs[row].astype(float).round(3).tolist()) if p},
+            "nearest": results.rules[part].is_nearest(results.probs[row], results.decisions[row]),
+            "loss": short(float(losses[row])),
+            **(numbers_of(results, row) if labels is None else labels_of(results, row, labels[row])),
             "picture": picture,
         }
-        if (n_bytes := n_bytes + size_of(image)) > MAX_BYTES:
+        if (n_bytes := n_bytes + size_of(image)) > max_bytes:
             break
         shown.append(image)
     bars.update("pictures", len(chosen), len(chosen))
     place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
-    listed = zip(rows[:MAX_LISTED].tolist(), classes.tolist(), doubts.tolist())
-    doubtful = [
-        {"id": visible(results.ids[row], MAX_NAME), "image": place.get(row), "label": c}
-        | {"doubt": round(doubt, 3), "given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
-        for row, c, doubt in listed
-    ]
+    doubtful = listed_suspects(results, suspects, place)
     wanted = [wanted_maps(image, doubtful, i) for i, image in enumerate(shown)]
-    of = next((m for m in members if any(model_path(m.name, fold).exists() for fold in m.folds)), None)
-    maps = encoded_heat_maps(results, of, chosen[: len(shown)], wanted, bars) if of else [{} for _ in shown]
+    by = next((m for m in members if any(model_path(m.name, fold).exists() for fold in m.folds)), None)
+    maps = encoded_heat_maps(results, by, chosen[: len(shown)], wanted, bars) if by else [{} for _ in shown]
     for image, found in zip(shown, maps):
-        fits = (n_bytes := n_bytes + size_of(found)) < MAX_BYTES
+        fits = (n_bytes := n_bytes + size_of(found)) < max_bytes
         image["maps"] = found if fits else {}
-    maps_by = of.name if of and len(members) > 1 else None
+    maps_by = by.name if by and len(members) > 1 else None
     return {"images": shown, "suspects": doubtful, "n_suspects": len(rows), "maps_by": maps_by}
+
+
+def find_suspects(results: RunResults) -> Suspects:
+    """Return (rows, classes, doubts) of labels, grades or numbers that may be wrong, the most suspect
+    first."""
+    if results.scorer.answer == "numbers":
+        return find_number_errors(results.decisions, results.targets)
+    if results.scorer.answer == "grades":
+        return find_grade_errors(results.probs, results.targets)
+    return find_label_errors(results.probs, results.targets)
+
+
+def listed_suspects(results: RunResults, suspects: Suspects, place: dict[int, int]) -> list[dict[str, Any]]:
+    """Return the first suspects as the page lists them. `place` is where rows are among the images."""
+    answer, targets, probs = results.scorer.answer, results.targets, results.probs
+    rows, classes, doubts = suspects
+    found = []
+    for row, c, doubt in zip(rows[:MAX_LISTED].tolist(), classes.tolist(), doubts.tolist()):
+        of = {"id": visible(results.ids[row], MAX_NAME), "image": place.get(row), "label": c}
+        of |= {"doubt": round(doubt, 3)}
+        if answer == "numbers":
+            of |= {"given": short(targets[row, c]), "p": short(results.decisions[row, c])}
+        else:
+            of |= {"given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
+        if answer == "grades":
+            of["expected"] = short(expected_grades(probs[row : row + 1])[0])
+        found.append(of)
+    return found
+
+
+def labels_of(results: RunResults, row: int, chosen: np.ndarray) -> dict[str, Any]:
+    """Return the labels of an image, those that were chosen (C,) 0/1, and the probabilities."""
+    answer, true = results.scorer.answer, results.targets[row]
+    probs = probabilities_of(results)[row]
+    found: dict[str, Any] = {
+        "true": np.flatnonzero(true == 1).tolist(),
+        "decided": np.flatnonzero(chosen).tolist(),
+        "probs": listed_probs(probs, (true == 1) | (chosen == 1)),
+    }
+    if np.isnan(true).any():
+        found["unknown"] = np.flatnonzero(np.isnan(true)).tolist()
+    if answer == "grades":
+        found["expected"] = short(expected_grades(results.probs[row : row + 1])[0])
+    if answer == "ranking":
+        found["rank"] = int(places_of(true[None], results.decisions[row : row + 1])[0])
+    return found
+
+
+def listed_probs(probs: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Return the probabilities (C,) above 0.0005 by class: the MAX_PROBS highest, and those of `labels` (C,)
+    0/1."""
+    listed = np.union1d(np.argsort(-probs, kind="stable")[:MAX_PROBS], np.flatnonzero(labels))
+    rounded = probs[listed].astype(float).round(3).tolist()
+    return {c: p for c, p in zip(listed.tolist(), rounded) if p}
+
+
+def numbers_of(results: RunResults, row: int) -> dict[str, Any]:
+    """Return by column [true or None, predicted] of an image, and the columns with the largest errors first,
+    in standard deviations of the targets."""
+    true, given = results.targets[row], results.decisions[row]
+    scale = np.nanstd(results.targets, axis=0)
+    errors = np.abs(given - true) / np.where(scale > 0, scale, 1)
+    worst = np.argsort(-np.where(np.isnan(errors), -1, errors), kind="stable")
+    return {"numbers": [[short(t), short(g)] for t, g in zip(true, given)], "worst": worst.tolist()}
 
 
 def size_of(content: Any) -> int:
@@ -84,11 +157,14 @@ def size_of(content: Any) -> int:
 
 def wanted_maps(image: dict[str, Any], doubtful: Sequence[dict[str, Any]], at: int) -> list[int]:
     """Return the labels of an image to draw heat maps of: suspected ones first, then missed ones and false
-    alarms."""
-    true, decided = set(image["true"]), set(image["decided"])
+    alarms, or else the most probable one; of numbers, those with the largest errors."""
     asked = [s["label"] for s in doubtful[:MAX_SUSPECTS] if s["image"] == at]
+    if "numbers" in image:
+        return list(dict.fromkeys([*asked, *image["worst"]]))[:MAX_MAPS]
+    true, decided = set(image["true"]), set(image["decided"])
     falling = sorted(true | decided, key=lambda c: (c in true and c in decided, -image["probs"].get(c, 0)))
-    return list(dict.fromkeys([*asked, *falling]))[:MAX_MAPS]
+    likeliest = sorted(image["probs"], key=image["probs"].__getitem__)[-1:]
+    return (list(dict.fromkeys([*asked, *falling])) or likeliest)[:MAX_MAPS]
 
 
 def encoded_heat_maps(
@@ -117,6 +193,7 @@ def encoded_heat_maps(
         model, spec = models.load(path, recipe.code)
         settings: dict[str, Any] = {
             "joined": bool(images.channels),
+            "bands": images.bands,
             "max_size": recipe.max_size,
             "filter": recipe.filter,
             "code": recipe.code,
@@ -140,30 +217,38 @@ def encoded_heat_maps(
 
 
 def gallery(
-    probs: np.ndarray,
-    targets: np.ndarray,
-    decisions: np.ndarray,
-    losses: np.ndarray,
-    suspected: Sequence[int],
-    n_most: int,
-    seed: int,
+    losses: np.ndarray, queues: list[list[int]], suspected: Sequence[int], n_most: int, seed: int
 ) -> np.ndarray:
     """Return rows (at most n_most) worth a look: those with suspected labels; an eighth with the highest
-    losses, and an eighth at random; then in turn the worst miss and the worst false alarm of each class,
-    classes with the most errors first."""
+    losses, and an eighth at random; then in turn the first of each queue, longest queues first."""
     rng = np.random.default_rng(seed)
-    others = [np.argsort(-losses, kind="stable"), rng.permutation(len(probs))]
+    others = [np.argsort(-losses, kind="stable"), rng.permutation(len(losses))]
     chosen = dict.fromkeys([*suspected, *np.ravel([order[: n_most // 8] for order in others]).tolist()])
-    queues = []
-    missed, alarms = (targets == 1) & (decisions == 0), (targets == 0) & (decisions == 1)
-    for wrong, order in ((missed, probs), (alarms, -probs)):
-        for c in range(targets.shape[1]):
-            rows = np.flatnonzero(wrong[:, c])
-            queues.append(rows[np.argsort(order[rows, c], kind="stable")].tolist())
-    queues.sort(key=len, reverse=True)
     in_turn = (row for found in zip_longest(*queues) for row in found if row is not None)
     for row in chain(in_turn, others[0].tolist()):
         if len(chosen) >= n_most:
             break
         chosen[row] = None
     return np.array(list(chosen), int)
+
+
+def label_queues(probs: np.ndarray, targets: np.ndarray, chosen: np.ndarray) -> list[list[int]]:
+    """Return for each class the rows of its misses and of its false alarms, each with the worst first; the
+    longest lists first. All arrays are (N, C)."""
+    queues = []
+    for true, order in ((1, probs), (0, -probs)):
+        for c in range(targets.shape[1]):
+            rows = np.flatnonzero((targets[:, c] == true) & (chosen[:, c] != true))
+            queues.append(rows[np.argsort(order[rows, c], kind="stable")].tolist())
+    return sorted(queues, key=len, reverse=True)
+
+
+def number_queues(errors: np.ndarray) -> list[list[int]]:
+    """Return for each column of errors (N, C) the rows of the numbers that are too high and of those that are
+    too low, the worst first."""
+    queues = []
+    for column in errors.T:
+        order = np.argsort(-column, kind="stable")
+        queues += [[row for row in order.tolist() if column[row] > 0]]
+        queues += [[row for row in order[::-1].tolist() if column[row] < 0]]
+    return queues

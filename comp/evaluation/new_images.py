@@ -14,9 +14,10 @@ from comp.artifacts.stamps import read_stamp
 from comp.compute.devices import devices
 from comp.config.recipe import Recipe
 from comp.console import progress
-from comp.data.decoding import Limits, decode
+from comp.data.decoding import decode
 from comp.data.image_cache import as_cached
 from comp.data.manifest import read_manifest
+from comp.data.scaling import Limits
 from comp.errors import CompError, summarize
 from comp.evaluation.explanation import read_image
 from comp.models import network as models
@@ -71,7 +72,10 @@ def training_images(recipe: Recipe, ids: Sequence[str]) -> list[np.ndarray]:
     if unknown := [name for name in ids if name not in known]:
         raise CompError(f"no training images {summarize(unknown)}; Run.targets lists them all")
     files = data.images("train", np.array(ids, str), recipe.channels)
-    return [decode(paths, joined=bool(recipe.channels), limits=files.limits) for paths in files.paths]
+    return [
+        decode(paths, joined=bool(recipe.channels), bands=files.bands, limits=files.limits)
+        for paths in files.paths
+    ]
 
 
 def _pixels(image: Any, recipe: Recipe) -> np.ndarray:

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from comp.artifacts.paths import test_path
-from comp.artifacts.predictions import aligned, load
+from comp.artifacts.predictions import aligned, by_answer, load
 from comp.artifacts.resumable import read_log
 from comp.data.labels import exclusive_groups
+from comp.decisions.answer_rules import AnswerRule, Rule
+from comp.decisions.class_scores import class_scores
 from comp.decisions.metrics import (
     FBeta,
     average_precisions,
@@ -17,60 +20,126 @@ from comp.decisions.metrics import (
     most_probable,
 )
 from comp.decisions.rules import FittedRule, is_single_label
+from comp.evaluation.report_answers import (
+    MAX_NAME,
+    MAX_ROWS,
+    confusion,
+    drift,
+    drift_of_means,
+    grades,
+    labels_for_counts,
+    numbers,
+    probabilities_of,
+    ranking,
+)
+from comp.evaluation.report_curves import calibration, f_curve, separation, short
 from comp.evaluation.results import RunResults
 from comp.evaluation.run_metadata import RunMetadata
 from comp.safe_text import visible
+from comp.user_code import is_reference
 
-N_POINTS = 160  # of a curve
-N_BINS = 10  # of a calibration curve
 MAX_CURVES = 60  # classes with curves
-MAX_PAIRED = 40  # classes in the matrix of labels that occur count_cooccurrences
-MAX_NAME = 80  # characters
-# shares of a label that differ by more than this count as drift
-DRIFT_ERRORS = 4.0  # standard errors of the difference, and
-DRIFT_RATIO = 1.2  # of the larger to the smaller share
+MAX_PAIRED = 40  # classes in the matrix of labels that occur together, or are taken for each other
+OWN_TITLES = {  # of metrics whose score of each class is a column of class_scores by another name
+    "roc_auc": "AUC",
+    "average_precision": "AP",
+    "quadratic_kappa": "recall",
+}
 
 
-def report_data(results: RunResults, members: Sequence[RunMetadata]) -> dict[str, Any]:
-    """Return all that the report shows but the images."""
-    recipe, classes = results.recipe, results.labels.classes
-    competition = recipe.competition
+def read_test_answers(results: RunResults) -> np.ndarray:
+    """Return the probabilities or numbers (M, C) of the answers for test images: one for each image or, with
+    labels.answer_id, one for several images."""
+    recipe, data = results.recipe, results.data
     path = test_path(recipe.name)
-    test_ids = results.data.sample_ids(competition)
-    metric = FBeta.from_metric(competition.metric)
-    test = aligned(load(path, classes), test_ids, path)
-    decided = results.fitted.decide(test, metric)
-    rows, common = by_class(results), most_common_classes(results.targets, MAX_PAIRED)
-    return {
+    found = aligned(load(path, results.labels.classes), data.test_ids(recipe.competition), path)
+    if (answer_of := data.test_answer_ids(recipe.competition)) is None:
+        return found
+    return by_answer(found, answer_of, np.unique(answer_of), recipe.competition.submission.aggregate)
+
+
+def report_data(results: RunResults, members: Sequence[RunMetadata], test: np.ndarray) -> dict[str, Any]:
+    """Return all that the report shows but the images. `test` (M, C) are the probabilities or numbers of the
+    test images."""
+    recipe, targets = results.recipe, results.targets
+    competition, answer = recipe.competition, results.scorer.answer
+    decided, single = results.fitted.decide(test, results.scorer), has_single_label(results)
+    frame = None if answer == "labels" else score_frame(results)
+    rows, shown = by_class(results, frame)
+    with_curves = most_common_classes(targets, MAX_CURVES)
+    common = most_common_classes(targets, MAX_PAIRED)
+    found = {
         "name": recipe.name,
         "competition": competition.title or competition.name,
         "metric": str(competition.metric),
-        "beta": metric.beta,
-        "single": has_single_label(results),
+        "metric_key": "score" if is_reference(competition.metric.name) else competition.metric.name,
+        "answer": answer,
+        "greater_is_better": results.scorer.sign > 0,
+        "beta": alone(results).beta,
+        "single": single,
         "rule": results.decision["rule"],
         "rules": rules_by_part(results.decision),
         "networks": [[m.recipe.backbone, *m.views] for m in members if m.recipe],
         "n_rows": len(results.rows),
-        "n_test": len(test_ids),
+        "n_test": len(test),
         "n_folds": len(np.unique(results.folds)),
         "scores": scores(results),
-        "mean_ap": mean_average_precision(average_precisions(results.probs, results.targets)),
-        "log_loss": float(log_losses(results.probs, results.targets).mean() / len(classes)),
         "curves": curves(members),
         "classes": rows,
-        "calibration": calibration(results.probs, results.targets),
-        "together": {
-            "classes": common,
-            "true": count_cooccurrences(results.targets[:, common]).tolist(),
-            "decided": count_cooccurrences(results.decisions[:, common]).tolist(),
-        },
-        "drift": drift(results, decided),
-        "labels_an_image": {
-            "true": float(results.targets.sum(1).mean()),
-            "held_out": float(results.decisions.sum(1).mean()),
-            "test": float(decided.sum(1).mean()),
-        },
+        "shown": shown,
+        "columns": [] if frame is None else frame.columns[1:].tolist(),
+        "n_unknown": int(np.isnan(targets).sum()),
     }
+    if answer == "numbers":
+        found["numbers"] = numbers(results, recipe.seed)
+        found["drift"] = drift_of_means(results, decided, shown, with_curves)
+        return found
+    chosen = labels_for_counts(results, single=single)
+    if answer in ("labels", "probabilities"):
+        probs, known = probabilities_of(results), ~np.isnan(targets)
+        losses = log_losses(probs, targets).mean() / (known.sum() / len(known))
+        found |= {
+            "mean_ap": short_mean_ap(probs, targets),
+            "log_loss": float(losses),
+            "calibration": calibration(probs, targets),
+        }
+    if answer == "labels":
+        found["labels_an_image"] = {
+            "true": float(np.nansum(targets, 1).mean()),
+            "held_out": float(chosen.sum(1).mean()),
+            "test": float(decided.sum(1).mean()),
+        }
+    if single and answer != "ranking":
+        found["confusion"] = confusion(targets, chosen, common)
+    elif answer == "labels":
+        true, given = targets[:, common], results.decisions[:, common]
+        found["together"] = {
+            "classes": common,
+            "true": count_cooccurrences(np.nan_to_num(true)).tolist(),
+            "decided": count_cooccurrences(np.where(np.isnan(true), 0, given)).tolist(),
+        }
+    if answer == "grades":
+        found["grades"] = grades(results, test, common)
+    if answer == "ranking":
+        found["ranking"] = ranking(results)
+        decided = most_probable(decided)
+    if answer == "probabilities":
+        found["drift"] = drift_of_means(results, decided, shown, with_curves)
+    else:
+        found["drift"] = drift(results, decided, shown, chosen)
+    return found
+
+
+def short_mean_ap(probs: np.ndarray, targets: np.ndarray) -> float | None:
+    """Return the mean average precision; None where no class has images."""
+    value = mean_average_precision(average_precisions(probs, targets))
+    return value if np.isfinite(value) else None
+
+
+def alone(results: RunResults) -> FBeta:
+    """Return the F-beta by which each label alone is shown; F1 where the metric is another."""
+    metric = results.recipe.competition.metric
+    return FBeta(metric.beta if metric.name == "fbeta" else 1.0, "macro")
 
 
 def rules_by_part(decision: dict[str, Any]) -> dict[str, list[str]]:
@@ -83,24 +152,32 @@ def rules_by_part(decision: dict[str, Any]) -> dict[str, list[str]]:
 
 def scores(results: RunResults) -> list[dict[str, Any]]:
     """Return the three scores of the chosen rule, each over all rows and by fold. The default score is that
-    of 0.5 for all labels or, with exactly one label per image, of the most probable one."""
-    metric = FBeta.from_metric(results.recipe.competition.metric)
-    if has_single_label(results):
-        default = most_probable(results.probs)
+    of 0.5 for all labels; with exactly one label or a grade per image, of the most probable one; else of the
+    answers as they are. Where nothing is fitted all three are the same, and only the first is returned."""
+    default: Rule
+    if results.scorer.answer != "labels":
+        default = AnswerRule(results.scorer.answer, results.probs.shape[1])
     else:
-        half = FittedRule(np.full(results.probs.shape[1], 0.5), min_labels=results.fitted.min_labels)
-        default = half.decide(results.probs, metric)
-    in_sample = results.fitted.decide(results.probs, metric)
-    kinds = {"cross_fitted": results.decisions, "in_sample": in_sample, "default": default}
+        default = FittedRule(np.full(results.probs.shape[1], 0.5), min_labels=results.fitted.min_labels)
+    by_default = (
+        most_probable(results.probs)
+        if results.scorer.answer == "labels" and has_single_label(results)
+        else default.decide(results.probs, results.scorer)
+    )
+    in_sample = results.fitted.decide(results.probs, results.scorer)
+    kinds = {"cross_fitted": results.decisions, "in_sample": in_sample, "default": by_default}
+    if set(rules_by_part(results.decision)) | {results.decision["rule"]} == {"as-is"}:
+        kinds = {"cross_fitted": results.decisions}
     said = results.decision["scores"]
     return [
         {
             "name": name,
             "value": said[name],
             "folds": [
-                {"fold": int(fold), "value": metric.score(results.targets[part], decisions[part])}
+                {"fold": int(fold), "value": value if np.isfinite(value) else None}
                 for fold in np.unique(results.folds)
                 if (part := results.folds == fold).any()
+                for value in (results.scorer.score(results.targets[part], decisions[part]),)
             ],
         }
         for name, decisions in kinds.items()
@@ -110,7 +187,7 @@ def scores(results: RunResults) -> list[dict[str, Any]]:
 def has_single_label(results: RunResults) -> bool:
     """Return whether each image has exactly one label."""
     groups = exclusive_groups(results.recipe.competition.labels, results.labels.classes)
-    return is_single_label(results.targets, groups)
+    return results.scorer.answer != "numbers" and is_single_label(results.targets, groups)
 
 
 def curves(members: Sequence[RunMetadata]) -> list[dict[str, Any]]:
@@ -124,17 +201,52 @@ def curves(members: Sequence[RunMetadata]) -> list[dict[str, Any]]:
     return found
 
 
-def by_class(results: RunResults) -> list[dict[str, Any]]:
-    """Return for each class its count, its average precision, the scores of its cross-fitted decisions, its
-    thresholds as fitted to all rows and without each part, and for the most common classes curves of F-beta
-    and of calibration."""
-    probs, targets, decisions = results.probs, results.targets, results.decisions
-    alone, fitted = FBeta(FBeta.from_metric(results.recipe.competition.metric).beta, "macro"), results.fitted
-    rows, with_curves = [], set(most_common_classes(targets, MAX_CURVES))
-    precision = average_precisions(probs, targets)
+def by_class(results: RunResults, frame: pd.DataFrame | None) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return for each class what its row in the table has, `frame` by score_frame or that of labels, and for
+    the most common classes curves; and which classes the tables show. Of other classes there are only the
+    name, the number of images and what their images need."""
+    if frame is None:
+        rows = labels_alone(results)
+        values = np.array([row["f"] for row in rows])
+    else:
+        rows = answers_alone(results, frame)
+        metric = results.scorer.metric
+        own = frame.get(OWN_TITLES.get(metric.name, str(metric)))
+        values = np.zeros(len(rows)) if own is None else own.to_numpy() * results.scorer.sign
+    shown = shown_classes(np.array([row["n"] for row in rows]), values)
+    if results.scorer.answer in ("labels", "probabilities"):
+        for c in most_common_classes(results.targets, MAX_CURVES):
+            rows[c] |= class_curves(results, c)
+    for c in set(range(len(rows))) - set(shown):
+        rows[c] = {key: value for key, value in rows[c].items() if key in ("name", "by_part")}
+        if "by_part" in rows[c]:
+            rows[c]["by_part"] = [None if t is None else round(t, 4) for t in rows[c]["by_part"]]
+    return rows, shown
+
+
+def shown_classes(n_images: np.ndarray, values: np.ndarray) -> list[int]:
+    """Return the classes that tables show, of counts (C,) and scores (C,), of which a higher one is better:
+    all, or if there are more than MAX_ROWS the most common ones, with curves, and of the others that have
+    images the worst."""
+    if len(n_images) <= MAX_ROWS:
+        return list(range(len(n_images)))
+    common = np.argsort(-n_images, kind="stable")[:MAX_CURVES]
+    others = np.setdiff1d(np.flatnonzero(n_images), common)
+    worst = others[np.lexsort((-n_images[others], values[others]))[: MAX_ROWS - MAX_CURVES]]
+    return sorted([*common.tolist(), *worst.tolist()])
+
+
+def labels_alone(results: RunResults) -> list[dict[str, Any]]:
+    """Return for each label its count, its average precision, the scores of its cross-fitted decisions, and
+    its thresholds as fitted to all rows and without each part."""
+    targets, fitted, rows = results.targets, results.fitted, []
+    precision, metric = average_precisions(results.probs, targets), alone(results)
+    given = results.decisions if targets.dtype.kind != "f" else results.decisions * ~np.isnan(targets)
+    n_true, n_given = np.nansum(targets, 0, dtype=float).astype(int), given.sum(0, dtype=int)
+    n_hits = (np.nan_to_num(targets).astype(np.uint8, copy=False) & given).sum(0, dtype=int)
+    values = metric.score_counts(n_hits, n_given, n_true)
     for c, name in enumerate(results.labels.classes):
-        true, chosen, p = targets[:, c].astype(bool), decisions[:, c].astype(bool), probs[:, c]
-        n, hits, n_chosen = int(true.sum()), int((true & chosen).sum()), int(chosen.sum())
+        n, hits, n_chosen = int(n_true[c]), int(n_hits[c]), int(n_given[c])
         threshold, without = fitted.threshold_of(c), results.decision["thresholds_by_fold"][name]
         rows.append(
             {
@@ -143,68 +255,61 @@ def by_class(results: RunResults) -> list[dict[str, Any]]:
                 "ap": float(precision[c]) if n else None,
                 "precision": hits / n_chosen if n_chosen else None,
                 "recall": hits / n if n else None,
-                "f": float(alone.score_counts(np.array(hits), np.array(n_chosen), np.array(n))),
+                "f": float(values[c]),
                 "misses": n - hits,
                 "alarms": n_chosen - hits,
                 "threshold": threshold,
                 "by_part": [rule.threshold_of(c) for rule in results.rules.values()],
                 "by_fold": [] if threshold is None else without,
                 "spread": None if threshold is None else float(np.std(without)),
-                "curve": f_curve(p, true, alone) if c in with_curves else None,
-                "calibration": calibration(p, true) if c in with_curves else None,
             }
         )
     return rows
 
 
-def most_common_classes(targets: np.ndarray, n_most: int) -> list[int]:
-    """Return the n_most classes that most images have, in the order of the classes."""
-    return sorted(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:n_most].tolist())
+def score_frame(results: RunResults) -> pd.DataFrame:
+    """Return a row per class: the number of its images, and its scores by title."""
+    targets, answers, scorer = results.targets, results.decisions, results.scorer
+    frame = class_scores(scorer, results.probs, targets, answers, results.labels.classes)
+    if (title := OWN_TITLES.get(scorer.metric.name, str(scorer.metric))) not in frame:
+        frame[title] = scorer.per_class(targets, answers)
+    return frame.dropna(axis=1, how="all")
 
 
-def f_curve(probs: np.ndarray, true: np.ndarray, metric: FBeta) -> list[tuple[float, float]]:
-    """Return [threshold, F-beta] of one class (N,) at thresholds from 0 to 1."""
-    falling = np.sort(probs)[::-1]
-    hits = np.concatenate([[0], np.cumsum(true[np.argsort(-probs, kind="stable")])])
-    thresholds = np.linspace(0, 1, N_POINTS + 1)[:-1]
-    n_chosen = np.searchsorted(-falling, -thresholds, side="left")  # how many are above it
-    values = metric.score_counts(hits[n_chosen], n_chosen, np.array(true.sum()))
-    return [(round(float(t), 4), round(float(v), 4)) for t, v in zip(thresholds, values)]
-
-
-def calibration(probs: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """Return bins of equal width: mean probability, share of images that have the label, number of images.
-    The error is the mean difference of the first two, weighted by the number of images (expected calibration
-    error, Naeini et al. 2015)."""
-    at = np.minimum((probs * N_BINS).astype(int), N_BINS - 1).ravel()
-    n = np.bincount(at, minlength=N_BINS)
-    total = np.bincount(at, weights=probs.ravel().astype(float), minlength=N_BINS)
-    n_true = np.bincount(at, weights=true.ravel().astype(float), minlength=N_BINS)
-    bins = [
-        {"p": float(total[b] / n[b]), "share": float(n_true[b] / n[b]), "n": int(n[b])}
-        for b in np.flatnonzero(n).tolist()
+def answers_alone(results: RunResults, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return for each class the number of its images, and the scores of its answers; misses and false alarms
+    where labels can be counted."""
+    rows: list[dict[str, Any]] = [
+        {"name": visible(name, MAX_NAME), "n": int(n), "values": list(map(short, values))}
+        for name, (n, *values) in zip(results.labels.classes, frame.to_numpy(float).tolist())
     ]
-    return {"bins": bins, "error": float(np.abs(total - n_true).sum() / max(1, n.sum()))}
+    if results.scorer.answer == "numbers":
+        return rows
+    chosen = labels_for_counts(results, single=has_single_label(results))
+    for c, row in enumerate(rows):
+        true, given = results.targets[:, c], chosen[:, c] == 1
+        row["misses"], row["alarms"] = int(((true == 1) & ~given).sum()), int(((true == 0) & given).sum())
+    return rows
+
+
+def class_curves(results: RunResults, c: int) -> dict[str, Any]:
+    """Return the curves of a class: calibration, precision and recall; where labels are decided, F-beta by
+    threshold."""
+    known = ~np.isnan(results.targets[:, c])
+    true, p = results.targets[known, c] == 1, probabilities_of(results)[known, c]
+    found: dict[str, Any] = {"calibration": calibration(p, true)}
+    found["separation"] = separation(p, true, results.decisions[known, c] > 0.5)
+    return found | ({"curve": f_curve(p, true, alone(results))} if results.scorer.answer == "labels" else {})
+
+
+def most_common_classes(targets: np.ndarray, n_most: int) -> list[int]:
+    """Return the n_most classes that most images have, in the order of the classes; of numbers, the first
+    n_most."""
+    n_images = np.nansum(targets == 1, axis=0) if targets.dtype.kind == "f" else targets.sum(0, dtype=int)
+    return sorted(np.argsort(-n_images, kind="stable")[:n_most].tolist())
 
 
 def count_cooccurrences(targets: np.ndarray) -> np.ndarray:
     """Return (C, C) int: how many images have both labels; on the diagonal, how many have the label."""
     matrix = targets.astype(np.float32)
     return (matrix.T @ matrix).round().astype(int)
-
-
-def drift(results: RunResults, test_decisions: np.ndarray) -> list[dict[str, Any]]:
-    """Return for each class the share of held-out images and of test images (M, C) that are given the label,
-    and a warning where the two differ by more than chance and by enough to matter."""
-    n, m = len(results.decisions), len(test_decisions)
-    rows = []
-    for c, name in enumerate(results.labels.classes):
-        a, b = int(results.decisions[:, c].sum()), int(test_decisions[:, c].sum())
-        pooled = (a + b) / (n + m)
-        error = (pooled * (1 - pooled) * (1 / n + 1 / m)) ** 0.5
-        far = max(a / n, b / m) > DRIFT_RATIO * min(a / n, b / m)
-        warn = bool(far and error and abs(a / n - b / m) > DRIFT_ERRORS * error)
-        true = float(results.targets[:, c].mean())
-        shown = visible(name, MAX_NAME)
-        rows.append({"name": shown, "true": true, "held_out": a / n, "test": b / m, "warn": warn})
-    return rows

@@ -9,7 +9,7 @@ from typing import Any
 def report_page(content: dict[str, Any], stamp: dict[str, Any]) -> str:
     """Return the page: template, style and script that ship with the package, with the content inside."""
     folder = resources.files("comp.evaluation") / "page"
-    scripts = ("charts.js", "tables.js", "report.js")
+    scripts = ("charts.js", "tables.js", "report.js", "images.js", "labels.js", "answers.js")
     files = {name: (folder / name).read_text("utf-8") for name in ("report.html", "report.css", *scripts)}
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     parts = {

@@ -5,18 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.decision_schema import Decision
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import decision_path, oof_path
-from comp.artifacts.predictions import load
-from comp.artifacts.schemas import BlendStamp, Decision
+from comp.artifacts.predictions import by_answer, load
+from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import Stamp, digest, read_stamp
 from comp.config.recipe import Recipe
 from comp.data.duplicates import with_duplicate_groups
 from comp.data.labels import Labels
 from comp.data.manifest import CompetitionFiles, read_training
+from comp.decisions.answer_rules import Rule, decide_by_fold, rule_from_json
 from comp.decisions.decision_stamp import decision_stamp, differences
-from comp.decisions.metrics import FBeta
-from comp.decisions.rules import FittedRule, decide_by_fold
+from comp.decisions.scorers import Scorer, make_scorer
 from comp.errors import CompError, summarize
 
 
@@ -25,19 +26,17 @@ class RunResults:
     recipe: Recipe
     data: CompetitionFiles
     labels: Labels
-    rows: np.ndarray  # (N,) rows of the labels that were held out
+    rows: np.ndarray  # (N,) rows of the labels that were held out; of an answer for several images, the first
     folds: np.ndarray  # (N,) the fold of each row
     parts: np.ndarray  # (N,) str, see parts_of
     probs: np.ndarray  # (N, C) float32
-    decisions: np.ndarray  # (N, C) uint8, each part by the rule that was fitted to the others
-    fitted: FittedRule  # the rule fitted to all rows
-    rules: dict[str, FittedRule]  # by part, each fitted to the other parts
+    targets: np.ndarray  # (N, C), NaN where unknown
+    decisions: np.ndarray  # (N, C) answers, each part by the rule that was fitted to the others
+    fitted: Rule  # the rule fitted to all rows
+    rules: dict[str, Rule]  # by part, each fitted to the other parts
+    scorer: Scorer
     made: dict[str, Any]  # the stamp of oof.npz
     decision: dict[str, Any]  # decision.json
-
-    @property
-    def targets(self) -> np.ndarray:
-        return self.labels.targets[self.rows]
 
     @property
     def ids(self) -> np.ndarray:
@@ -53,17 +52,31 @@ def read_results(recipe: Recipe) -> RunResults:
     data, labels, fold_of = read_training(recipe)
     decision, made_from = read_json(path, Decision), read_stamp(oof_path(recipe.name), BlendStamp)
     wanted = stamp_now(recipe, labels, fold_of, made_from)
-    if other := differences(decision["stamp"], wanted, ("oof", "labels", "folds", "metric")):
+    if other := differences(decision["stamp"], wanted, ("oof", "labels", "folds", "metric", "code")):
         raise CompError(f"{path} was made with other {' and '.join(other)}; run `comp decide` again")
-    rows, probs = held_out(recipe.name, labels)
+    rows, probs, targets = held_out_answers(recipe, labels)
     folds = fold_of[rows]
     parts, rules = parts_of(recipe, data, labels, rows, fold_of), rules_of(decision, labels.classes)
-    if set(rules) != set(parts.tolist()) or "thresholds_by_fold" not in decision:
+    if set(rules) != set(parts.tolist()) or not decision.keys() & {"thresholds_by_fold", "classes"}:
         raise CompError(f"{path} lacks the rules of some folds; remove it and run `comp decide` again")
-    decisions = decide_by_fold(rules, probs, parts, FBeta.from_metric(recipe.competition.metric))
-    fitted, made = FittedRule.from_json(decision, labels.classes), made_from or {}
+    scorer = make_scorer(recipe.competition, labels.classes, recipe.code)
+    decisions = decide_by_fold(rules, probs, parts, scorer)
+    fitted, made = rule_from_json(decision, labels.classes), made_from or {}
     return RunResults(
-        recipe, data, labels, rows, folds, parts, probs, decisions, fitted, rules, made, decision
+        recipe,
+        data,
+        labels,
+        rows,
+        folds,
+        parts,
+        probs,
+        targets,
+        decisions,
+        fitted,
+        rules,
+        scorer,
+        made,
+        decision,
     )
 
 
@@ -86,6 +99,23 @@ def held_out(name: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row[image] for image in oof.ids.tolist()], int), oof.probs
 
 
+def held_out_answers(recipe: Recipe, labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (N,) rows of the labels, and (N, C) the probabilities and targets of the answers that a run's
+    oof.npz holds: one for each image or, with labels.answer_id, one for several images, whose row is their
+    first. Images without a known target are left out."""
+    rows, probs = held_out(recipe.name, labels)
+    targets = labels.targets[rows]
+    if labels.answer_ids is not None:
+        answer_of, how = labels.answer_ids[rows], recipe.competition.submission.aggregate
+        names, first = np.unique(answer_of, return_index=True)
+        numbers = recipe.competition.metric.kind == "numbers"
+        targets = by_answer(targets, answer_of, names, how if numbers else "max")
+        rows, probs = rows[first], by_answer(probs, answer_of, names, how)
+    if targets.dtype.kind == "f" and (unknown := np.isnan(targets).all(1)).any():
+        rows, probs, targets = rows[~unknown], probs[~unknown], targets[~unknown]
+    return rows, probs, targets
+
+
 def parts_of(
     recipe: Recipe, data: CompetitionFiles, labels: Labels, rows: np.ndarray, fold_of: np.ndarray
 ) -> np.ndarray:
@@ -99,7 +129,7 @@ def parts_of(
     return parts.astype(str)
 
 
-def rules_of(decision: dict[str, Any], classes: tuple[str, ...]) -> dict[str, FittedRule]:
+def rules_of(decision: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Rule]:
     """Return by part the rule of a decision.json that was fitted to the other parts; empty if it has none."""
     rules = decision.get("by_fold") or decision.get("by_fifth") or {}
-    return {part: FittedRule.from_json(rule, classes) for part, rule in rules.items()}
+    return {part: rule_from_json(rule, classes) for part, rule in rules.items()}

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from comp.artifacts.decision_schema import Decision
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import decision_path, has_results, model_path, run_recipe_path, run_recipes
 from comp.artifacts.resumable import read_log
-from comp.artifacts.schemas import Decision
 from comp.config.loading import load_recipe
 from comp.config.recipe import Recipe
 

@@ -11,7 +11,8 @@ from comp.artifacts.schemas import Manifest
 from comp.config.competition import Competition
 from comp.console import info
 from comp.data.archives import DamagedArchive
-from comp.data.discovery import FileFinder, RequiredFile, folder_contents
+from comp.data.discovery import FileFinder, RequiredFile
+from comp.data.folder_files import folder_contents
 from comp.data.manifest import resolve_place
 from comp.errors import CompError, summarize
 from comp.kaggle.download import matches_note, note_path, read_notes, sha256_of

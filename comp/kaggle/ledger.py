@@ -17,10 +17,11 @@ from comp.safe_text import escape_cell, unescape_cell
 
 COLUMNS = [
     *("time", "name", "recipe", "competition", "cross_fitted", "public", "private"),
-    *("status", "slug", "ref", "sent", "message"),
+    *("status", "slug", "ref", "sent", "message", "best"),
 ]
 # status: "" (written but not sent), sending, pending, complete or error. ref: the submission's number on
-# Kaggle. sent: the time at which sending began. Name and sent together identify a row.
+# Kaggle. sent: the time at which sending began. Name and sent together identify a row. best: "lowest" where a
+# lower score is better, as of a loss.
 
 Row = dict[str, str]
 
@@ -37,10 +38,12 @@ CELL_CHECKS: dict[str, Callable[[str], bool]] = {  # of cells that aren't empty;
     **dict.fromkeys(("cross_fitted", "public", "private"), _is_number),
     "ref": lambda text: text.isascii() and text.isdigit(),
     "sent": _is_time,
+    "best": lambda text: text in ("highest", "lowest"),
 }
 EXPECTED = {
     **dict.fromkeys(("cross_fitted", "public", "private"), "a number such as 0.93"),
     "ref": "a whole number",
+    "best": "highest or lowest",
     "sent": "a time such as 2017-07-20T12:00:00+00:00",
 }
 
@@ -65,6 +68,11 @@ def read() -> list[Row]:
                     f"{EXPECTED[column]}; correct it by hand"
                 )
     return rows
+
+
+def sign_of(row: Mapping[str, str]) -> int:
+    """Return -1 where a lower score is better, else 1."""
+    return -1 if row.get("best") == "lowest" else 1
 
 
 def add(row: Mapping[str, Any]) -> None:

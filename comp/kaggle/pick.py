@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from comp.artifacts.csv_tables import read_table
 from comp.artifacts.paths import submission_path
 from comp.errors import CompError
-from comp.kaggle.ledger import Row
+from comp.kaggle.ledger import Row, sign_of
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ def pick_two(rows: Sequence[Row]) -> list[Pick]:
     none where none has a score and a CSV.
 
     `rows` are of the ledger. The first has the best cross-fitted score. The second is the best of the half
-    that is least like it, by the share of test images with other labels: where the first fails on the hidden
-    part, a copy of it would fail too."""
+    that is least like it, by the share of test images with other answers or, of numbers, by their mean
+    difference: where the first fails on the hidden part, a copy of it would fail too."""
     usable = {
         row["name"]: row
         for row in rows
@@ -31,22 +32,35 @@ def pick_two(rows: Sequence[Row]) -> list[Pick]:
     }
     if not usable:
         return []
-    best, *others = sorted(usable.values(), key=lambda row: -float(row["cross_fitted"]))
+    best, *others = sorted(usable.values(), key=lambda row: -sign_of(row) * float(row["cross_fitted"]))
     first = Pick(best, "the best cross-fitted score")
     differences = {row["name"]: _difference(best["name"], row["name"]) for row in others}
-    others = [row for row in others if differences[row["name"]] > 0]
+    others = [row for row in others if differences[row["name"]].amount > 0]
     if not others:
         return [first]
-    least = float(np.median([differences[row["name"]] for row in others]))
-    far = [row for row in others if differences[row["name"]] >= least]
+    least = float(np.median([differences[row["name"]].amount for row in others]))
+    far = [row for row in others if differences[row["name"]].amount >= least]
     among = f"the best of the {len(far)} least like it" if len(far) > 1 else "the one least like it"
-    share = f"{differences[far[0]['name']]:.1%} of the test images have other labels"
-    return [first, Pick(far[0], f"{among}: {share}")]
+    difference = differences[far[0]["name"]]
+    return [first, Pick(far[0], f"{among}: {difference}")]
 
 
-def _difference(first: str, second: str) -> float:
-    """Return the share of the images to which two submissions give other labels. Raise CompError unless both
-    are for the same images."""
+@dataclass(frozen=True)
+class _Difference:
+    """How much two submissions differ."""
+
+    amount: float
+    of_numbers: bool = False
+
+    def __str__(self) -> str:
+        if self.of_numbers:
+            return f"their numbers differ by {self.amount:.2g} in the mean"
+        return f"{self.amount:.1%} of the test images have other labels"
+
+
+def _difference(first: str, second: str) -> _Difference:
+    """Return how much the answers of two submissions differ. Raise CompError unless both are for the same
+    images."""
     tables = [read_table(submission_path(name), []) for name in (first, second)]
     ids = [table.iloc[:, 0].tolist() for table in tables]
     if ids[0] != ids[1] or list(tables[0].columns) != list(tables[1].columns):
@@ -54,4 +68,7 @@ def _difference(first: str, second: str) -> float:
             f"{submission_path(second)} has other images or columns than {submission_path(first)}; "
             "remove its row from the ledger if it is of another test set"
         )
-    return float((tables[0].to_numpy() != tables[1].to_numpy()).any(1).mean())
+    cells = [table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy() for table in tables]
+    if all(np.isfinite(each).all() and not np.equal(each, np.round(each)).all() for each in cells):
+        return _Difference(float(np.abs(cells[0] - cells[1]).mean()), of_numbers=True)
+    return _Difference(float((tables[0].to_numpy() != tables[1].to_numpy()).any(1).mean()))

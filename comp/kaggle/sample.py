@@ -7,7 +7,9 @@ import numpy as np
 
 from comp.artifacts.csv_tables import ids_of, read_table
 from comp.config.competition import Competition, columns
-from comp.data.labels import split_tags
+from comp.config.metric import NEEDS_ONE_LABEL, Metric
+from comp.data.tags import split_tags
+from comp.decisions.scorers import first_classes
 from comp.errors import CompError, summarize
 from comp.kaggle.submission_file import check_submission, submission_text
 
@@ -15,29 +17,43 @@ SEPARATORS = (" ", ",", ";", "|", "\t")
 
 
 def sample_submission(
-    decisions: np.ndarray, ids: np.ndarray, classes: tuple[str, ...], sample: Path, target: Path
+    answers: np.ndarray,
+    ids: np.ndarray,
+    classes: tuple[str, ...],
+    sample: Path,
+    target: Path,
+    metric: Metric = Metric(),  # noqa: B008  (frozen)
 ) -> str:
-    """Return decisions (N, C) of these ids (N,) as a CSV with the sample's ids, order, columns and form.
-    Raise CompError for a sample of another form, and where ids of the sample have no decision."""
-    competition = _competition_of(sample, classes)
+    """Return answers (N, C) for these ids (N,) as a CSV with the sample's ids, order, columns and form. The
+    metric says what they are. Raise CompError for a sample of another form, and where ids of the sample have
+    no answer."""
+    competition = _competition_of(sample, classes, metric)
     wanted = ids_of(read_table(sample, []), columns(competition)[0], sample)
     row = {name: i for i, name in enumerate(ids.tolist())}
     if missing := [name for name in wanted.tolist() if name not in row]:
         raise CompError(f"{sample} has ids without probabilities: {summarize(missing)}; predict these too")
-    chosen = decisions[[row[name] for name in wanted.tolist()]]
+    chosen = answers[[row[name] for name in wanted.tolist()]]
     text = submission_text(chosen, wanted, classes, competition, sample)
     found = check_submission(text, target, competition, classes, wanted)
-    assert np.array_equal(found, chosen)  # read back, it says the same
+    if metric.kind == "ranking":
+        assert np.array_equal(first_classes(found, metric.k), first_classes(chosen, metric.k))
+    else:
+        said = chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32)
+        assert np.array_equal(found.astype(said.dtype), said)  # read back, it says the same
     return text
 
 
-def _competition_of(sample: Path, classes: tuple[str, ...]) -> Competition:
-    """Return a competition whose submissions have the form of the sample: a 0/1 column per class, or one
-    column of texts. Their separator is the one with which all of the sample's labels are classes."""
+def _competition_of(sample: Path, classes: tuple[str, ...], metric: Metric) -> Competition:
+    """Return a competition whose submissions have the form of the sample: a column per class, or one column
+    of texts. Their separator is the one with which all of the sample's labels are classes."""
     frame = read_table(sample, [])
     name, *others = frame.columns
     table = {"csv": "labels.csv", "id": name, "classes": classes, "empty": True}
-    if set(classes) <= set(others) and len(others) <= len(classes) + 1:
+    if metric.name in NEEDS_ONE_LABEL:
+        table |= {"single": True, "empty": False}
+    if len(others) == len(classes) == 1 and metric.kind != "ranking":
+        pass
+    elif set(classes) <= set(others) and len(others) <= len(classes) + 1:
         table |= {"none": next((c for c in others if c not in classes), None)}
     elif len(others) == 1:
         texts = [text.strip() for text in frame[others[0]]]
@@ -59,5 +75,6 @@ def _competition_of(sample: Path, classes: tuple[str, ...]) -> Competition:
         "labels": table,
         "images": images,
         "submission": {"sample": str(sample.name)},
+        "metric": metric.model_dump(mode="json"),
     }
     return Competition.model_validate(content)

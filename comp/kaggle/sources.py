@@ -7,7 +7,7 @@ from comp.artifacts.files import free_bytes
 from comp.artifacts.paths import downloads_dir
 from comp.config.competition import Competition
 from comp.console import info, size_text
-from comp.data.archives import unpacking_bytes, whole_of
+from comp.data.archives import stem_of, unpacking_bytes, whole_of
 from comp.data.discovery import RequiredFile
 from comp.errors import CompError
 from comp.kaggle.client import Kaggle
@@ -69,8 +69,10 @@ def choose_files(
         if matching:
             file = min(matching, key=lambda f: (not need.is_in_place(f.name), f.bytes))
             chosen |= {f.name: f for f in files if whole_of(f.name) == whole_of(file.name)}  # all its parts
-        elif any(need.is_image(f.name) for f in files):
+        elif any(need.is_image(f.name) and not stem_of(Path(f.name)) for f in files):
             as_zip = True
+        elif need.is_anywhere and (archives := [f for f in files if stem_of(Path(f.name))]):
+            chosen |= {f.name: f for f in archives}
         else:
             left.append(need)
     if as_zip or (left and not all_listed):

@@ -1,6 +1,7 @@
 """The submission CSV: built in the sample submission's format, checked against the sample, written."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,64 +11,70 @@ import numpy as np
 import pandas as pd
 
 from comp import __version__
-from comp.artifacts.csv_tables import UNNAMED, check_unique, ids_of, read_table
+from comp.artifacts.csv_tables import check_unique, ids_of, read_table
+from comp.artifacts.decision_schema import Decision, classes_of
 from comp.artifacts.files import read_json, write_json, write_text
 from comp.artifacts.git import commit
 from comp.artifacts.paths import decision_path, submission_path, test_path
-from comp.artifacts.predictions import aligned, load
-from comp.artifacts.schemas import Decision, Submitted
+from comp.artifacts.predictions import aligned, by_answer, load
+from comp.artifacts.schemas import Submitted
 from comp.artifacts.stamps import digest, is_done, read_stamp
 from comp.config.competition import Competition, columns
 from comp.config.recipe import Recipe
-from comp.data.labels import columns_of, format_tags, parse_labels, parse_tags
+from comp.data.labels import columns_of, parse_labels
 from comp.data.manifest import CompetitionFiles, read_manifest
-from comp.decisions.metrics import FBeta
-from comp.decisions.rules import FittedRule
+from comp.data.table_rows import lists_ids
+from comp.decisions.answer_rules import rule_from_json
+from comp.decisions.scorers import make_scorer, without_code
 from comp.errors import CompError, summarize
 from comp.kaggle import ledger
+from comp.kaggle.answer_form import form_of
 from comp.kaggle.download import sha256_of
 
 
 def submission_text(
-    decisions: np.ndarray, ids: np.ndarray, classes: tuple[str, ...], competition: Competition, sample: Path
+    answers: np.ndarray, ids: np.ndarray, classes: tuple[str, ...], competition: Competition, sample: Path
 ) -> str:
-    """Return the CSV with the sample's columns, in their order. `decisions` (N, C) are those of `ids` (N,).
+    """Return the CSV with the sample's columns, in their order. `answers` (N, C) are those of `ids` (N,).
     Raise CompError if the sample has other columns."""
-    id_column, column, separator = columns(competition)
-    labels = competition.labels
-    header = list(read_table(sample, []).columns)
-    _check_header(header, classes, competition, sample)
-    if column:
-        texts = format_tags(decisions, classes, separator, labels.indices, labels.none)
-        frame = pd.DataFrame({id_column: ids, column: texts})
-    else:
-        frame = pd.DataFrame(decisions, columns=list(classes))
-        if labels.none in header:
-            frame[labels.none] = (decisions.sum(1) == 0).astype(np.uint8)
-        frame.insert(0, id_column, ids)
-    return frame[header].to_csv(index=False)
+    if lists_ids(sample, competition):
+        form = form_of([columns(competition)[0]], classes, competition, sample)
+        return form.write(answers, ids).to_csv(index=False)
+    table = read_table(sample, [])
+    form = form_of(list(table.columns), classes, competition, sample)
+    rows = table[form.id_column].tolist() if form.layout == "rows" else []
+    return form.write(answers, ids, rows)[list(table.columns)].to_csv(index=False)
 
 
 def check_sample(sample: Path, competition: Competition, classes: Sequence[str]) -> str | None:
     """Return a warning about the sample, or None. Raise CompError if a submission of these classes can't have
     the sample's format."""
-    id_column, column, separator = columns(competition)
-    labels, frame = competition.labels, read_table(sample, [])
-    _check_header(list(frame.columns), classes, competition, sample)
-    ids_of(frame, id_column, sample)
-    names = {str(i) for i in range(len(classes))} if labels.indices else set(classes)
-    cells = frame.drop(columns=id_column).head(1000).to_numpy(object).ravel().tolist()
-    texts = {text.strip() for text in set(cells)} - {"", labels.none}
-    if any(_is_probability(text) for text in texts - names):
-        return (
-            f"{sample} contains probabilities: this competition seems to want them (for AUC or log loss), "
-            "but comp writes labels, 0 or 1"
-        )
-    if not column:
+    if lists_ids(sample, competition):
         return None
-    if separator and (wrong := [name for name in sorted(names) if separator in name]):
+    labels, frame, metric = competition.labels, read_table(sample, []), competition.metric
+    form = form_of(list(frame.columns), classes, competition, sample)
+    if form.layout != "rows":
+        ids_of(frame, form.id_column, sample)
+    names = set(form.names)
+    cells = frame.drop(columns=form.id_column).head(1000).to_numpy(object).ravel().tolist()
+    texts = {text.strip() for text in set(cells)} - {"", labels.none}
+    scored = metric.kind in ("probabilities", "numbers")
+    if scored and (wrong := sorted(text for text in texts if not _is_number(text))):
         raise CompError(
-            f"labels contain {separator!r}, which separates labels in a submission: {summarize(wrong)}; "
+            f"{sample} contains {summarize(wrong)}, but {metric} is scored by {metric.kind}: numbers are "
+            "expected; set [metric] name to one that scores labels"
+        )
+    if metric.kind == "labels" and any(0 < float(text) < 1 for text in texts - names if _is_number(text)):
+        return (
+            f"{sample} contains probabilities: this competition seems to want them, but comp writes labels, "
+            f'0 or 1, for {metric}; set [metric] name = "roc_auc" or "log_loss" if these are scored'
+        )
+    separator = form.separator
+    if form.layout != "text" or metric.kind == "ranking":  # a ranking's sample often holds placeholders
+        return None
+    if separator and (joined := [name for name in sorted(names) if separator in name]):
+        raise CompError(
+            f"labels contain {separator!r}, which separates labels in a submission: {summarize(joined)}; "
             f"set submission.separator to the one in {sample}"
         )
     tags = {tag.strip() for text in texts for tag in (text.split(separator) if separator else [text])} - {""}
@@ -82,70 +89,56 @@ def check_sample(sample: Path, competition: Competition, classes: Sequence[str])
     return None
 
 
-def _is_probability(text: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
-        return 0 < float(text) < 1
+        return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _check_header(header: list[str], classes: Sequence[str], competition: Competition, sample: Path) -> None:
-    """Raise CompError, with a cure, if a submission would have other columns than the sample."""
-    id_column, column, _ = columns(competition)
-    none = competition.labels.none
-    own = [column] if column else [*classes, *([none] if none in header else [])]
-    others = [name for name in header if name != id_column]
-    here, there = set(own), set(others)
-    if id_column in header and here == there:
-        return
-    if id_column not in header:
-        cure = "set submission.id to its column of ids"
-    elif header[0].startswith(UNNAMED):
-        cure = "its first column is an index written by pandas: remove it (to_csv(…, index=False))"
-    elif column and there >= set(classes):
-        more = "" if there <= {*classes, none} else " and labels.classes to its columns"
-        cure = f'set submission.column = ""{more}, for one 0/1 column per label'
-    elif not competition.labels.column and there and there < here:
-        cure = f"set labels.ignore = {[name for name in own if name not in there]} if these are not labels"
-    elif len(others) == 1:
-        cure = f"set submission.column = {others[0]!r} for labels as text"
-    else:
-        cure = "set id, column and classes to match the files"
-    raise CompError(
-        f"{sample}: its columns are {summarize(header)}, but a submission "
-        f"would have {summarize([id_column, *own])}; {cure}"
-    )
 
 
 def check_submission(
     text: str, path: Path, competition: Competition, classes: tuple[str, ...], expected: np.ndarray
 ) -> np.ndarray:
-    """Check a submission and return its decisions (N, C). Raise CompError unless its ids are those of the
-    sample, `expected` (N,), each once and in that order, its labels are known, and each row has as many
+    """Check a submission and return its answers (N, C). Raise CompError unless its ids are those of the
+    sample, `expected` (N,), each once and in that order, its cells are answers, and each row has as many
     labels as the competition allows."""
-    id_column, column, separator = columns(competition)
     labels = competition.labels
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    ids = frame[id_column].to_numpy(str)
+    form = form_of(list(frame.columns), classes, competition, path)
+    ids = frame[form.id_column].to_numpy(str)
     check_unique(ids, path)
-    here, there = set(ids.tolist()), set(expected.tolist())
+    rows = form.layout == "rows"
+    here, there = set(ids.tolist()), set(form.row_names(expected.tolist()) if rows else expected.tolist())
     if missing := sorted(there - here):
         raise CompError(f"{path} lacks ids of the sample submission: {summarize(missing)}")
     if extra := sorted(here - there):
         raise CompError(f"{path} has ids that the sample submission lacks: {summarize(extra)}")
-    if ids.tolist() != expected.tolist():
+    if not rows and ids.tolist() != expected.tolist():
         raise CompError(f"{path}: the ids are not in the order of the sample submission")
-    if column:
-        _, decisions = parse_tags(frame[column], classes, separator, labels.indices, path, labels.none)
-    else:
-        decisions = frame[list(classes)].to_numpy(int).astype(np.uint8)
-    if labels.single and len(wrong := ids[decisions.sum(1) != 1]):
+    answers = form.read(frame, expected, path)
+    if competition.metric.kind not in ("labels", "grades"):
+        return answers
+    decisions = answers.astype(np.uint8)
+    if labels.single and len(wrong := expected[decisions.sum(1) != 1]):
         raise CompError(f"{path} has rows without exactly one label: {summarize(wrong)}; run `comp decide`")
-    if not labels.empty and len(empty := ids[decisions.sum(1) == 0]):
+    if not labels.empty and len(classes) > 1 and len(empty := expected[decisions.sum(1) == 0]):
         raise CompError(
             f"{path} has rows without any label, which {competition.name} does not allow: {summarize(empty)}"
         )
     return decisions
+
+
+def describe(answers: np.ndarray, competition: Competition) -> str:
+    """Return what the rows of a submission hold, for a line on the screen."""
+    kind, n_classes = competition.metric.kind, answers.shape[1]
+    if kind == "labels":
+        return f"{answers.sum(1).mean():.2f} labels per row"
+    if kind == "grades":
+        return "a grade per row"
+    if kind == "ranking":
+        return f"{min(competition.metric.k, n_classes)} labels in order per row"
+    noun = {"probabilities": ("a probability", "probabilities"), "numbers": ("a number", "numbers")}[kind]
+    return f"{noun[0]} per row" if n_classes == 1 else f"{n_classes} {noun[1]} per row"
 
 
 @dataclass(frozen=True)
@@ -175,6 +168,7 @@ class SubmissionInputs:
             "name": self.name,
             "recipe": self.recipe.name,
             "competition": self.recipe.competition.name,
+            "best": "" if self.recipe.competition.metric.greater_is_better else "lowest",
         }
 
 
@@ -183,7 +177,7 @@ class BuiltSubmission:
     """A checked submission before it is written."""
 
     text: str  # the CSV
-    decisions: np.ndarray  # (N, C)
+    answers: np.ndarray  # (N, C)
     scores: dict[str, float]
 
 
@@ -205,7 +199,7 @@ def read_inputs(recipe: Recipe) -> SubmissionInputs:
             f"{decision_path(recipe.name)} is for {decision['metric']}, not {competition.metric}; give both "
             "stages the same settings, or run `comp decide --force`"
         )
-    classes = tuple(decision["thresholds"])
+    classes = classes_of(decision)
     warning = check_sample(data.sample_csv, competition, classes)
     sample_ids, none = data.sample_ids(competition), competition.labels.none
     stamp = {
@@ -237,17 +231,19 @@ def build(inputs: SubmissionInputs) -> BuiltSubmission:
     """Decide the test images, format the CSV, check it and score it. Raise CompError if it is not valid."""
     recipe, classes, sample_ids = inputs.recipe, inputs.classes, inputs.sample_ids
     competition = recipe.competition
-    probs = aligned(load(test_path(recipe.name), classes), sample_ids, test_path(recipe.name))
-    decisions = FittedRule.from_json(inputs.decision, classes).decide(
-        probs, FBeta.from_metric(competition.metric)
-    )
-    text = submission_text(decisions, sample_ids, classes, competition, inputs.data.sample_csv)
+    path, ids = test_path(recipe.name), inputs.data.test_ids(competition)
+    probs = aligned(load(path, classes), ids, path)
+    if (answer_of := inputs.data.test_answer_ids(competition)) is not None:
+        probs = by_answer(probs, answer_of, sample_ids, competition.submission.aggregate)
+    rule = rule_from_json(inputs.decision, classes)
+    answers = rule.decide(probs, without_code(competition.metric))
+    text = submission_text(answers, sample_ids, classes, competition, inputs.data.sample_csv)
     check_submission(text, inputs.csv_path, competition, classes, sample_ids)
     scores = {
         "cross_fitted": inputs.decision["scores"]["cross_fitted"],
-        **score_on_solution(decisions, classes, competition, inputs.data),
+        **score_on_solution(answers, classes, recipe, inputs.data),
     }
-    return BuiltSubmission(text, decisions, scores)
+    return BuiltSubmission(text, answers, scores)
 
 
 def write(inputs: SubmissionInputs, built: BuiltSubmission) -> None:
@@ -271,20 +267,28 @@ def write(inputs: SubmissionInputs, built: BuiltSubmission) -> None:
 
 
 def score_on_solution(
-    decisions: np.ndarray, classes: tuple[str, ...], competition: Competition, data: CompetitionFiles
+    answers: np.ndarray, classes: tuple[str, ...], recipe: Recipe, data: CompetitionFiles
 ) -> dict[str, float]:
     """Return the public and private score by the competition's own solution file; {} if it has none."""
     if data.solution_csv is None:
         return {}
+    competition = recipe.competition
     id_column, _, _ = columns(competition)
     labels = competition.labels.model_copy(update={"classes": classes, "id": id_column, "ignore": ()})
-    solution = read_table(data.solution_csv, [id_column, *columns_of(labels), "Usage"])
-    _, truth = parse_labels(solution, labels, data.solution_csv)
+    if competition.metric.kind in ("labels", "grades", "ranking"):
+        names = columns_of(labels)
+    else:
+        names = [labels.column] if len(classes) == 1 and labels.column else list(classes)
+    solution = read_table(data.solution_csv, [id_column, *names, "Usage"])
     wanted = data.sample_ids(competition)
     order = pd.Index(ids_of(solution, id_column, data.solution_csv)).get_indexer(wanted)
     if len(lacking := wanted[order < 0]):
         raise CompError(f"{data.solution_csv} lacks ids of the sample submission: {summarize(lacking)}")
+    if competition.metric.kind == "numbers":
+        truth = solution[names].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    else:
+        _, truth = parse_labels(solution, labels, data.solution_csv)
     truth, usage = truth[order], solution["Usage"].to_numpy(str)[order]
     parts = {part.lower(): usage == part for part in ("Public", "Private")}
-    metric = FBeta.from_metric(competition.metric)
-    return {part: metric.score(truth[rows], decisions[rows]) for part, rows in parts.items() if rows.any()}
+    scorer = make_scorer(competition, classes, recipe.code)
+    return {part: scorer.score(truth[rows], answers[rows]) for part, rows in parts.items() if rows.any()}

@@ -10,6 +10,7 @@ from torch import nn
 
 from comp.batches.preprocessing import Preprocess
 from comp.errors import CompError
+from comp.models.heads import image_network
 from comp.models.network import ModelSpec
 
 MIN_GRID_SIDE = 4  # cells; for small images the last stage has fewer, too coarse to locate anything
@@ -31,7 +32,7 @@ def heat_maps(
 
     The network is moved to the device and left in evaluation mode. Its parameters get no gradients. Raise
     CompError for a network without any grid."""
-    model.to(device).eval()
+    model = image_network(model.to(device).eval())  # what features add is the same for all pixels
     prepare = Preprocess(spec.mean, spec.std, spec.size).to(device)
     layer: nn.Module | None = None
     maps: list[np.ndarray] = []

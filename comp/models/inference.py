@@ -28,17 +28,26 @@ from comp.models.precision import autocast, choose_precision
 
 
 def predict_image(
-    recipe: Recipe, model: nn.Module, spec: models.ModelSpec, image: np.ndarray, place: torch.device
+    recipe: Recipe,
+    model: nn.Module,
+    spec: models.ModelSpec,
+    image: np.ndarray,
+    place: torch.device,
+    features: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the probabilities (C,) of an image (side, side, channels) uint8, averaged over the recipe's
-    views."""
+    """Return the probabilities or numbers (C,) of an image (side, side, channels) uint8, averaged over the
+    recipe's views. Features (F,) that are not given count as unknown."""
     model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     prepare = Preprocess(spec.mean, spec.std, spec.size).to(place)
     dtype = choose_precision(recipe.precision, place, model)
     views = make_views(recipe.views, recipe.code)
     with torch.inference_mode(), autocast(place, dtype):
         x = prepare(torch.from_numpy(np.array(image[None])).to(place))
-        return predict_views(model, x, views, spec.groups)[0].cpu().numpy()
+        return predict_views(model, x, views, spec, _on(place, features))[0].cpu().numpy()
+
+
+def _on(place: torch.device, features: np.ndarray | None) -> torch.Tensor | None:
+    return None if features is None else to_device(features[None].astype(np.float32), place)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class PredictionInputs:
     rows: np.ndarray  # (N,) the ids' rows of the cache
     cache: Path
     stamp: dict[str, Any]
+    features: np.ndarray | None = None  # (M, F) of the cache's rows, for networks that take them
 
 
 def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, deadline: float) -> None:
@@ -76,7 +86,14 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
         )  # images; all of their views run in one batch
         micro_batches = MicroBatches()
         todo_rows = rows[todo]
-        dataset = CachedDataset([inputs.cache], None)
+        if spec.feature_mean and inputs.features is None:
+            raise CompError(f"{model_file} needs labels.features, and there are none for {path.name}")
+        if inputs.features is not None and inputs.features.shape[1] != len(spec.feature_mean):
+            raise CompError(
+                f"{model_file} was trained with {len(spec.feature_mean)} features; there are "
+                f"{inputs.features.shape[1]} for {path.name}"
+            )
+        dataset = CachedDataset([inputs.cache], inputs.features)
         loader = DeviceLoader(dataset, place, device.n_loaders, rows=todo_rows)
         steps = ordered_steps(todo_rows, n_at_once)
         done, started = len(rows) - len(todo), time.monotonic()
@@ -91,12 +108,13 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
                 probs.put(earlier[0], earlier[1].numpy())
 
         with torch.inference_mode(), autocast(place, dtype):
-            for i, (images, _) in enumerate(loader(steps)):
+            for i, (images, beside) in enumerate(loader(steps)):
                 check_time(deadline, f"{done:,} of {len(rows):,} images")
                 mean = micro_batches.over(
                     images,
-                    lambda part: predict_views(model, prepare(part), views, spec.groups),
+                    lambda part, more: predict_views(model, prepare(part), views, spec, more),
                     loader.let_go,
+                    None if inputs.features is None else beside,
                 )
                 put()
                 arrived = torch.cuda.Event() if place.type == "cuda" else None
@@ -111,17 +129,21 @@ def predict_set(inputs: PredictionInputs, *, device: Device, report: Report, dea
         if not np.isfinite(probs.rows).all():
             probs.remove()
             raise CompError(f'{model_file}: its outputs are not finite; set precision = "fp32"')
-        save(path, Predictions(ids, spec.classes, np.array(probs.rows)), stamp)
+        numbers = spec.numbers is not None
+        save(path, Predictions(ids, spec.classes, np.array(probs.rows), numbers), stamp)
         probs.remove()
         what = "held-out" if path.name == "oof.npz" else "test"
         report(line=f"{len(ids):,} {what} images predicted, {n_each_second:,.0f} views/s")
 
 
-def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return probabilities (B, C) in float32: a sigmoid per class, and a softmax per exclusive group."""
+def probabilities(logits: torch.Tensor, spec: models.ModelSpec | None = None) -> torch.Tensor:
+    """Return a network's answers (B, C) in float32: a sigmoid per class, and a softmax per exclusive group;
+    or numbers in the targets' unit."""
     logits = logits.float()
+    if spec and spec.numbers:
+        return spec.numbers.numbers(logits)
     probs = logits.sigmoid()
-    for group in groups:
+    for group in spec.groups if spec else ():
         columns = to_device(
             np.array(group, np.int64), logits.device
         )  # a list would make the CPU wait for a GPU
@@ -130,9 +152,14 @@ def probabilities(logits: torch.Tensor, groups: Sequence[Sequence[int]]) -> torc
 
 
 def predict_views(
-    model: nn.Module, x: torch.Tensor, views: Sequence[View], groups: Sequence[Sequence[int]] = ()
+    model: nn.Module,
+    x: torch.Tensor,
+    views: Sequence[View],
+    spec: models.ModelSpec | None = None,
+    features: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the probabilities (B, C) of images (B, channels, H, W): the mean over views, all in one
-    batch."""
+    """Return the answers (B, C) for images (B, channels, H, W), and features (B, F) if the network takes
+    them: the mean over views, all in one batch."""
     seen = torch.cat([view(x) for view in views]).contiguous(memory_format=torch.channels_last)
-    return probabilities(model(seen), groups).view(len(views), len(x), -1).mean(0)
+    logits = model(seen) if features is None else model(seen, features.repeat(len(views), 1))
+    return probabilities(logits, spec).view(len(views), len(x), -1).mean(0)

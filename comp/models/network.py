@@ -23,8 +23,12 @@ from torch import nn
 from comp.artifacts.files import atomic_write
 from comp.artifacts.stamps import Stamp, read_spec, to_json
 from comp.errors import CompError
+from comp.models.heads import FeatureHead, WithFeatures, image_network, with_cosine_head
+from comp.models.numbers import NumberScale
 from comp.models.weights import weights_file
 from comp.user_code import NO_CODE, Code, as_users_error, is_reference, load_function
+
+RARE = ("numbers", "cosine", "feature_mean", "feature_std")  # in a file only where they are set
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,28 @@ class ModelSpec:
     std: tuple[float, ...]
     drop_rate: float = 0.0
     groups: tuple[tuple[int, ...], ...] = ()  # columns of exclusive groups: one softmax each
+    numbers: NumberScale | None = None  # of answers that are numbers
+    cosine: float = 0.0  # of arcface: logits are cosines times it; 0: a linear head
+    feature_mean: tuple[float, ...] = ()  # (F,) of numeric features beside the image
+    feature_std: tuple[float, ...] = ()
 
 
 def create(
     spec: ModelSpec, *, pretrained: bool, weights: str | None = None, code: Code = NO_CODE
 ) -> nn.Module:
-    """Return the network with a new head of len(classes) logits. `code` holds the recipe's own files. Raise
-    CompError for a backbone that timm doesn't have, and for weights that can't be downloaded or don't fit."""
+    """Return the network with a new head of len(classes) logits; with features in the spec, they are its
+    second argument. `code` holds the recipe's own files. Raise CompError for a backbone that timm doesn't
+    have, and for weights that can't be downloaded or don't fit."""
+    model = _of_images(spec, pretrained=pretrained, weights=weights, code=code)
+    if spec.cosine:
+        model = with_cosine_head(model, spec.backbone, spec.cosine)
+    if spec.feature_mean:
+        head = FeatureHead(spec.feature_mean, spec.feature_std, len(spec.classes))
+        model = WithFeatures(model, head)
+    return model
+
+
+def _of_images(spec: ModelSpec, *, pretrained: bool, weights: str | None, code: Code) -> nn.Module:
     kwargs: dict[str, Any] = {
         "num_classes": len(spec.classes),
         "in_chans": spec.n_channels,
@@ -144,13 +163,13 @@ def check(
     weights: str | None,
     layers: bool = False,
     code: Code = NO_CODE,
+    cosine: float = 0.0,
 ) -> nn.Module:
     """Return the network, for two classes. Raise CompError if it can't be created or rejects images of these
     sizes, or with `layers` if timm doesn't know its layers. One check here fails once instead of in every
     fold."""
-    spec = ModelSpec(
-        backbone, ("one", "two"), n_channels, sizes[-1], (0.5,) * n_channels, (0.5,) * n_channels
-    )
+    half = (0.5,) * n_channels
+    spec = ModelSpec(backbone, ("one", "two"), n_channels, sizes[-1], half, half, cosine=cosine)
     model = create(spec, pretrained=pretrained, weights=weights, code=code).eval()
     if layers:
         layer_depths(model, backbone)
@@ -206,10 +225,16 @@ def save(
     path: Path, model: nn.Module, spec: ModelSpec, stamp: Stamp, extra: Mapping[str, str] | None = None
 ) -> None:
     """Write the weights as safetensors, with the spec, the stamp and `extra` in the metadata."""
-    metadata = {"spec": json.dumps(asdict(spec)), "stamp": json.dumps(to_json(stamp)), **(extra or {})}
+    metadata = {"spec": json.dumps(_as_json(spec)), "stamp": json.dumps(to_json(stamp)), **(extra or {})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as temporary:
         temporary.write_bytes(_sorted_header(safetensors_bytes(tensors, metadata)))
+
+
+def _as_json(spec: ModelSpec) -> dict[str, Any]:
+    """Return the spec without what few networks have."""
+    content = asdict(spec)
+    return {key: value for key, value in content.items() if value or key not in RARE}
 
 
 def _sorted_header(content: bytes) -> bytes:
@@ -227,8 +252,11 @@ def load(path: Path, code: Code = NO_CODE) -> tuple[nn.Module, ModelSpec]:
     if not path.exists():
         raise CompError(f"{path} is missing; run `comp train` first")
     fields = read_spec(path)
-    listed = {k: tuple(fields[k]) for k in ("classes", "mean", "std")}
-    spec = ModelSpec(**fields | listed | {"groups": tuple(map(tuple, fields.get("groups", ())))})
+    listed: dict[str, Any] = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    listed["groups"] = tuple(map(tuple, fields.get("groups", ())))
+    if scale := fields.get("numbers"):
+        listed["numbers"] = NumberScale(**{key: tuple(values) for key, values in scale.items()})
+    spec = ModelSpec(**fields | listed)
     try:
         model = create(spec, pretrained=False, code=code)
         model.load_state_dict(load_file(path))
@@ -255,8 +283,9 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
 def layer_depths(model: nn.Module, backbone: str) -> dict[str, int]:
     """Return by parameter name its distance from the head, in timm's layer groups. Raise CompError for a
     backbone that timm doesn't divide into groups."""
-    if not hasattr(model, "group_matcher"):
+    network = image_network(model)
+    if not hasattr(network, "group_matcher"):
         raise CompError(f"timm does not know the layers of {backbone}; set layer_decay = 1.0")
-    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
-    last = max(layers.values())
-    return {name: last - layer for name, layer in layers.items()}
+    layers = group_parameters(network, network.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    last, prefix = max(layers.values()), "" if network is model else "images."
+    return {prefix + name: last - layer for name, layer in layers.items()}

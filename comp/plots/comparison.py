@@ -17,9 +17,11 @@ def draw(
     correlation: np.ndarray,
     title: str,
     metric: str,
+    sign: int = 1,
 ) -> None:
     """Draw the runs' scores (M,) and their differences to the first run, both with 95 % intervals of
-    `resamples` (B, M), and the correlation (M, M) of their errors."""
+    `resamples` (B, M), and the correlation (M, M) of their errors. A lower score is better with the sign
+    -1."""
     n, names = len(names), [escape_text(name, 36) for name in names]
     figure = new_figure(figsize=(13, 1.9 + 0.55 * n), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
@@ -44,7 +46,8 @@ def draw(
     panels[1].annotate(
         "first run", (0, places[0]), (0, 7), textcoords="offset points", ha="center", fontsize=8
     )
-    panels[1].set_xlabel("worse  ←  0  →  better", fontsize=8)
+    left, right = ("worse", "better")[::sign]
+    panels[1].set_xlabel(f"{left}  ←  0  →  {right}", fontsize=8)
     panels[0].set_yticks(places, names)
     panels[0].set_title(f"{escape_text(metric)}, cross-fitted; bars: 95 %", fontsize=9)
     panels[1].set_yticks(places, names)

@@ -1,7 +1,7 @@
 """The picture of the ledger: leaderboard over cross-fitted scores."""
 
 from comp.artifacts.paths import ledger_path
-from comp.kaggle.ledger import Row
+from comp.kaggle.ledger import Row, sign_of
 from comp.plots.style import escape_text, new_figure, save
 
 
@@ -33,7 +33,9 @@ def draw(rows: list[Row]) -> None:
         panel.axline(
             (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
         )
-        panel.set(title=escape_text(title), xlabel="cross-fitted score", ylabel="leaderboard score")
+        lower = " (lower is better)" if sign_of(mine[0]) < 0 else ""
+        panel.set(title=escape_text(title), ylabel=f"leaderboard score{lower}")
+        panel.set_xlabel(f"cross-fitted score{lower}")
         panel.legend(loc="lower right")
     path = ledger_path().with_suffix(".png")
     save(figure, path, dpi=120)

@@ -1,57 +1,34 @@
-"""The picture of `comp decide`: score against threshold, or confusion."""
+"""Pictures of decided labels: score against threshold, and confusion."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
 
-from comp.decisions.decide import Decision
 from comp.decisions.metrics import FBeta
-from comp.decisions.rules import FittedRule, is_single_label
-from comp.plots.style import escape_text, new_figure, save
+from comp.decisions.rules import FittedRule
+from comp.plots.style import escape_text, new_figure
 
 MAX_CLASSES = 60  # with more classes, only the most common are shown
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the picture shows: a rule, and the held-out rows that it was fitted to."""
-
-    rule: str
-    fitted: FittedRule
-    thresholds_by_fold: np.ndarray  # (K, C) each fitted without one fold
-    metric: FBeta
-    classes: tuple[str, ...]
-    probs: np.ndarray  # (N, C)
-    targets: np.ndarray  # (N, C) 0/1
-    decisions: np.ndarray  # (N, C) 0/1, cross-fitted
+def most_common(targets: np.ndarray) -> np.ndarray:
+    """Return the columns of the most common classes, MAX_CLASSES at most, in order."""
+    return np.sort(np.argsort(-np.nansum(targets, 0).astype(int), kind="stable")[:MAX_CLASSES])
 
 
-def draw(
-    decision: Decision,
+def new_thresholds(
+    fitted: FittedRule,
+    thresholds_by_fold: np.ndarray,
+    beta: float,
+    classes: tuple[str, ...],
     probs: np.ndarray,
     targets: np.ndarray,
-    classes: tuple[str, ...],
-    path: Path,
-) -> None:
-    """Write the picture of a decision as PNG."""
-    without = np.array([fitted.thresholds for fitted in decision.chosen.by_fold])
-    rule, fitted, metric = decision.rule, decision.fitted, decision.metric
-    decisions = decision.choice.decisions
-    save(new_picture(Shown(rule, fitted, without, metric, classes, probs, targets, decisions)), path)
-
-
-def new_picture(of: Shown) -> Any:
+    rule: str,
+) -> Any:
     """Return a figure of each class's F-beta against its threshold, with the chosen threshold and those of
-    the folds. The flatter the curve's top, the less the exact threshold matters. Where each image has exactly
-    one label, the figure is the confusion of labels instead."""
-    probs, targets, classes = of.probs, of.targets, of.classes
-    shown = np.sort(np.argsort(-targets.sum(0, dtype=int), kind="stable")[:MAX_CLASSES])
-    if is_single_label(targets, of.fitted.groups):
-        return new_confusion(of.decisions, targets, classes, shown)
-    alone = FBeta(of.metric.beta, "macro")
+    the folds (K, C). The flatter the curve's top, the less the exact threshold matters."""
+    shown, alone = most_common(targets), FBeta(beta, "macro")
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = new_figure(figsize=(3.2 * n_columns, 1.9 * n_rows), layout="constrained")
@@ -59,25 +36,27 @@ def new_picture(of: Shown) -> Any:
     for panel in panels[len(shown) :]:
         panel.axis("off")
     for c, panel in zip(shown, panels):
-        order = np.argsort(-probs[:, c])
-        hits = np.cumsum(targets[order, c])
+        known = ~np.isnan(targets[:, c]) if targets.dtype.kind == "f" else slice(None)
+        column, true = probs[known, c], targets[known, c].astype(int)
+        order = np.argsort(-column)
+        hits = np.cumsum(true[order])
         values = alone.score_counts(hits, np.arange(1, len(order) + 1), hits[-1:])
         keep = np.unique(np.linspace(0, len(order) - 1, 2000).astype(int))
-        panel.plot(probs[order[keep], c], values[keep], color="tab:blue", linewidth=1)
+        panel.plot(column[order[keep]], values[keep], color="tab:blue", linewidth=1)
         settings: dict[str, Any] = {"color": "tab:orange"}
-        for at in () if of.fitted.expected else of.thresholds_by_fold[:, c]:
+        for at in () if fitted.expected else thresholds_by_fold[:, c]:
             panel.axvline(at, alpha=0.35, linewidth=0.8, **settings)
-        if not of.fitted.expected:
-            panel.axvline(of.fitted.thresholds[c], linewidth=1.6, **settings)
-        panel.set_title(f"{escape_text(classes[c], 40)} ({targets[:, c].sum():,})", fontsize=8)
+        if not fitted.expected:
+            panel.axvline(fitted.thresholds[c], linewidth=1.6, **settings)
+        panel.set_title(f"{escape_text(classes[c], 40)} ({true.sum():,})", fontsize=8)
         panel.set_xlim(0, 1)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=7)
     lines = "thick: the chosen threshold, thin: fitted without one fold"
-    if of.fitted.expected:
-        lines = f"the rule {of.rule!r} has no thresholds"
+    if fitted.expected:
+        lines = f"the rule {rule!r} has no thresholds"
     figure.suptitle(
-        f"F{of.metric.beta:g} of each label (number of images) against its threshold; {lines}",
+        f"F{beta:g} of each label (number of images) against its threshold; {lines}",
         fontsize=9,
     )
     return figure
@@ -89,7 +68,7 @@ def new_confusion(
     """Return a figure of how many images of each true label (a row) were given each label (a column), among
     the labels `shown`. A cell is dark where it holds a large share of its row. Decisions (N, C) are
     cross-fitted."""
-    n_images = (targets.T.astype(int) @ decisions.astype(int))[np.ix_(shown, shown)]
+    n_images = targets[:, shown].T.astype(int) @ decisions[:, shown].astype(int)
     shares = n_images / np.maximum(targets[:, shown].sum(0, dtype=int), 1)[:, None]
     names = [escape_text(classes[c]) for c in shown]
     side = 1.3 + 0.45 * len(shown) + max(1.2, 0.075 * max(map(cell_len, names)))

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from comp.plots.style import escape_text, new_figure, save
+from comp.training.log_columns import LogColumns
 from comp.tuning.study import SharedStudy
 
 
-def draw(path: Path, study: SharedStudy, before: float | None) -> None:
+def draw(path: Path, study: SharedStudy, before: float | None, columns: LogColumns) -> None:
     """Draw tune.png: the score of each trial and the best so far, then the score against each key's values.
     Crosses are pruned trials, at their last score. `before` is the score of the unchanged recipe."""
     from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -30,8 +31,9 @@ def draw(path: Path, study: SharedStudy, before: float | None) -> None:
             x = [trial.params[key] if key else trial.number for trial in mine]
             if hasattr(space, "choices"):
                 x = [space.choices.index(value) for value in x]
+            y = [columns.sign * trial.value for trial in mine]
             panel.scatter(
-                x, [trial.value for trial in mine], marker=marker, color=color, s=22, clip_on=False, zorder=3,
+                x, y, marker=marker, color=color, s=22, clip_on=False, zorder=3,
                 label=label if mine else None,
             )  # fmt: skip
         if hasattr(space, "log"):
@@ -49,11 +51,14 @@ def draw(path: Path, study: SharedStudy, before: float | None) -> None:
         panel.set_xlabel(key or "trial")
     complete = [trial for trial in ended if trial.state.name == "COMPLETE"]
     best = np.maximum.accumulate([trial.value for trial in complete])
+    best = columns.sign * best
     panels[0].step([trial.number for trial in complete], best, where="post", color="tab:orange", label="best")
     if before is not None:
-        panels[0].axhline(before, color="0.6", linestyle="--", linewidth=1, label="the unchanged recipe")
-    panels[0].legend(loc="lower right", fontsize=8)
-    panels[0].set_ylabel("held-out mAP")
+        panels[0].axhline(
+            columns.sign * before, color="0.6", linestyle="--", linewidth=1, label="the unchanged recipe"
+        )
+    panels[0].legend(loc="lower right" if columns.sign > 0 else "upper right", fontsize=8)
+    panels[0].set_ylabel(f"held-out {escape_text(columns.tuned_title, 40)}")
     for panel in panels[n_panels:]:
         panel.axis("off")
     save(figure, path)

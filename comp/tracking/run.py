@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from comp.artifacts.decision_schema import Decision
 from comp.artifacts.files import flatten, read_json, write_json
 from comp.artifacts.paths import decision_path, started_path, tensorboard_dir, tracked_path
 from comp.artifacts.resumable import read_log
-from comp.artifacts.schemas import Decision, TrackedRows, TrainingStart
+from comp.artifacts.schemas import TrackedRows, TrainingStart
 from comp.artifacts.stamps import digest, read_stamp, to_json
 from comp.config.recipe import Recipe
 from comp.errors import CompError

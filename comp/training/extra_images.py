@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from comp.artifacts.decision_schema import Decision
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import (
     data_dir,
@@ -18,12 +20,13 @@ from comp.artifacts.paths import (
     test_path,
 )
 from comp.artifacts.predictions import aligned, load
-from comp.artifacts.schemas import Decision, Source
+from comp.artifacts.schemas import Source
 from comp.artifacts.stamps import digest, read_safetensors_header, read_stamp
 from comp.config.competition import Competition
 from comp.config.recipe import External, Recipe
-from comp.data.discovery import folder_contents, split_template
+from comp.data.discovery import split_template
 from comp.data.duplicates import Groups, find_copies, read_groups_for
+from comp.data.folder_files import folder_contents
 from comp.data.folds import EXTRA, UNUSED
 from comp.data.image_files import ImageSet, find_images
 from comp.data.labels import Labels, read_labels
@@ -39,10 +42,11 @@ PSEUDO_NAME = "test"  # the name of the pseudo-labelled images: those of the tes
 @dataclass(frozen=True)
 class ExtraImages:
     images: ImageSet  # M images
-    targets: np.ndarray  # (M, C) uint8
+    targets: np.ndarray  # (M, C) uint8, or float32
     used: np.ndarray  # (M,) bool
     fingerprint: str
     source: str = ""  # of pseudo-labels: the digest of all that they are computed from
+    features: np.ndarray | None = None  # (M, F), of pseudo-labelled images
 
 
 def read_extras(
@@ -97,11 +101,21 @@ def read_externals(
 def append_extras(
     labels: Labels, fold_of: np.ndarray, extras: Sequence[ExtraImages]
 ) -> tuple[Labels, np.ndarray]:
-    """Return labels and folds with the rows of the extra images appended."""
+    """Return labels and folds with the rows of the extra images appended. These have the mean weight, and no
+    answer ids; features that external images lack are unknown."""
+    more: dict[str, Any] = {"answer_ids": None}
+    if labels.weights is not None:
+        mean = labels.weights[fold_of != UNUSED].mean(dtype=np.float64)
+        ones = [np.full(len(extra.used), mean, np.float32) for extra in extras]
+        more["weights"] = np.concatenate([labels.weights, *ones])
+    if (own := labels.features) is not None:
+        unknown = [np.full((len(extra.used), own.shape[1]), np.nan, np.float32) for extra in extras]
+        given = [u if extra.features is None else extra.features for u, extra in zip(unknown, extras)]
+        more["features"] = np.concatenate([own, *given])
     ids = np.concatenate([labels.ids, *(extra.images.ids for extra in extras)])
     targets = np.concatenate([labels.targets, *(extra.targets for extra in extras)])
     folds = np.concatenate([fold_of, *(np.where(extra.used, EXTRA, UNUSED) for extra in extras)])
-    return replace(labels, ids=ids, targets=targets, fold_groups=None), folds
+    return replace(labels, ids=ids, targets=targets, fold_groups=None, **more), folds
 
 
 # --- external images ----------------------------------------------------------------------------------------
@@ -143,9 +157,10 @@ def _external(
         raise CompError(f"external: no {external.csv} in {looked}; put it there, or give its path")
     own = competition.labels
     changes = {"classes": classes, "group": None, "csv": (external.csv,), "exclusive": (), "ignore": ()}
+    changes |= {"group_pattern": None, "answer_id": None, "weight": None, "features": ()}
     named = {key: getattr(external, key) for key in ("id", "column", "separator")}
     changes |= {key: value for key, value in named.items() if value is not None}
-    labels = read_labels(csv, own.model_copy(update=changes))
+    labels = read_labels(csv, own.model_copy(update=changes), competition.metric.kind)
     folders = []
     for template in external.images:
         tail, pattern = split_template(template)
@@ -153,7 +168,7 @@ def _external(
     if not folders:
         raise CompError(f"external: no folder for {' or '.join(external.images)} in {looked}")
     name = f"external{number}" if number else "external"
-    images = replace(find_images(name, labels.ids, folders, channels), limits=data.limits)
+    images = replace(find_images(name, labels.ids, folders, channels), limits=data.limits_of(channels))
     found = [(pattern, folder_contents(folder, pattern)["digest"]) for folder, pattern in folders]
     fingerprint = digest(found, labels.ids, labels.targets)
     return ExtraImages(images, labels.targets, np.ones(len(labels.ids), bool), fingerprint)
@@ -167,7 +182,7 @@ class _Teacher:
     """What the pseudo-labels of a fold are computed from."""
 
     predictions: Path  # of the test images
-    rule: FittedRule
+    rule: FittedRule | None  # of labels; other answers are learned as they were predicted
     ids: np.ndarray  # (N,) str, the test ids
     source: str  # a digest of all of it, and of the recipe's settings
 
@@ -189,12 +204,16 @@ def _read_teacher(
         raise CompError(
             f"pseudo: {teacher} and {recipe.name} have different folds; give both the same n_folds and seed"
         )
+    ids, kind = data.test_ids(recipe.competition), recipe.competition.metric.kind
+    if kind == "numbers" and recipe.pseudo.share < 1:
+        raise CompError("pseudo.share: numbers have no confidence to choose images by; remove it")
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    if kind != "labels":
+        return _Teacher(path, None, ids, digest(content, recipe.pseudo.share, labels.classes, ids))
     rule = decision.get("by_fold", {}).get(str(fold)) if held_out else decision
     if rule is None:
         raise CompError(f"pseudo: {decided} has no rule for fold {fold}; run all folds of {teacher}")
-    ids = data.sample_ids(recipe.competition)
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
     fitted = FittedRule.from_json(rule, labels.classes)
     settings = asdict(metric), recipe.pseudo.share, labels.classes
     source = digest(content, *asdict(fitted).values(), settings, ids)
@@ -204,18 +223,21 @@ def _read_teacher(
 def _pseudo_label_test_images(
     teacher: _Teacher, recipe: Recipe, data: CompetitionFiles, labels: Labels
 ) -> ExtraImages:
-    """Return the test images with the teacher's labels. The share of the recipe with the lowest entropy is
-    used."""
+    """Return the test images with the teacher's labels, probabilities or numbers. The share of the recipe
+    with the lowest entropy is used."""
     assert recipe.pseudo
     ids = teacher.ids
     probs = aligned(load(teacher.predictions, labels.classes), ids, teacher.predictions)
-    targets = teacher.rule.decide(probs, FBeta.from_metric(recipe.competition.metric))
+    targets = probs
+    if teacher.rule:
+        targets = teacher.rule.decide(probs, FBeta.from_metric(recipe.competition.metric))
     p = np.clip(probs.astype(float), EPS, 1 - EPS)
     entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1)
     used = np.zeros(len(ids), bool)
     used[np.argsort(entropy, kind="stable")[: max(1, round(recipe.pseudo.share * len(ids)))]] = True
     images = data.images(PSEUDO_NAME, ids, recipe.channels)
-    return ExtraImages(images, targets, used, digest(ids, targets, used), teacher.source)
+    features = None if labels.features is None else data.test_features(recipe.competition)
+    return ExtraImages(images, targets, used, digest(ids, targets, used), teacher.source, features)
 
 
 def _kept_stamp(model: Path, source: str) -> str | None:

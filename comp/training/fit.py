@@ -44,7 +44,7 @@ def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Repor
         if resumed:
             report(line=f"resuming after epoch {trainer.n_epochs_done} of {trainer.n_epochs}")
         else:
-            report(line=header(trainer.single))
+            report(line=header(trainer.scores.columns))
         while trainer.n_epochs_done < trainer.n_epochs:
             if ranks.broadcast(time.time() + trainer.expected_seconds() > deadline):
                 raise TimeIsUp(trainer.progress())

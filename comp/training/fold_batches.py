@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from comp.batches.loader import Batch, CachedDataset, DeviceLoader
-from comp.batches.sampling import Step, epoch_steps, ordered_steps, oversampling_repeats
+from comp.batches.rows import RowLayout
+from comp.batches.sampling import Step, balanced_rows, epoch_steps, ordered_steps, oversampling_repeats
 from comp.compute.distributed import ProcessGroup
 from comp.config.recipe import Phase
 from comp.training.training_data import FoldInputs
@@ -16,9 +17,14 @@ class FoldBatches:
 
     def __init__(self, inputs: FoldInputs, device: torch.device, n_loaders: int, ranks: ProcessGroup):
         self.inputs, self.device, self.n_loaders, self.ranks = inputs, device, n_loaders, ranks
-        self.repeats = oversampling_repeats(
-            inputs.labels.targets[inputs.train_rows], inputs.recipe.oversample
-        )
+        labels, self.train_rows = inputs.labels, inputs.train_rows
+        self.layout = RowLayout.of(labels)
+        self.beside = self.layout.join(labels, inputs.train_rows)  # (N, columns), what goes with each image
+        targets = labels.targets[inputs.train_rows]
+        self.repeats = oversampling_repeats(targets, inputs.recipe.oversample)
+        if inputs.recipe.balanced:
+            order, self.repeats = balanced_rows(targets)
+            self.train_rows = self.train_rows[order]
         self.resident: bool | None = None  # whether the device holds all images; None: if they fit
         # of training and of held-out images, with the images' size in pixels
         self.loaders: tuple[int, DeviceLoader, DeviceLoader] | None = None
@@ -27,7 +33,7 @@ class FoldBatches:
         """Return the steps of an epoch of the run, and seed torch for its dropout."""
         seeds = (self.inputs.recipe.seed, self.inputs.fold, epoch)
         torch.manual_seed(hash((*seeds, self.ranks.rank)) % 2**31)
-        return epoch_steps(self.inputs.train_rows, phase.batch_size, seeds, self.repeats)
+        return epoch_steps(self.train_rows, phase.batch_size, seeds, self.repeats)
 
     def training(self, phase: Phase, steps: Sequence[Step]) -> Iterator[Batch]:
         """Yield this rank's part of each batch."""
@@ -52,12 +58,12 @@ class FoldBatches:
             self.loaders = None  # frees its memory first
             recipe, caches = self.inputs.recipe, self.inputs.caches[phase.size]
             on_cpu = recipe.augment_on == "cpu" and not recipe.augment.nothing
-            plain = CachedDataset(caches, self.inputs.labels.targets)
+            plain = CachedDataset(caches, self.beside)
             resident = False if on_cpu else self.resident
             held_out = DeviceLoader(plain, self.device, self.n_loaders, resident=resident)
             training = held_out
             if on_cpu:
-                augmented = CachedDataset(caches, self.inputs.labels.targets, recipe.augment, recipe.code)
+                augmented = CachedDataset(caches, self.beside, recipe.augment, recipe.code)
                 training = DeviceLoader(augmented, self.device, self.n_loaders, resident=False)
             self.loaders = phase.size, training, held_out
         return self.loaders[1:]

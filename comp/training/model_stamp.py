@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from comp.artifacts.decision_schema import Decision, classes_of
 from comp.artifacts.files import read_json
 from comp.artifacts.paths import decision_path, model_path
-from comp.artifacts.schemas import Decision
 from comp.artifacts.stamps import difference, read_spec, read_stamp, to_json
 from comp.config.recipe import Recipe
-from comp.data.decoding import Limits
 from comp.data.labels import Labels
+from comp.data.scaling import Limits
 from comp.decisions.decision_stamp import decision_settings
 from comp.errors import CompError, summarize
 from comp.models.weights import weights_digest
@@ -114,7 +114,7 @@ def check_models(
 ) -> None:
     """Raise CompError unless the models (by fold) and the decision are this recipe's and were made from the
     same labels and folds."""
-    made, classes = decision["stamp"], tuple(decision["thresholds"])
+    made, classes = decision["stamp"], classes_of(decision)
     settings = decision_settings(recipe, classes)
     if (wanted := to_json(settings)) != (found := {key: made.get(key) for key in settings}):
         raise CompError(f"{decision_file} was made with {difference(found, wanted)}; run `comp decide`")

@@ -10,17 +10,24 @@ from comp.batches.preprocessing import channel_statistics
 from comp.compute.distributed import ProcessGroup
 from comp.data.labels import exclusive_groups
 from comp.models import network as models
+from comp.models.heads import feature_statistics
 from comp.models.precision import choose_precision
 from comp.training.averaging import WeightAverages
+from comp.training.losses import IN_SOFTMAX
 from comp.training.optimizer import make_optimizer, take_step
+from comp.training.prepare import number_scale
 from comp.training.training_data import FoldInputs
 
 
 def make_spec(inputs: FoldInputs) -> models.ModelSpec:
     """Return the spec of the fold's network, with the mean and deviation that normalise its images."""
     recipe, last = inputs.recipe, inputs.recipe.phases[-1]
-    groups = exclusive_groups(recipe.competition.labels, inputs.labels.classes)
-    in_softmax = groups if "groups" in (last.loss or recipe.loss).split("+") else ()
+    labels, loss = inputs.labels, (last.loss or recipe.loss).split("+")
+    groups = exclusive_groups(recipe.competition.labels, labels.classes)
+    in_softmax = groups if set(IN_SOFTMAX) & set(loss) else ()
+    features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    if labels.features is not None:
+        features = feature_statistics(labels.features[inputs.train_rows])
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     if recipe.normalize == "imagenet" or (recipe.normalize == "auto" and not recipe.channels):
@@ -29,8 +36,9 @@ def make_spec(inputs: FoldInputs) -> models.ModelSpec:
         caches = inputs.caches
         mean, std = channel_statistics(open_caches(caches[min(caches)]), inputs.train_rows)
     return models.ModelSpec(
-        recipe.backbone, inputs.labels.classes, recipe.n_channels, last.size, mean, std, recipe.drop_rate,
-        in_softmax,
+        recipe.backbone, labels.classes, recipe.n_channels, last.size, mean, std, recipe.drop_rate,
+        in_softmax, number_scale(recipe, labels.targets[inputs.train_rows]),
+        recipe.scale if "arcface" in loss else 0.0, *features,
     )  # fmt: skip
 
 

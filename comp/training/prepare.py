@@ -10,14 +10,18 @@ from comp.batches.augmentation import training_transform
 from comp.batches.tta import make_views
 from comp.config.recipe import Recipe
 from comp.console import info
+from comp.data.folds import UNUSED
 from comp.data.image_cache import build_caches
 from comp.data.labels import Labels, exclusive_groups
 from comp.data.manifest import CompetitionFiles
+from comp.decisions.answer_rules import answer_candidates
 from comp.decisions.rules import check_rule, is_single_label
-from comp.errors import CompError
+from comp.decisions.scorers import make_scorer
+from comp.errors import CompError, summarize
 from comp.models import network as models
+from comp.models.numbers import NumberScale, scale_of
 from comp.training.extra_images import ExtraImages
-from comp.training.losses import make_loss, try_loss
+from comp.training.losses import Answers, make_loss, try_loss
 from comp.training.optimizer import head_parameters
 from comp.training.schedule import rate_shares
 from comp.training.training_data import Caches, TrainingData
@@ -28,6 +32,7 @@ def build_caches_of(
 ) -> Caches:
     """Check that the recipe can be trained on these folds, and resize the images."""
     recipe, labels = training.recipe, training.labels
+    check_targets(recipe, labels, training.fold_of)
     check_steps(recipe, labels, training.n_trained(folds), n_ranks)
     check_augmentation_and_schedules(recipe)
     check_view_and_rule(recipe, labels)
@@ -53,7 +58,40 @@ def check_steps(recipe: Recipe, labels: Labels, n_train: Mapping[int, int], n_ra
             )
         name = phase.loss or recipe.loss
         groups = exclusive_groups(recipe.competition.labels, labels.classes)
-        try_loss(make_loss(name, groups=groups, code=recipe.code), name, len(labels.classes))
+        answers = answers_of(recipe, labels, number_scale(recipe, labels.targets))
+        loss = make_loss(name, groups=groups, code=recipe.code, answers=answers)
+        try_loss(loss, name, len(labels.classes), weighted=labels.weights is not None)
+
+
+def number_scale(recipe: Recipe, targets: np.ndarray) -> NumberScale | None:
+    """Return what logits stand for where answers are numbers, from training targets (N, C)."""
+    return scale_of(targets, recipe.y_range) if recipe.competition.metric.kind == "numbers" else None
+
+
+def answers_of(recipe: Recipe, labels: Labels, numbers: NumberScale | None) -> Answers:
+    """Return what losses know of these labels."""
+    unknown, weighted = bool(np.isnan(labels.targets).any()), labels.weights is not None
+    return Answers(unknown, numbers, recipe.margin, recipe.scale, weighted)
+
+
+def check_targets(recipe: Recipe, labels: Labels, fold_of: np.ndarray) -> None:
+    """Raise CompError where targets don't suit the recipe: numbers outside of y_range, and a column without
+    any known value in what a fold is trained on."""
+    targets, classes = labels.targets, np.array(labels.classes, str)
+    if recipe.y_range:
+        low, high = recipe.y_range
+        if (wrong := (targets < low) | (targets > high)).any():
+            row = int(np.flatnonzero(wrong.any(1))[0])
+            raise CompError(
+                f"y_range = {list(recipe.y_range)}, but the targets are from {np.nanmin(targets):g} to "
+                f"{np.nanmax(targets):g} (first outside: {labels.ids[row]}); widen y_range"
+            )
+    if not (unknown := np.isnan(targets)).any():
+        return
+    for fold in range(recipe.n_folds):
+        trained = (fold_of != fold) & (fold_of != UNUSED)
+        if (empty := unknown[trained].all(0)).any():
+            raise CompError(f"all training images of fold {fold} have no known {summarize(classes[empty])}")
 
 
 def check_augmentation_and_schedules(recipe: Recipe) -> None:
@@ -71,9 +109,13 @@ def check_view_and_rule(recipe: Recipe, labels: Labels) -> None:
     size = recipe.phases[-1].size
     for view in make_views(recipe.views, recipe.code):
         view(torch.zeros(2, recipe.n_channels, size, size))
+    scorer = make_scorer(recipe.competition, labels.classes, recipe.code)
     groups = exclusive_groups(recipe.competition.labels, labels.classes)
-    if recipe.rule != "auto":
-        check_rule(recipe.rule, single=is_single_label(labels.targets, groups), grouped=bool(groups))
+    single = is_single_label(labels.targets, groups)
+    if scorer.answer != "labels":
+        answer_candidates(recipe.rule, scorer, single=single)
+    elif recipe.rule != "auto":
+        check_rule(recipe.rule, single=single, grouped=bool(groups))
 
 
 def check_network(recipe: Recipe) -> None:
@@ -89,6 +131,7 @@ def check_network(recipe: Recipe) -> None:
         weights=recipe.weights,
         layers=recipe.layer_decay < 1,
         code=recipe.code,
+        cosine=recipe.scale if "arcface" in (recipe.loss, *(phase.loss for phase in recipe.phases)) else 0.0,
     )
     if any(phase.head_epochs for phase in recipe.phases) and not head_parameters(model):
         raise CompError(
@@ -112,7 +155,7 @@ def build_training_caches(
     sizes = sorted(set(cached.values()))
     needed = {"train": (data.images("train", labels.ids, channels), sizes)}
     if test:
-        test_images = data.images("test", data.sample_ids(competition), channels)
+        test_images = data.images("test", data.test_ids(competition), channels)
         needed["test"] = (test_images, [recipe.phases[-1].size])
     needed |= {extra.images.name: (extra.images, sizes) for extra in extras}
     where = cache_dir(competition.name)

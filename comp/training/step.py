@@ -12,6 +12,7 @@ from torch import nn
 from comp.batches.augmentation import AugmentParams
 from comp.batches.mixup import MixupCutmix
 from comp.batches.preprocessing import Preprocess
+from comp.batches.rows import Parts, RowLayout
 from comp.batches.sampling import Step
 from comp.compute.distributed import ProcessGroup
 from comp.models.precision import autocast
@@ -39,6 +40,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler
     dtype: torch.dtype
     ranks: ProcessGroup
+    layout: RowLayout
 
     def draw(self, steps: Sequence[Step]) -> Iterator[Drawn]:
         """Yield what is random in each step. Many are drawn at once: between two passes of the network each
@@ -52,18 +54,18 @@ class TrainStep:
         return Drawn(params[self.ranks.share(n)] if params else None, seed + self.ranks.rank, n)
 
     def forward_parts(
-        self, drawn: Drawn, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
+        self, drawn: Drawn, images: torch.Tensor, rows: torch.Tensor, parts: Sequence[slice]
     ) -> None:
         """Run the network on a batch, part by part, to update its batch norms' statistics."""
         draws, seed, _ = drawn
         for k, part in enumerate(parts):
-            self._forward(images[part], targets[part], draws[part] if draws else None, seed + k)
+            self._forward(images[part], rows[part], draws[part] if draws else None, seed + k)
 
     def backward_parts(
-        self, drawn: Drawn, images: torch.Tensor, targets: torch.Tensor, parts: Sequence[slice]
+        self, drawn: Drawn, images: torch.Tensor, rows: torch.Tensor, parts: Sequence[slice]
     ) -> torch.Tensor:
-        """Add up the gradients of the mean loss over a batch, part by part. `images` are this rank's. Return
-        this rank's loss; the mean over ranks is the batch's."""
+        """Add up the gradients of the mean loss over a batch, part by part. `images`, and the `rows` that go
+        with them, are this rank's. Return this rank's loss; the mean over ranks is the batch's."""
         draws, seed, n_images = drawn
         total = torch.zeros((), device=images.device)
         for k, part in enumerate(parts):
@@ -71,30 +73,31 @@ class TrainStep:
             share = (part.stop - part.start) * self.ranks.size / n_images
             with self.net.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
                 total += self._backward(
-                    images[part], targets[part], draws[part] if draws else None, share, seed + k
+                    images[part], rows[part], draws[part] if draws else None, share, seed + k
                 )
         return total
 
     def _forward(
-        self, images: torch.Tensor, targets: torch.Tensor, draws: AugmentParams | None, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits, and the targets after mixup and cutmix."""
-        x, targets = self.mixed(self.prepare(images, draws), targets, seed)
+        self, images: torch.Tensor, rows: torch.Tensor, draws: AugmentParams | None, seed: int
+    ) -> tuple[torch.Tensor, Parts]:
+        """Return logits, and what goes with the images after mixup and cutmix."""
+        x, rows = self.mixed(self.prepare(images, draws), rows, seed)
+        parts = self.layout.split(rows)
         with autocast(x.device, self.dtype):
-            return self.net(x), targets
+            return self.net(x) if parts[2] is None else self.net(x, parts[2]), parts
 
     def _backward(
         self,
         images: torch.Tensor,
-        targets: torch.Tensor,
+        rows: torch.Tensor,
         draws: AugmentParams | None,
         share: float,
         seed: int,
     ) -> torch.Tensor:
         """Add the gradients of the loss times `share`. As a function of its own it frees all tensors when it
         runs out of memory."""
-        logits, targets = self._forward(images, targets, draws, seed)
-        loss = self.criterion(logits, targets) * share
+        logits, (targets, weights, _) = self._forward(images, rows, draws, seed)
+        loss = self.criterion(logits, targets, weights) * share
         self.scaler.scale(loss).backward()
         return loss.detach()
 

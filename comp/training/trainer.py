@@ -38,10 +38,11 @@ from comp.training.fold_batches import FoldBatches
 from comp.training.losses import class_weights, make_loss
 from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
+from comp.training.prepare import answers_of
 from comp.training.schedule import next_epoch_seconds, phase_at, rate_shares
 from comp.training.step import Drawn, LossMonitor, TrainStep
 from comp.training.training_data import FoldInputs
-from comp.training.validation import held_out_scores, no_scores, predict_logits
+from comp.training.validation import HeldOutScores, predict_logits
 
 STEPS_PER_LOSS_CHECK = 50
 
@@ -65,9 +66,9 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.groups = exclusive_groups(recipe.competition.labels, labels.classes)
         self.single = is_single_label(labels.targets, self.groups)
-        self.metric = FBeta.from_metric(recipe.competition.metric)
+        self.scores = HeldOutScores(recipe.competition, labels.classes, self.single, recipe.code)
         self.mixed = MixupCutmix(recipe.mixup, recipe.cutmix)
-        n_images = labels.targets[inputs.train_rows].sum(0, dtype=np.int64)
+        n_images = np.nansum(labels.targets[inputs.train_rows], 0).astype(np.int64)
         self.weights = class_weights(recipe.class_weights, torch.from_numpy(n_images))
         self.micro_batches = MicroBatches(smallest=2 if ranks.size == 1 else math.inf)  # of training
         self.micro_valid = MicroBatches()
@@ -124,14 +125,14 @@ class Trainer:
             "seconds": time.monotonic() - started,
             "memory": memory_in_use(self.device),
         }
-        line = epoch_line(row, self.n_epochs)
+        line = epoch_line(row, self.n_epochs, self.scores.columns)
         self.state.averages.add_epoch(row["epoch"], self.n_epochs)
         if self.state.averages.swa and row["epoch"] == self.n_epochs:
             report(line=line)
             scores = self._take_swa(phase, deadline)
             row |= {"before_mean": {key: row[key] for key in scores}, **scores}
             seconds = time.monotonic() - started - row["seconds"]
-            line = swa_line(row, seconds)
+            line = swa_line(row, seconds, self.scores.columns)
         self.history.append(row)
         report(done=self.n_epochs_done * len(steps), total=self.n_epochs * len(steps))
         return line
@@ -143,14 +144,15 @@ class Trainer:
         prepare = Preprocess(spec.mean, spec.std, phase.size, augment).to(self.device)
         criterion = make_loss(
             phase.loss or self.recipe.loss,
-            beta=self.metric.beta,
+            beta=FBeta.from_metric(self.recipe.competition.metric).beta,
             groups=self.groups,
             weights=None if self.weights is None else self.weights.to(self.device),
             smoothing=self.recipe.label_smoothing,
             code=self.recipe.code,
+            answers=answers_of(self.recipe, self.inputs.labels, spec.numbers),
         )
-        dtype = self.state.precision(phase.size)
-        return TrainStep(net, prepare, self.mixed, criterion, self.state.scaler, dtype, self.ranks)
+        dtype, layout = self.state.precision(phase.size), self.batches.layout
+        return TrainStep(net, prepare, self.mixed, criterion, self.state.scaler, dtype, self.ranks, layout)
 
     def backward(self, train_step: TrainStep, drawn: Drawn, batch: Batch, report: Report) -> torch.Tensor:
         """Add up the gradients of a step, and return its loss. When out of memory, free the images that the
@@ -182,10 +184,10 @@ class Trainer:
         norms = reset_batch_norms(model)
         steps = self.batches.steps(phase, self.n_epochs) if norms else []
         batches = zip(self.batches.training(phase, steps), train_step.draw(steps))
-        for (images, targets), drawn in batches:
+        for (images, rows), drawn in batches:
             check_time(deadline, self.progress())
             n_parts = phase.accumulate * self.micro_batches.factor
-            train_step.forward_parts(drawn, images, targets, split_evenly(len(images), n_parts))
+            train_step.forward_parts(drawn, images, rows, split_evenly(len(images), n_parts))
         for norm in norms:
             for statistic in (norm.running_mean, norm.running_var):
                 assert statistic is not None
@@ -196,7 +198,7 @@ class Trainer:
         """Return the held-out scores of the averaged weights, without TTA."""
         self.state.averages.copy_counters()
         if not len(self.inputs.valid_rows):
-            return no_scores(self.single)
+            return self.scores.none()
 
         def checked() -> Iterator[Batch]:
             for batch in self.batches.held_out(phase):
@@ -205,11 +207,12 @@ class Trainer:
 
         model, spec = self.state.averages.averaged.eval(), self.state.spec
         logits = predict_logits(
-            model, train_step.prepare, train_step.dtype, checked(), self.micro_valid, self.batches.let_go
-        )
+            model, train_step.prepare, train_step.dtype, checked(), train_step.layout, self.micro_valid,
+            self.batches.let_go,
+        )  # fmt: skip
         logits = self.ranks.gather(logits.reshape(-1, len(spec.classes)))
         targets = self.inputs.labels.targets[self.inputs.valid_rows]
-        return held_out_scores(logits, targets, spec, self.metric, self.single)
+        return self.scores.of(logits, targets, spec)
 
     # --- checkpoint
 

@@ -16,6 +16,7 @@ from comp.console import ProgressBars, clock, info
 from comp.data.labels import Labels
 from comp.errors import CompError, Diverged, TimeIsUp
 from comp.training.fit import train_fold
+from comp.training.log_columns import LogColumns
 from comp.training.prepare import build_training_caches, check_network, check_steps
 from comp.training.training_data import TrainingData
 from comp.tuning.pruning import curve
@@ -45,6 +46,7 @@ class TrialRunner:
         self.training, self.folds, self.study, self.deadline = training, folds, study, deadline
         self.recipe = training.recipe
         self.device: Device = devices(1)[0]
+        self.columns = LogColumns.of(self.recipe.competition.metric, single=False)
 
     def work_on(self, trial: Any) -> None:
         """Train a trial and report its result to the study."""
@@ -63,7 +65,7 @@ class TrialRunner:
             try:
                 with study.working_on(trial) as folder:
                     score = self._score(trial, with_values(self.recipe, values), folder)
-                outcome, result = {"values": score}, f"{score:.4f}"
+                outcome, result = {"values": score}, f"{self.columns.sign * score:.4f}"
             except TrialPruned as stop:
                 outcome, result = {"state": states.PRUNED}, f"pruned after {stop}"
             except Diverged as error:
@@ -86,15 +88,16 @@ class TrialRunner:
         self.tidy()
 
     def _score(self, trial: Any, recipe: Recipe, folder: str) -> float:
-        """Return the mean over folds of the held-out mAP after the last epoch. Raise TrialPruned with what
-        was done.
+        """Return the mean over folds of the held-out score after the last epoch, negative where a smaller one
+        is better. Raise TrialPruned with what was done.
 
-        mAP needs no threshold and is comparable across losses. F-beta at thresholds fitted on the same rows
-        is optimistic, and more so with fewer rows."""
+        Of labels it is mAP, which needs no threshold and is comparable across losses: F-beta at thresholds
+        fitted on the same rows is optimistic, and more so with fewer rows. Of other answers it is the
+        metric."""
         from optuna import TrialPruned
 
         recipe = recipe.model_copy(update={"name": trial_run(self.recipe.name, folder)})
-        training = self.training
+        training, columns = self.training, self.columns
         extras = training.extras[self.folds[0]]
         caches = build_training_caches(
             recipe, training.data, training.labels, extras, self.deadline, test=False
@@ -106,14 +109,16 @@ class TrialRunner:
         def report_epochs(fold: int) -> None:
             """Report the finished epochs; after a resume there may be several new ones."""
             rows = read_log(recipe.name, fold)
-            scores[-1] = [row["mAP"] for row in rows]
+            if any(row[columns.tuned] is None for row in rows):
+                raise CompError(f"{columns.tuned_title} is not defined on the held-out images of fold {fold}")
+            scores[-1] = [columns.sign * row[columns.tuned] for row in rows]
             for step, value in curve(scores, n_epochs).items():
                 if step not in reported:
                     reported[step] = value
                     trial.report(value, step)
             is_last = fold == self.folds[-1] and len(rows) == n_epochs
             if not is_last and trial.should_prune():
-                raise TrialPruned(f"epoch {len(rows)} of fold {fold}, at {scores[-1][-1]:.4f}")
+                raise TrialPruned(f"epoch {len(rows)} of fold {fold}, at {columns.sign * scores[-1][-1]:.4f}")
 
         with ProgressBars() as bars:
             for fold in self.folds:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from comp.artifacts.decision_schema import Decision
 from comp.artifacts.files import read_json, write_json, write_text
 from comp.artifacts.paths import checkpoint_path, ledger_path
 from comp.artifacts.predictions import Predictions, load
 from comp.artifacts.resumable import GrowingArray, read_log
 from comp.artifacts.schemas import (
     BlendStamp,
-    Decision,
     DuplicatesStamp,
     Manifest,
     Note,

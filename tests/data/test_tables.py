@@ -17,7 +17,7 @@ from PIL import Image
 from comp.artifacts.csv_tables import read_table
 from comp.cli.main import main
 from comp.config.competition import LabelTable
-from comp.config.loading import load_competition
+from comp.config.loading import load_competition, load_recipe
 from comp.data.labels import Labels, read_labels
 from comp.data.manifest import manifest_stamp, read_manifest
 from comp.data.tables import read_probs, read_targets
@@ -382,9 +382,9 @@ def test_a_solution_of_columns_is_scored(here: Path, own):
     own(COLUMNS, "id,blue,red\na1,0,0\na0,0,0\n", "", 'solution = "solution.csv"')
     write(here / "src", "id,blue,red,Usage\na0,0,1,Public\na1,1,1,Private\n", "solution.csv")
     assert main(["download", "own.toml", "--from", "src"]) == 0
-    competition = load_competition("own.toml")
+    recipe = load_recipe("own.toml")
     decisions = np.array([[0, 1], [0, 1]], np.uint8)
-    scores = score_on_solution(decisions, ("blue", "red"), competition, read_manifest(competition))
+    scores = score_on_solution(decisions, ("blue", "red"), recipe, read_manifest(recipe.competition))
     assert scores == pytest.approx({"public": 1.0, "private": 5 / 9})
 
 

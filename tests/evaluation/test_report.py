@@ -18,9 +18,11 @@ from comp.cli.main import main
 from comp.config.loading import load_recipe
 from comp.decisions.metrics import FBeta, log_losses
 from comp.evaluation.explanation import read_query, with_training_labels
-from comp.evaluation.gallery import gallery
+from comp.evaluation.gallery import gallery, label_queues
 from comp.evaluation.label_errors import find_label_errors
-from comp.evaluation.report_data import calibration, count_cooccurrences, drift, f_curve
+from comp.evaluation.report_answers import drift
+from comp.evaluation.report_curves import calibration, f_curve
+from comp.evaluation.report_data import count_cooccurrences
 from comp.evaluation.results import read_results
 from tests.conftest import TINY, read_by, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
@@ -315,7 +317,7 @@ def test_a_label_that_test_images_have_more_often_is_warned_of():
     rng = np.random.default_rng(0)
     Outcome.decisions = (rng.random((4000, 3)) < [0.3, 0.002, 0.10]).astype(np.uint8)
     test = (rng.random((6000, 3)) < [0.3, 0.003, 0.16]).astype(np.uint8)
-    assert [row["warn"] for row in drift(Outcome, test)] == [False, False, True]  # type: ignore[arg-type]
+    assert [row["warn"] for row in drift(Outcome, test, range(3))] == [False, False, True]  # type: ignore[arg-type]
 
 
 def test_the_gallery_holds_the_worst_of_every_class():
@@ -323,7 +325,7 @@ def test_the_gallery_holds_the_worst_of_every_class():
     targets = (rng.random((3000, 8)) < 0.2).astype(np.uint8)
     probs = np.clip(targets * 0.5 + rng.normal(0.2, 0.2, targets.shape), 0, 1).astype(np.float32)
     decisions, losses = (probs > 0.4).astype(np.uint8), log_losses(probs, targets)
-    rows = gallery(probs, targets, decisions, losses, [7, 7, 9], 200, 0)
+    rows = gallery(losses, label_queues(probs, targets, decisions), [7, 7, 9], 200, 0)
     assert len(rows) == len(set(rows.tolist())) == 200 and {7, 9} <= set(rows.tolist())
     for c in range(8):
         missed = np.flatnonzero((targets[:, c] == 1) & (decisions[:, c] == 0))
@@ -331,10 +333,11 @@ def test_the_gallery_holds_the_worst_of_every_class():
         assert {missed[probs[missed, c].argmin()], alarms[probs[alarms, c].argmax()]} <= set(rows.tolist())
     assert losses.argmax() in rows
     of_400 = (np.repeat(matrix, 50, 1) for matrix in (probs, targets, decisions))
-    assert set(np.argsort(-losses)[:20].tolist()) <= set(gallery(*of_400, losses, [7], 200, 0).tolist())
-    assert sorted(gallery(probs[:20], targets[:20], decisions[:20], losses[:20], [], 200, 0)) == list(
-        range(20)
+    assert set(np.argsort(-losses)[:20].tolist()) <= set(
+        gallery(losses, label_queues(*of_400), [7], 200, 0).tolist()
     )
+    few = label_queues(probs[:20], targets[:20], decisions[:20])
+    assert sorted(gallery(losses[:20], few, [], 200, 0)) == list(range(20))
 
 
 def plant(path: Path, label: str) -> list[str]:

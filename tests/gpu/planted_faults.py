@@ -48,7 +48,7 @@ FAULTS = [
     # what makes a step wait for the GPU
     Fault(
         "a list as an index in the loss groups",
-        "training/losses.py",
+        "training/loss_terms.py",
         "true = targets.index_select(1, group)",
         "true = targets[:, group.tolist()]",
         TRAINING + "test_no_loss_waits_for_the_gpu[groups]",

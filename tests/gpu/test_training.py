@@ -3,8 +3,10 @@
 import collections
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from comp.errors import Diverged
 from comp.training import trainer as training
 from comp.training.step import LossMonitor
 from comp.training.trainer import Trainer
-from tests.gpu.conftest import CPU, Seen, difference, run_epochs, watch_steps
+from tests.gpu.conftest import CPU, N_IMAGES, Seen, difference, run_epochs, watch_steps
 from tests.pretend_cuda import H100, T4, PretendCuda
 
 New = Callable[..., Trainer]
@@ -254,3 +256,49 @@ def test_a_rank_takes_its_own_gpu_and_few_images_synchronise_batch_norms(
     for n_images, synchronised in ((15, True), (16, False)):
         norm = ranks.prepare(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), pretended.device, n_images)[0]
         assert isinstance(norm, torch.nn.SyncBatchNorm) == synchronised
+
+
+SINGLE = {"competition.labels.single": "true", "competition.labels.classes": '["a","b","c"]'}
+OTHER_ANSWERS = {
+    "emd": {**SINGLE, "competition.metric": "{name='quadratic_kappa'}"},
+    "groups+emd": {**SINGLE, "competition.metric": "{name='log_loss'}", "balanced": "true"},
+    "arcface": {**SINGLE, "competition.metric": "{name='map_at_k'}"},
+    "mse": {"competition.metric": "{name='rmse'}", "mixup": 0.2},
+    "huber": {"competition.metric": "{name='mae'}", "y_range": "[-9,300]", "cutmix": 1.0},
+    "bce+fbeta": {"competition.metric": "{name='roc_auc'}", "class_weights": "inverse"},
+}
+
+
+@pytest.mark.parametrize("loss", OTHER_ANSWERS)
+def test_no_step_with_unknown_targets_weights_and_features_waits_for_the_gpu(
+    gpu: Any, new_trainer: New, loss: str
+):
+    settings = {"phases": "[{size=32,epochs=1,batch_size=16,lr=1e-3}]", "precision": "fp32", "loss": loss}
+    rng = np.random.default_rng(1)
+    targets = rng.normal(50, 20, (N_IMAGES, 3)).astype(np.float32)
+    if loss not in ("mse", "huber"):
+        single = "competition.labels.single" in OTHER_ANSWERS[loss]
+        targets = (
+            np.eye(3, dtype=np.float32)[rng.integers(0, 3, N_IMAGES)] if single else np.rint(targets % 1)
+        )
+    targets[::5] = np.nan
+    weights = rng.random(N_IMAGES).astype(np.float32)
+    features = rng.normal(size=(N_IMAGES, 2)).astype(np.float32)
+    features[::7] = np.nan
+
+    def trainer_on(device: torch.device) -> Trainer:
+        trainer = new_trainer(device, device.type == "cuda", **settings, **OTHER_ANSWERS[loss])
+        inputs = trainer.inputs
+        labels = replace(
+            inputs.labels, targets=targets, weights=weights, features=features.astype(np.float32)
+        )
+        trainer = Trainer(replace(inputs, labels=labels), device, 0)
+        trainer.batches.resident = device.type == "cuda"
+        return trainer
+
+    there, here = trainer_on(gpu.device), trainer_on(CPU)
+    watch_steps(gpu, there)
+    assert not gpu.waits, gpu.waits
+    run_epochs(here)
+    for key in ("loss", "valid_loss"):
+        assert there.history[-1][key] == pytest.approx(here.history[-1][key], rel=5e-3)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from comp.cli.main import main
 from comp.config.loading import load_recipe
-from comp.data.discovery import RequiredFile, folder_contents
+from comp.data.discovery import RequiredFile
+from comp.data.folder_files import folder_contents
 from comp.data.image_files import find_images
 from comp.data.manifest import read_manifest
 from comp.errors import CompError

@@ -24,14 +24,19 @@ from comp.compute.jobs import call
 from comp.config.augment import Augment
 from comp.config.loading import load_recipe, toml_text
 from comp.deadline import NEVER
+from comp.decisions.decide import decide
+from comp.decisions.decision_stamp import decision_settings
+from comp.decisions.rule_search import SearchSettings
+from comp.decisions.scorers import make_scorer
 from comp.errors import CompError
 from comp.models import network as models
 from comp.training.losses import make_loss
 from comp.training.model_stamp import stamped_settings
+from tests.decisions.test_decisions import planetary
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "notebooks" / "own-code.md").read_text(encoding="utf-8")
-RECIPE, OWN, VIEWS = re.findall(r"^```\w+\n(.*?)^```", PAGE, re.S | re.M)
+RECIPE, OWN, VIEWS, METRIC_KEYS, METRIC = re.findall(r"^```\w+\n(.*?)^```", PAGE, re.S | re.M)
 
 
 @pytest.fixture
@@ -42,6 +47,35 @@ def own(here: Path) -> Path:
     for name, text in (("own.toml", RECIPE), ("own.py", OWN), ("own_views.py", VIEWS)):
         (here / "mine" / name).write_text(text, encoding="utf-8")
     return here
+
+
+def test_a_metric_of_ones_own_is_fitted_stamped_and_travels(own: Path):
+    tiny = (own / "mine" / "tiny.toml").read_text()
+    keys = METRIC_KEYS.replace("[metric]", "[competition.metric]")
+    (own / "mine" / "jaccard.toml").write_text(tiny.replace("[[phases]]", f"{keys}\n[[phases]]", 1))
+    (own / "mine" / "own_metric.py").write_text(METRIC)
+    recipe = load_recipe("mine/jaccard.toml")
+    assert recipe.competition.metric.name == "own_metric.py:jaccard" and recipe.code == {
+        "own_metric.py": METRIC
+    }
+    (own / "frozen.toml").write_text(toml_text(recipe), encoding="utf-8")
+    assert load_recipe("frozen.toml") == recipe  # as runs and kernels have it
+    competition = tiny.partition("[competition]")[2].partition("[[phases]]")[0]
+    (own / "mine" / "own.toml").write_text(competition + METRIC_KEYS)
+    assert load_recipe("mine/own.toml").code == recipe.code  # named by a competition's file
+    stamp = decision_settings(recipe, ("a",))
+    assert stamp["code"].keys() == {"own_metric.py"}
+
+    probs, targets = planetary(0, 400)
+    scorer = make_scorer(recipe.competition, tuple("abcdefgh"), recipe.code)
+    decision = decide(probs**3, targets, scorer, settings=SearchSettings(n_trials=5))
+    assert decision.scores["cross_fitted"] > decision.scores["default"]
+    shared = (targets & decision.choice.decisions).sum(1) / (targets | decision.choice.decisions).sum(1)
+    assert decision.scores["cross_fitted"] == pytest.approx(shared.mean())
+
+    broken = {"own_metric.py": METRIC.replace("either.clip(1)", "nothing")}
+    with pytest.raises(CompError, match=r"own_metric.py, line 4 \(return .*\): NameError"):
+        make_scorer(recipe.competition, tuple("abcdefgh"), broken).score(targets, targets)
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from comp.artifacts.csv_tables import is_index, read_table
+from comp.artifacts.csv_tables import OTHER_TABLES, is_index, read_table
 from comp.artifacts.safe_paths import below
 from comp.console import size_text
 from comp.data.archives import parts_of, stem_of
@@ -20,8 +20,7 @@ from comp.data.image_files import to_nfc
 from comp.errors import CompError
 
 IS_IMAGE = re.compile(rf".+{IMAGE_SUFFIX}", re.IGNORECASE)
-IS_TABLE = re.compile(r".+\.(csv|tsv)(\.gz|\.bz2|\.xz)?", re.IGNORECASE)
-OTHER_TABLES = (".json", ".parquet", ".xlsx", ".feather", ".pkl", ".mat")  # forms that comp doesn't read
+IS_TABLE = re.compile(r".+\.(csv|tsv|json|parquet)(\.gz|\.bz2|\.xz)?", re.IGNORECASE)
 MAX_UNPACKED = 2_000_000_000  # bytes of an archive that has to be read as a whole; zips have a list
 MAX_TABLE = 500_000_000  # bytes
 MAX_DEPTH = 3  # archives inside archives
@@ -51,7 +50,7 @@ class Contents:
         if IS_IMAGE.fullmatch(name):
             self.images.append(to_nfc(name))
         elif name.lower().endswith(OTHER_TABLES):
-            self.notes.append(f"{name} is not looked into: tables are read from CSV files only")
+            self.notes.append(f"{name} is not looked into: save it as CSV if it is a table of images")
 
     def add_table(self, name: str, path: Path) -> None:
         """Read a table; note why if it can't be read."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-LABELS_FILE, TEST_FILE = "labels-of-folders.csv", "test-ids.csv"  # tables that comp init writes
+import pandas as pd
 
 
 @dataclass
@@ -16,9 +16,10 @@ class Guess:
     said: list[str] = field(default_factory=list)  # what was seen
     unknown: list[str] = field(default_factory=list)  # what was not, or is not in comp
     written: dict[str, str] = field(default_factory=dict)  # tables to write to the data folder, as CSV
-    folders: tuple[str, ...] = ()  # templates of images whose labels are the names of folders
-    table: str = ""  # path of the table of labels in the contents, or its name in `written`
-    sample: str = ""  # the same of the sample submission
+    folders: tuple[str, ...] = ()  # templates of images whose paths hold the labels
+    in_paths: pd.DataFrame | None = None  # these labels
+    table: str = ""  # path of the table of labels in the contents; "" if paths hold the labels
+    sample: str = ""  # path of the sample submission, or its name in `written`; "" if there is none
     blockers: list[str] = field(default_factory=list)  # those of `unknown` without which no stage works
 
     def add(self, table: str, key: str, value: Any, reason: str = "") -> None:

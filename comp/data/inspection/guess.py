@@ -1,61 +1,65 @@
 """Guess a competition's TOML from its files: which table holds the labels, which column the ids, where the
 images are, and what can't be known. Every value keeps the reason for it."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from comp.config.competition import LabelTable
+from comp.config.labels import LABEL, LabelTable
 from comp.data.inspection.contents import Contents
-from comp.data.inspection.findings import LABELS_FILE, TEST_FILE, Guess
+from comp.data.inspection.findings import Guess
 from comp.data.inspection.id_tables import (
     MIN_SHARE,
     SAMPLE_NAME,
-    TEST_NAME,
     TRAIN_NAME,
     IdTable,
-    find_test_table,
+    LongForm,
+    find_long_form,
     labels_in_paths,
     sample_of,
     training_table,
+    with_files,
 )
-from comp.data.inspection.images import UNREAD_ENDINGS, ImageFiles, Match, Split
+from comp.data.inspection.image_sets import add_images
+from comp.data.inspection.images import ImageFiles
 from comp.data.inspection.label_forms import LabelForm, find_exclusive, find_form, find_groups
-from comp.data.inspection.submission import add_metric, add_submission
+from comp.data.inspection.submission import add_metric, add_submission, fraction_in, number_in
 from comp.data.labels import parse_labels
-from comp.errors import CompError, summarize
+from comp.data.long_tables import join_rows
+from comp.errors import CompError
 
 MAX_NOTES = 5  # lines about files that are not looked into
-N_STAND_INS = 20  # training images in place of a test set
 
 
 def guess(contents: Contents, slug: str | None = None) -> Guess:
-    """Return what the files show. Raise CompError if there is no table of labels and no folder a label."""
+    """Return what the files show. Raise CompError if there is no table of labels and no path a label."""
     found, files = Guess(), ImageFiles(contents.images)
-    sample = sample_of(contents, files)
+    sample, listed = sample_of(contents, files), None
     train = training_table(contents, files, sample)
     if train is None:
-        train = _from_folders(contents, found)
+        train = _from_paths(contents, found, sample)
     else:
+        if sample and train.long:
+            sample = find_long_form(sample.name, sample.frame, files) or sample
+        elif sample and sample.share == 0 and (linked := with_files(sample, train, contents, files)):
+            sample, train, listed = linked
         shown = f"{len(train.frame):,} rows, {train.frame.shape[1]} columns"
         found.said.append(f"table: {train.file} ({shown}): id {train.column}, since {_why(train)}")
-    found.table = train.name
-    found.add("labels", "csv", train.file)
+        found.table = train.name
+        found.add("labels", "csv", train.file)
     found.add("labels", "id", train.column, _why(train))
-    twice = len(train.ids) - len(set(train.ids))
-    if twice:
-        found.lacks(
-            f"{train.file} has {twice:,} ids more than once; comp needs one row an image: join the rows of "
-            "an image in a table of your own",
-            runs=False,
-        )
     form = _labels(found, train, sample)
+    if listed and listed.answer:
+        why = f"the sample's {sample.column if sample else ''}"
+        found.add("labels", "answer_id", listed.answer, why)
+        found.said.append(
+            f"answers: one for each {listed.answer}, as in the sample; images of one are averaged"
+        )
     _groups(found, train, form)
-    _images(found, contents, files, train, sample)
+    add_images(found, contents, files, train, sample, listed)
     add_submission(found, train, sample, form)
     add_metric(found, slug, sample, form)
     for name, frame in contents.tables.items():
@@ -71,31 +75,36 @@ def guess(contents: Contents, slug: str | None = None) -> Guess:
 
 
 def _why(table: IdTable) -> str:
+    if not table.name:
+        return "the sample's"
+    if table.long:
+        return f"its values are {table.long.row}"
+    if table.files:
+        return f"its rows name files, in {table.files}"
     if table.share == 0:
         return "its name says so; no image was seen"
     which = "every value names" if table.share == 1 else f"{table.share:.0%} of the values name"
     return f"{which} an image file"
 
 
-def _from_folders(contents: Contents, found: Guess) -> IdTable:
-    """Return a table to be written, of images whose folder, or the start of whose name, is their label. Raise
-    CompError if there are none."""
+def _from_paths(contents: Contents, found: Guess, sample: IdTable | None) -> IdTable:
+    """Return the labels in paths of images: names of folders, or starts of names. Raise CompError if there
+    are none."""
     named = [name for name in contents.tables if TRAIN_NAME.search(name) and not SAMPLE_NAME.search(name)]
     labelled = None if named else labels_in_paths(contents.images)
     if labelled is None:
         raise CompError(_why_no_table(contents))
-    folder, labels, how = labelled
-    frame = pd.DataFrame({"id": [path.rpartition(".")[0] for path in labels], "label": list(labels.values())})
-    frame = frame.drop_duplicates("id")
+    folder, labels, template = labelled
+    column = sample.column if sample else "id"
+    frame = pd.DataFrame({column: [path.rpartition(".")[0] for path in labels], LABEL: list(labels.values())})
+    frame = frame.drop_duplicates(column)
     endings = sorted({path.rpartition(".")[2] for path in labels})
     folder = folder.rpartition("/")[2] or contents.root
-    found.folders = tuple(f"{folder}/{{id}}.{ending}" for ending in endings)
-    found.written[LABELS_FILE] = frame.to_csv(index=False)
-    found.said.append(
-        f"table: none; {how} in {folder}/ is a label, so {LABELS_FILE} is written with an id and a label for "
-        f"each of the {len(frame):,} images"
-    )
-    return IdTable(LABELS_FILE, frame, "id", 1.0)
+    found.folders = tuple(f"{folder}/{template}.{ending}" for ending in endings)
+    found.in_paths = frame
+    how = "the name of each folder" if "/" in template else "the start of each name"
+    found.said.append(f"table: none; {how} in {folder}/ is a label ({len(frame):,} images)")
+    return IdTable("", frame, column, 1.0)
 
 
 def _why_no_table(contents: Contents) -> str:
@@ -114,11 +123,6 @@ def _why_no_table(contents: Contents) -> str:
                     f"{name}: the values of {column} begin with {first}/, which is not in this folder; name "
                     f"the folder that {first}/ is in, or remove {first}/ from them"
                 )
-            if files.share([value.rpartition("_")[0] for value in values]) > MIN_SHARE:
-                return (
-                    f"{name} has a row for each image and label ({values[0]}); comp needs a row an image: "
-                    "write such a table, with a column a label, and run comp init again"
-                )
     tables = ", ".join(f"{n} ({', '.join(map(str, f.columns[:4]))})" for n, f in contents.tables.items())
     images = f"{len(contents.images):,} images" + (
         f", such as {contents.images[0]}" if contents.images else ""
@@ -135,22 +139,49 @@ def _why_no_table(contents: Contents) -> str:
 
 
 def _labels(found: Guess, train: IdTable, sample: IdTable | None) -> LabelForm:
-    header = None if sample is None else [c for c in sample.frame.columns if c != sample.column]
-    others = [c for c in train.frame.columns if c != train.column]
+    header = None
+    if sample and not sample.long:
+        header = [str(c) for c in sample.frame.columns if c != sample.column]
+    others = [c for c in train.frame.columns if c not in (train.column, train.files)]
     certain, possible = find_groups(train.frame, others)
-    form = find_form(train.frame, train.column, header, [c for c in (certain, *possible) if c])
+    if train.long:
+        form = _long_form(train.long)
+    else:
+        form = find_form(train.frame, train.column, header, [c for c in (certain, *possible) if c])
+    if text := number_in(sample, form.keys.get("column")):
+        column = form.keys["column"]
+        said, why = f"a number an image, in column {column}", f"the sample holds {text}"
+        form = LabelForm(said, {"column": column}, columns=form.columns, numbers=why)
+    if not train.name and fraction_in(sample):
+        _as_binary(found, form, train, header)
+    if not train.long and train.frame[train.column].duplicated().any():
+        _as_rows_of_an_id(found, form, train)
     found.said.append(f"labels: {form.said}")
     for key, value in form.keys.items():
-        found.add("labels", key, value, form.said if key in ("column", "classes") else REASONS.get(key, ""))
+        if train.name or key != "column":
+            found.add(
+                "labels", key, value, form.said if key in ("column", "classes") else REASONS.get(key, "")
+            )
     if form.problem:
         found.lacks(form.problem, runs=False)
-    if form.keys.get("single") or not form.keys:
+    if unknown := form.keys.get("unknown"):
+        found.unknown.append(
+            f"what cells {', '.join(map(repr, unknown))} mean: they are left out as unknown; labels.values "
+            "can make them 0 or 1"
+        )
+    if form.keys.get("single") or form.numbers or train.long or not form.keys:
         return form
     try:
-        table = LabelTable.model_validate({"csv": train.file, "id": train.column, **form.keys})
-        classes, targets = parse_labels(train.frame, table, Path(train.file))
+        keys = form.keys if train.name else {key: form.keys[key] for key in form.keys if key != "column"}
+        table = LabelTable.model_validate({"csv": train.file or (), "id": train.column, **keys})
+        frame = train.frame
+        if table.row:
+            frame, table = join_rows(frame, table, [], Path(train.file))
+        classes, targets = parse_labels(frame, table, Path(train.file))
     except (CompError, ValueError) as error:
         found.lacks(str(error), runs=False)
+        return form
+    if np.isnan(targets).any():
         return form
     if groups := find_exclusive(classes, targets):
         found.add("labels", "exclusive", groups, "exactly one of each group holds, in this table")
@@ -159,7 +190,48 @@ def _labels(found: Guess, train: IdTable, sample: IdTable | None) -> LabelForm:
     return form
 
 
+def _long_form(long: LongForm) -> LabelForm:
+    """A row for each image and class."""
+    said = f"a row for each image and class, named {long.row}, in {long.column} ({len(long.classes)} classes)"
+    keys = {"column": long.column, "row": long.row, "classes": list(long.classes), "empty": True}
+    return LabelForm(said, keys, columns=(long.column,))
+
+
+def _as_rows_of_an_id(found: Guess, form: LabelForm, train: IdTable) -> None:
+    """Let the rows of an id be joined; its labels may then be several."""
+    form.keys["row"] = "{id}"
+    column, frame = str(form.keys.get("column") or ""), train.frame
+    n = frame[train.column].duplicated(keep=False).sum()
+    found.said.append(f"rows: {n:,} rows share their id with others; they are joined")
+    if form.keys.get("single") and (frame.groupby(train.column)[column].nunique() > 1).any():
+        del form.keys["single"]
+        joints = (text for text in " |;/" if not frame[column].str.contains(text, regex=False).any())
+        if (joint := next(joints, " ")) != " ":
+            form.keys["separator"] = joint
+    if column and (frame[column].str.strip() == "").any():
+        form.keys["empty"] = True
+        form.keys.pop("single", None)
+
+
+def _as_binary(found: Guess, form: LabelForm, train: IdTable, header: list[str] | None) -> None:
+    """Of two labels of which the sample wants the probability of one, let one be the class."""
+    names = sorted(set(train.frame[LABEL]))
+    if len(names) != 2 or header is None or len(header) != 1:
+        return
+    one = header[0] if header[0] in names else names[1]
+    form.keys = {"classes": [one], "none": next(name for name in names if name != one)}
+    form.submission.pop("column", None)
+    if header[0] != LABEL:
+        form.submission["column"] = header[0]
+    form.said = f"two labels; the sample wants the probability of one, {one}"
+    if one != header[0]:
+        found.unknown.append(
+            f"whether the sample's {header[0]} is the probability of {one}, or of {names[0]}"
+        )
+
+
 REASONS = {
+    "row": "rows of one id are joined",
     "single": "exactly one label in each row",
     "indices": "the labels are numbers from 0; `classes` can give them names",
     "empty": "some rows have no label",
@@ -176,7 +248,7 @@ def _nearly(classes: Sequence[str], targets: Any, groups: list[list[str]]) -> st
 
 
 def _groups(found: Guess, train: IdTable, form: LabelForm) -> None:
-    others = [c for c in train.frame.columns if c != train.column and c not in form.columns]
+    others = [c for c in train.frame.columns if c not in (train.column, train.files, *form.columns)]
     certain, possible = find_groups(train.frame, others)
     if unused := [c for c in others if c != certain]:
         found.said.append(f"columns not used: {', '.join(unused[:8])}{', …' if len(unused) > 8 else ''}")
@@ -192,98 +264,3 @@ def _groups(found: Guess, train: IdTable, form: LabelForm) -> None:
         found.unknown.append(
             f"whether images of one {name} belong together ({n:,} different): see labels.group"
         )
-
-
-# --- images -------------------------------------------------------------------------------------------------
-
-
-def _images(
-    found: Guess, contents: Contents, files: ImageFiles, train: IdTable, sample: IdTable | None
-) -> None:
-    if train.name == LABELS_FILE:
-        match = Match(found.folders, (), ())
-    else:
-        match = _match(files, train.ids, "train", contents)
-    test = None
-    if sample:
-        test = _match(files, sample.ids, "test", contents)
-        if not match.templates and test.templates and contents.is_complete:
-            match = test
-    _say_images(found, "train", match, len(train.ids), contents)
-    found.add("images", "train", list(match.templates))
-    if test is None or (not test.templates and contents.images):
-        test = _without_sample(found, files, contents, train, match)
-    else:
-        _say_images(found, "test", test, len(sample.ids) if sample else 0, contents)
-    found.add("images", "test", list(test.templates))
-    if match.channels:
-        found.add("images", "channels", list(match.channels), "a file for each channel")
-        if set(test.channels) != set(match.channels):
-            found.lacks(f"the test images have the channels {', '.join(test.channels) or 'none'}", runs=False)
-    for ending in UNREAD_ENDINGS:
-        if any(template.endswith(ending) for template in match.templates):
-            found.lacks(f"comp doesn't read {ending} files; convert them to PNG or JPEG first", runs=False)
-
-
-def _match(files: ImageFiles, ids: list[str], split: Split, contents: Contents) -> Match:
-    """Return the templates of these ids; if no images were seen, what archives' names let assume."""
-    match = files.match(ids, split)
-    if match.templates:
-        named = (
-            t if "/" in t.split("{")[0] or not contents.root else f"{contents.root}/{t}"
-            for t in match.templates
-        )
-        return replace(match, templates=tuple(named))
-    if not contents.may_hold_more:
-        return match
-    folders = [a.rpartition("/")[2].split(".")[0] for a in contents.archives if split in a.lower()]
-    ending = "" if re.search(r"\.\w{3,4}$", ids[0]) else ".jpg"
-    return Match((f"{folders[0] if folders else split}/{{id}}{ending}",), (), tuple(ids))
-
-
-def _say_images(found: Guess, split: str, match: Match, n_ids: int, contents: Contents) -> None:
-    if len(match.missing) == n_ids and match.templates:
-        found.lacks(f"{split} images: none was seen; {match.templates[0]} is assumed")
-        return
-    templates = match.templates[:3] + (("…",) if len(match.templates) > 3 else ())
-    channels = f", channels {', '.join(match.channels)}" if match.channels else ""
-    found.said.append(
-        f"{split} images: {', '.join(templates)} ({n_ids - len(match.missing):,} ids{channels})"
-    )
-    if match.missing and contents.is_complete:
-        found.lacks(f"no image for {summarize(match.missing)} of the {n_ids:,} {split} ids", runs=False)
-
-
-def _without_sample(
-    found: Guess, files: ImageFiles, contents: Contents, train: IdTable, match: Match
-) -> Match:
-    """Return the templates of test images that no table lists; the ids become a table to write. Without test
-    images some training images stand in."""
-    if listed := find_test_table(contents, files, train):
-        test = _match(files, listed.ids, "test", contents)
-        found.said.append(
-            f"test images: {', '.join(test.templates)}, {len(listed.ids):,} ids of {listed.file}; there is "
-            f"no sample submission, so {TEST_FILE} is written with them"
-        )
-        found.written[TEST_FILE] = "\n".join(listed.ids)
-        return test
-    used = set(train.ids)
-    paths = [path for path in contents.images if TEST_NAME.search(path.rpartition("/")[0])]
-    if train.name == LABELS_FILE:
-        paths = [path for path in paths if "/".join(path.split("/")[-2:]).rpartition(".")[0] not in used]
-    with_ending = not match.templates or match.templates[0].endswith("{id}")
-    ids = list(dict.fromkeys(Path(p).name if with_ending else Path(p).stem for p in paths))
-    test = files.match(ids, "test") if ids and not match.channels else Match((), (), ())
-    if test.templates:
-        found.said.append(
-            f"test images: {', '.join(test.templates)} ({len(ids):,}); no sample submission lists them, so "
-            f"{TEST_FILE} is written with their ids"
-        )
-        found.written[TEST_FILE] = "\n".join(ids)
-        return test
-    found.lacks(
-        f"the test set: there is none. {min(N_STAND_INS, len(train.ids))} training images stand in, so that "
-        "all stages run and the cross-fitted score counts; the submission means nothing"
-    )
-    found.written[TEST_FILE] = "\n".join(train.ids[:N_STAND_INS])
-    return match

@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import pandas as pd
@@ -16,17 +17,30 @@ TRAIN_NAME = re.compile(r"train|label|annot|target", re.IGNORECASE)
 TEST_NAME = re.compile(r"test|valid|\bval\b|mapping|extra|external", re.IGNORECASE)
 ID_NAME = re.compile(r"^(id|ids|image|images|img|file|name)$|image|file|id$|id_code|^id", re.IGNORECASE)
 SPLITS = re.compile(r"(.*[\W_])?(train|test|val|valid|validation|images?)(ing)?([\W_\d].*)?", re.IGNORECASE)
+MAX_COLUMNS = 12  # of which two are joined to the name of an answer
 MIN_SHARE = 0.5  # of a column's values that name image files, for a column of ids
 
 
 @dataclass(frozen=True)
+class LongForm:
+    """How rows of a table name an image and a class."""
+
+    row: str  # the template
+    classes: tuple[str, ...]
+    column: str  # of 0 and 1; "" in a sample
+
+
+@dataclass(frozen=True)
 class IdTable:
-    """A table with the column of ids that name image files."""
+    """A table with the column of ids that name image files, or of rows that do."""
 
     name: str
     frame: pd.DataFrame
     column: str
     share: float  # of the ids that name an image file
+    long: "LongForm | None" = None
+    files: str = ""  # the column that names the files, if the ids don't
+    answer: str = ""  # the template of what an answer is for, if it is for several images
 
     @property
     def ids(self) -> list[str]:
@@ -53,11 +67,12 @@ def _id_table(name: str, frame: pd.DataFrame, files: ImageFiles, wanted: str = "
     best: tuple[Any, ...] | None = None
     for position, column in enumerate(frame.columns):
         values = frame[column].str.strip()
-        if not len(values) or values.nunique() < 0.5 * len(values) or (values == "").any():
+        if not len(values) or values.nunique() < 0.2 * len(values) or (values == "").any():
             continue
         share = files.share(values.tolist())
         if share >= MIN_SHARE:
             rank = (
+                values.nunique() >= 0.5 * len(values),  # or a row has several images
                 round(share, 1),
                 column.lower() == wanted.lower(),
                 bool(ID_NAME.search(column)),
@@ -82,7 +97,7 @@ def training_table(contents: Contents, files: ImageFiles, sample: IdTable | None
             or not len(frame)
         ):
             continue
-        table = _id_table(name, frame, files, wanted)
+        table = _id_table(name, frame, files, wanted) or find_long_form(name, frame, files)
         if table is None and contents.may_hold_more and TRAIN_NAME.search(file):
             column = wanted if wanted in frame else str(frame.columns[0])
             table = IdTable(name, frame, column, 0.0)
@@ -90,6 +105,61 @@ def training_table(contents: Contents, files: ImageFiles, sample: IdTable | None
         if table and (says > 0 or len(test_ids & set(table.ids)) <= 0.5 * len(set(table.ids))):
             ranked.append((says, table.share > 0, len(frame), table))
     return max(ranked, key=lambda row: row[:3])[3] if ranked else None
+
+
+def find_long_form(name: str, frame: pd.DataFrame, files: ImageFiles) -> IdTable | None:
+    """Return a table with a row for each image and class, named as ID_1_any, with the ids of the images; None
+    for any other table."""
+    for column in frame.columns:
+        names = frame[column].str.strip()
+        if not names.str.contains("_").all():
+            continue
+        parts = names.str.rpartition("_")
+        classes = tuple(parts[2].unique().tolist())
+        if not 1 < len(classes) <= 0.5 * len(names) or names.nunique() < 0.9 * len(names):
+            continue
+        if files.share(parts[0].tolist()) > MIN_SHARE:
+            values = [c for c in frame.columns if c != column]
+            form = LongForm("{id}_{class}", classes, values[0] if values else "")
+            return IdTable(
+                name, frame.assign(**{column: parts[0]}).drop_duplicates(column), column, 1.0, form
+            )
+    return None
+
+
+def with_files(
+    sample: IdTable, train: IdTable, contents: Contents, files: ImageFiles
+) -> tuple[IdTable, IdTable, IdTable] | None:
+    """Return (sample, train, table of the test images) where the sample's ids name no images, but those of a
+    test table that has a row for each: by another column of files, or as one answer for several images. None
+    if there is no such table."""
+    wanted = set(sample.ids)
+    for name, frame in contents.tables.items():
+        if name in (sample.name, train.name) or not len(frame):
+            continue
+        table = _id_table(name, frame, files, train.column)
+        if table is None:
+            continue
+        for column in frame.columns:
+            is_id = set(frame[column].str.strip()) == wanted and frame[column].nunique() == len(frame)
+            if is_id and column in train.frame:
+                listed = replace(table, column=column, files=table.column)
+                return sample, replace(train, column=column, files=train.column), listed
+        for template in _templates_of(frame):
+            fields = re.findall(r"\{(.+?)\}", template)
+            rows = frame[fields].apply(lambda column: column.str.strip()).to_numpy(object).tolist()
+            if wanted == {template.format(**dict(zip(fields, row))) for row in rows} and set(fields) <= set(
+                train.frame
+            ):
+                return sample, train, replace(table, answer=template)
+    return None
+
+
+def _templates_of(frame: pd.DataFrame) -> Iterator[str]:
+    """Yield what one answer may be for: a column, or two of them with _ or - between."""
+    yield from (f"{{{name}}}" for name in frame.columns)
+    for first, second in permutations(frame.columns[:MAX_COLUMNS], 2):
+        yield from (f"{{{first}}}{joint}{{{second}}}" for joint in "_-")
 
 
 def find_test_table(contents: Contents, files: ImageFiles, train: IdTable) -> IdTable | None:
@@ -105,8 +175,9 @@ def find_test_table(contents: Contents, files: ImageFiles, train: IdTable) -> Id
 
 
 def labels_in_paths(images: Sequence[str]) -> tuple[str, dict[str, str], str] | None:
-    """Return (the folder of the training images, the label of each path below it, what holds the label): of
-    folders that are named by class, or of names such as cat.0.jpg. None if there are no such images."""
+    """Return (the folder of the training images, the label of each path below it, the template of these
+    paths): of folders that are named by class, or of names such as cat.0.jpg. None if there are no such
+    images."""
     by_root: dict[str, dict[str, str]] = defaultdict(dict)
     for path in images:
         parts = path.split("/")
@@ -117,22 +188,19 @@ def labels_in_paths(images: Sequence[str]) -> tuple[str, dict[str, str], str] | 
         counts = Counter(labels.values())
         is_test = bool(re.search(TEST_NAME, root.rpartition("/")[2]))
         if len(counts) > 1 and not any(map(SPLITS.fullmatch, counts)) and not is_test:
-            ranked.append(
-                (bool(TRAIN_NAME.search(root)), len(labels), root, labels, "the name of each folder")
-            )
-    by_folder: dict[str, dict[str, str]] = defaultdict(dict)
+            ranked.append((bool(TRAIN_NAME.search(root)), len(labels), root, labels, "{label}/{id}"))
+    by_folder: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for path in images:
         folder, _, name = path.rpartition("/")
-        if (match := re.fullmatch(r"([A-Za-z][A-Za-z ]*?)[._ -]?\d+\.\w+", name)) and not TEST_NAME.search(
-            folder
-        ):
-            by_folder[folder][name] = match[1]
-    for folder, labels in by_folder.items():
+        match = re.fullmatch(r"([A-Za-z][A-Za-z _]*?)([._ -])\d+\.\w+", name)
+        if match and not TEST_NAME.search(folder):
+            by_folder[folder, match[2]][name] = match[1]
+    for (folder, joint), labels in by_folder.items():
         counts = Counter(labels.values())
         if 1 < len(counts) < 0.2 * len(labels):
-            start = "the start of each name"
-            ranked.append((bool(TRAIN_NAME.search(folder)), len(labels), folder, labels, start))
+            template = f"{{label}}{joint}{{id}}"
+            ranked.append((bool(TRAIN_NAME.search(folder)), len(labels), folder, labels, template))
     if not ranked:
         return None
-    _, _, root, labels, how = max(ranked, key=lambda row: row[:2])
-    return root, dict(sorted(labels.items())), how
+    _, _, root, labels, template = max(ranked, key=lambda row: row[:2])
+    return root, dict(sorted(labels.items())), template

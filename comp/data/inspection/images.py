@@ -1,12 +1,16 @@
 """Which image files belong to the ids of a table: templates such as train/{id}_{channel}.png."""
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import pandas as pd
+
+from comp.config.schema import FIELD
 from comp.data.discovery import split_template
 from comp.data.image_files import to_nfc
 
@@ -17,7 +21,7 @@ MAX_FOLDERS = 8  # in an id
 MAX_TEMPLATES = 100  # of one set of images
 SECONDARY = re.compile(r"mask|thumb|small|resized|segment|annotat|crop", re.IGNORECASE)
 RARE_ENDINGS = (".tif", ".tiff", ".dcm", ".npy", ".jp2", ".bmp")
-UNREAD_ENDINGS = (".dcm", ".npy")  # forms that comp doesn't decode
+MIN_STARRED = 4  # folders that become one with *
 Split = Literal["train", "test"]
 WORDS = {"train": "train", "test": "test|valid|\\bval\\b", "any": "train|test"}
 
@@ -43,13 +47,18 @@ class ImageFiles:
         probed = ids[:: max(1, len(ids) // n_probed)][:n_probed]
         return sum(any(True for _ in self._templates_of(name)) for name in probed) / max(1, len(probed))
 
-    def match(self, ids: Sequence[str], split: Split) -> Match:
+    def match(self, ids: Sequence[str], split: Split, frame: pd.DataFrame | None = None) -> Match:
         """Return the fewest templates that lead to a file of each id. Of several files for one id, those in
-        folders named after the split, and in common formats, are preferred."""
+        folders named after the split, and in common formats, are preferred. Folders may be named by columns
+        of the ids' table, `frame`."""
         ids_of: dict[str, set[str]] = defaultdict(set)
-        for name in ids:
+        columns = {} if frame is None else {str(c): frame[c].str.strip().tolist() for c in frame.columns}
+        for i, name in enumerate(ids):
+            row = {c: cells[i] for c, cells in columns.items() if cells[i] and cells[i] != name}
             for template in self._templates_of(name):
                 ids_of[template].add(name)
+                if other := _with_column(template, row):
+                    ids_of[other].add(name)
         forms, channels = _join_channels(ids_of)
         left, chosen = set(ids), list[str]()
         while left and forms and len(chosen) < MAX_TEMPLATES:
@@ -61,7 +70,9 @@ class ImageFiles:
         if channels and any("{channel}" not in template for template in chosen):
             chosen = [template for template in chosen if "{channel}" in template]
         templates = tuple(sorted(self.shortened(template) for template in chosen))
-        return Match(templates, channels if chosen else (), tuple(name for name in ids if name in left))
+        return with_stars(
+            Match(templates, channels if chosen else (), tuple(name for name in ids if name in left))
+        )
 
     def shortened(self, template: str) -> str:
         """Return the template without the folders that are not needed to tell its files from others."""
@@ -108,6 +119,33 @@ class ImageFiles:
                     found[key].append(number)
             self._tails[n] = found
         return self._tails[n]
+
+
+def with_stars(match: Match) -> Match:
+    """Return the match with one template instead of several that differ in the end of one folder's name."""
+    parts = [template.split("/") for template in match.templates]
+    if match.channels or len({len(one) for one in parts}) != 1:
+        return match
+    differs = [k for k, texts in enumerate(zip(*parts)) if len(set(texts)) > 1]
+    folders = sorted({one[k] for one in parts for k in differs})
+    start = os.path.commonprefix(folders)
+    first = next((k for k, part in enumerate(parts[0]) if "{" in part), 0)
+    if len(differs) != 1 or differs[0] >= first or len(folders) < MIN_STARRED or not start:
+        return match
+    return replace(
+        match, templates=("/".join([*parts[0][: differs[0]], f"{start}*", *parts[0][differs[0] + 1 :]]),)
+    )
+
+
+def _with_column(template: str, row: Mapping[str, str]) -> str | None:
+    """Return the template with a column in place of the first folder that is named as its cell in this
+    row."""
+    folders = template.split("/")[:-1]
+    for folder in folders:
+        for column, cell in row.items():
+            if folder == cell and "{" not in folder and FIELD.fullmatch(column):
+                return template.replace(f"{folder}/", f"{{{column}}}/", 1)
+    return None
 
 
 def _with_field(path: str, name: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from comp.data.labels import ZERO_OR_ONE
+from comp.data.columns import ZERO_OR_ONE
 
 SEPARATORS = {" ": "spaces", ",": "commas", "|": "|", ";": "semicolons"}
 LABEL_NAME = re.compile(r"label|tag|target|class|categor|diagnos|species|breed|finding|attribute|type", re.I)
@@ -21,7 +21,7 @@ MIN_ROWS = 30  # of a table whose labels exclude each other by more than chance
 SHARE_OF_EXCEPTIONS = 0.001  # rows that may break a group: Planet has one such row
 MAX_GROUP, MAX_CLASSES = 12, 200  # labels of a group, and of a table in which groups are looked for
 MAX_STEPS = 2000  # of the search for groups
-NO_NUMBERS = "comp predicts labels, not numbers: cut them into ranges, as labels in a table of your own"
+UNKNOWN_CELLS = ("", "-1", "-1.0", "nan")
 
 
 @dataclass
@@ -33,6 +33,8 @@ class LabelForm:
     submission: dict[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] = ()  # that hold labels
     problem: str = ""  # what comp can't take
+    n_ranked: int = 0  # labels of a row of the sample, the likeliest first
+    numbers: str = ""  # why they seem to be numbers to predict
 
 
 def find_form(
@@ -54,6 +56,9 @@ def find_form(
     zero_one = [name for name in plain if is_zero_one(frame[name])]
     if not header and len(zero_one) > 1 and len(zero_one) >= len(plain) - 1:
         return _columns_form(frame, zero_one)
+    partly = [name for name in plain if _is_partly_known(frame[name])]
+    if not header and len(partly) > 2 and len(partly) >= len(plain) / 3:
+        return _columns_form(frame, partly)
     if choice := _label_column(frame, plain):
         return _column_form(frame, choice, header[0] if len(header) == 1 else None)
     return LabelForm(
@@ -65,6 +70,8 @@ def _label_column(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
     """Return the column that is most likely to hold the labels: by its name, or else the one with the fewest
     different values that repeat."""
     repeated = [name for name in names if 1 < frame[name].nunique() < max(3, 0.9 * len(frame))]
+    if "category_id" in repeated:  # of COCO
+        return "category_id"
     by_name = [name for name in repeated if LABEL_NAME.search(name)]
     text = [name for name in repeated if not _are_numbers(frame[name])]
     choice = by_name or text or repeated or list(names)[:1]
@@ -75,6 +82,12 @@ def is_zero_one(column: pd.Series) -> bool:
     """Return whether the cells are 0 and 1, or true and false."""
     values = {re.sub(r"\.0*$", "", text.strip().lower()) for text in column.unique()}
     return bool(values) and values <= set(ZERO_OR_ONE)
+
+
+def _is_partly_known(column: pd.Series) -> bool:
+    """Return whether the cells are 0 and 1, and some that may mean unknown."""
+    values = {re.sub(r"\.0*$", "", text.strip()) for text in column.unique()}
+    return {"1"} < values <= {"0", "1", *UNKNOWN_CELLS}
 
 
 def _are_numbers(column: pd.Series) -> bool:
@@ -88,21 +101,31 @@ def _columns_form(frame: pd.DataFrame, names: list[str]) -> LabelForm:
     """A column for each label."""
     if wrong := [name for name in names if not is_zero_one(frame[name])]:
         found = ", ".join(repr(text) for text in sorted(set(frame[wrong[0]]))[:5])
-        kind = "numbers" if all(_are_numbers(frame[name]) for name in wrong) else "something else"
+        odd = {text.strip() for name in wrong for text in frame[name]} - {"0", "1", "0.0", "1.0"}
+        keys: dict[str, Any] = {"classes": names}
+        if odd <= set(UNKNOWN_CELLS):
+            return LabelForm(
+                f"0/1 columns ({_listed(names)}), some cells are {', '.join(map(repr, sorted(odd)))}",
+                {**keys, "unknown": sorted(odd), "empty": True}, columns=tuple(names),
+            )  # fmt: skip
+        if all(_are_numbers(frame[name]) for name in wrong):
+            return LabelForm(
+                f"numbers, in {_listed(names)}", keys, columns=tuple(names),
+                numbers=f"{_listed(wrong)} hold numbers ({found})",
+            )  # fmt: skip
         return LabelForm(
             f"a column a label ({_listed(names)}), but not of 0 and 1",
-            {"classes": names},
+            keys,
             columns=tuple(names),
-            problem=f"{_listed(wrong)} hold {kind} than 0 and 1 ({found}), which comp doesn't take as labels"
-            if kind == "something else"
-            else f"{_listed(wrong)} hold numbers ({found}); {NO_NUMBERS}",
+            problem=f"{_listed(wrong)} hold something else than 0 and 1 ({found}), which comp doesn't take "
+            "as labels",
         )
     ones = (
         frame[names].apply(lambda c: c.str.strip().str.lower().isin(["1", "1.0", "true", "yes"])).to_numpy()
     )
     n_labels = ones.sum(1)
     span = _span(n_labels.tolist())
-    keys: dict[str, Any] = {"classes": names}
+    keys = {"classes": names}
     if len(names) > 1 and (n_labels == 1).all():
         return LabelForm(
             f"0/1 columns ({_listed(names)}), exactly one of them 1 in each row",
@@ -115,7 +138,7 @@ def _columns_form(frame: pd.DataFrame, names: list[str]) -> LabelForm:
             and (ones[:, i] == (np.delete(ones, i, 1).sum(1) == 0)).all()
         ):
             keys = {"classes": [other for other in names if other != name], "none": name}
-    if (n_labels == 0).any():
+    if (n_labels == 0).any() and len(names) > 1:
         keys["empty"] = True
     said = f"0/1 columns ({_listed(names)}), {span}" if len(names) > 1 else f"the 0/1 column {names[0]}"
     return LabelForm(said, keys, columns=tuple(names))
@@ -137,9 +160,8 @@ def _column_form(frame: pd.DataFrame, name: str, in_sample: str | None) -> Label
     if is_zero_one(texts) and len(values) > 1 and not in_sample:
         return _columns_form(frame, [name])
     keys: dict[str, Any] = {"column": name}
-    if problem := _numbers(frame[name], name):
-        keys["single"] = True
-        return LabelForm(f"a number an image, in column {name}", keys, submission, (name,), problem)
+    if why := _numbers(frame[name], name):
+        return LabelForm(f"a number an image, in column {name}", keys, submission, (name,), numbers=why)
     separator, tags = best_separator(texts)
     names = sorted({tag for row in tags for tag in row})
     if separator is None and "" not in set(texts):
@@ -208,13 +230,13 @@ def _numbers(column: pd.Series, name: str) -> str:
         return ""
     distinct = values.unique()
     if (distinct % 1 != 0).any():
-        return f"{name} holds numbers such as {distinct[distinct % 1 != 0][0]:g}; {NO_NUMBERS}"
+        return f"{name} holds numbers such as {distinct[distinct % 1 != 0][0]:g}"
     span = distinct.max() - distinct.min() + 1
     is_code = re.search(r"id$|categor|class|code", name, re.IGNORECASE)
     if len(distinct) > MAX_GRADES and len(distinct) > 0.8 * span and not is_code:
         return (
             f"{name} holds the numbers {distinct.min():g} to {distinct.max():g}, which look like something "
-            f"measured; {NO_NUMBERS}"
+            "measured"
         )
     return ""
 

@@ -32,7 +32,7 @@ def render_scene(rng: Rng, size: int) -> tuple[Image.Image, list[str]]:
 def _land(rng: Rng, size: int) -> tuple[np.ndarray, set[str]]:
     """Return the ground (size, size, 3) as floats 0 … 255, and the labels of what is on it."""
     labels = set()
-    texture = _smooth(rng, size, 8)[..., None] * 14 + _smooth(rng, size, 24)[..., None] * 9
+    texture = smooth_noise(rng, size, 8)[..., None] * 14 + smooth_noise(rng, size, 24)[..., None] * 9
     wooded = rng.random() < 0.88
     if wooded:
         labels.add("primary")
@@ -71,14 +71,14 @@ def _land(rng: Rng, size: int) -> tuple[np.ndarray, set[str]]:
     return np.asarray(canvas).astype(float), labels
 
 
-def _smooth(rng: Rng, size: int, cells: int) -> np.ndarray:
+def smooth_noise(rng: Rng, size: int, cells: int) -> np.ndarray:
     """Return noise (size, size) with blobs of size / cells pixels, mean 0, standard deviation near 1."""
     coarse = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _clouds(rng: Rng, size: int) -> np.ndarray:
-    return _smooth(rng, size, 4) * 0.7 + _smooth(rng, size, 9) * 0.4
+    return smooth_noise(rng, size, 4) * 0.7 + smooth_noise(rng, size, 9) * 0.4
 
 
 def _shade(rng: Rng, colour: tuple[int, int, int]) -> tuple[int, ...]:

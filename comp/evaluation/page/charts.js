@@ -7,7 +7,18 @@ const byId = id => document.getElementById(id);
 const percent = (x, digits = 1) => x === null ? "–" : (100 * x).toFixed(digits) + " %";
 const four = x => x === null || x === undefined ? "–" : x.toFixed(4);
 const count = n => n.toLocaleString("en");
+const num = x => x === null || x === undefined ? "–" : Math.abs(x) >= 1e4 ? count(Math.round(x)) : String(Number(x.toPrecision(4)));
 const F = "F" + data.beta;
+const several = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+const titled = text => text[0].toUpperCase() + text.slice(1);
+const listed = names => names.slice(0, 10).join(", ") + (names.length > 10 ? ` and ${count(names.length - 10)} more` : "");
+/* Fill a select with [value, text]; with one choice it is left out */
+function choices(id, options) {
+  byId(id).append(...options.map(([value, text]) => element("option", { value }, text)));
+  byId(id).closest("form, label").hidden = options.length < 2;
+}
+/* The outline of a histogram: its bars lie evenly between low and high */
+const steps = (shares, { low, high }) => shares.flatMap((share, i) => [0, 1].map(end => [low + (high - low) * (i + end) / shares.length, share]));
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -30,7 +41,7 @@ const colour = i => `var(--c${i % 8})`;
 
 /* Charts: { title, about, width, height, x: [low, high, label], y: [low, high, label],
    lines: [{ points: [[x, y]], colour, width, dots, faint, name }], marks: [{ x, colour, faint }], bands: [{ from, to, text }],
-   bars: [{ x, low, high, colour }], legend } */
+   bars: [{ x, low, high, colour }], points: [[x, y]], legend } */
 function chart(c) {
   const width = c.width || 420, height = c.height || 250;
   const left = c.small ? 30 : 58, right = 10, top = c.bands ? 20 : 10, bottom = c.small ? 22 : 38;
@@ -61,6 +72,9 @@ function chart(c) {
   }
   for (const bar of c.bars || []) {
     svg.append(svgElement("line", { x1: sx(bar.x), x2: sx(bar.x), y1: sy(bar.low), y2: sy(bar.high), style: `stroke: ${bar.colour}` }));
+  }
+  for (const [x, y] of c.points || []) {
+    svg.append(svgElement("circle", { cx: sx(x).toFixed(1), cy: sy(y).toFixed(1), r: 2.2, style: "fill: var(--c0)", opacity: .35 }));
   }
   for (const line of c.lines) {
     const points = line.points.filter(p => p[1] !== null && p[1] !== undefined);
@@ -127,6 +141,29 @@ function matrixChart(few, title, value, paint, about) {
         svgElement("title", {}, `${classes[row].name} with ${classes[column].name}: ${percent(v)}`)));
     });
   });
+  return element("figure", {}, element("figcaption", {}, title), svg);
+}
+
+/* How many images of each true class (rows) were given each class (columns) */
+function confusionChart({ classes: few, images }, title) {
+  const long = Math.max(...few.map(c => Math.min(16, classes[c].name.length))), pad = 14 + 5.5 * long;
+  const side = few.length > 16 ? 14 : Math.min(44, 300 / few.length), size = pad + side * few.length;
+  const svg = svgElement("svg", { viewBox: `0 0 ${size} ${size + 14}`, role: "img", "aria-label": title, style: `max-width: ${size * 1.6}px` });
+  const short = c => classes[c].name.length > 16 ? classes[c].name.slice(0, 15) + "…" : classes[c].name;
+  const style = "font-size: 9px", middle = side / 2 + 3;
+  few.forEach((c, i) => {
+    const total = images[i].reduce((a, n) => a + n, 0);
+    svg.append(svgElement("text", { x: pad - 4, y: pad + side * i + middle, "text-anchor": "end", style }, short(c)));
+    svg.append(svgElement("text", long > 3 ? { transform: `translate(${pad + side * i + middle} ${pad - 4}) rotate(-90)`, style }
+      : { x: pad + side * (i + .5), y: pad - 5, "text-anchor": "middle", style }, short(c)));
+    few.forEach((other, j) => {
+      const n = images[i][j], share = total ? n / total : 0;
+      svg.append(svgElement("rect", { x: pad + side * j, y: pad + side * i, width: side - 1, height: side - 1, style: blue(share) },
+        svgElement("title", {}, `${classes[c].name} given ${classes[other].name}: ${count(n)} of ${count(total)}`)));
+      if (n && side > 14) svg.append(svgElement("text", { x: pad + side * (j + .5), y: pad + side * i + middle, "text-anchor": "middle", style: `${style}; fill: ${share > .5 ? "var(--back)" : "var(--text)"}; pointer-events: none` }, count(n)));
+    });
+  });
+  svg.append(svgElement("text", { x: pad, y: size + 10, style }, "rows: true, columns: predicted"));
   return element("figure", {}, element("figcaption", {}, title), svg);
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comp import __version__
+from comp.artifacts.decision_schema import Decision
 from comp.artifacts.files import atomic_write, read_json
 from comp.artifacts.git import commit
 from comp.artifacts.paths import (
@@ -26,7 +27,7 @@ from comp.artifacts.paths import (
     wheel_cache_dir,
 )
 from comp.artifacts.safe_paths import inside, refuse_link, remove
-from comp.artifacts.schemas import BlendStamp, Decision
+from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import digest, read_stamp
 from comp.config.loading import PACKAGE_DIR, toml_text
 from comp.config.recipe import Recipe
