@@ -7,6 +7,8 @@ folds/<competition>-duplicates.html, the groups as pictures, then folds/<competi
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from comp.artifacts.files import write_json, write_text
 from comp.artifacts.paths import cache_dir, duplicates_path
 from comp.artifacts.schemas import DuplicatesStamp
@@ -61,14 +63,14 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
         return
     first = recipe.members[0] if recipe.members else recipe
     sizes = sorted(set(first.cached_sizes.values()))
+
+    def known(targets: np.ndarray) -> np.ndarray | None:
+        return None if labels.are_numbers else targets  # numbers of duplicates are not compared
+
     sets = [
-        ComparedSet(
-            data.images("train", labels.ids, channels),
-            sizes,
-            None if labels.are_numbers else labels.positives,
-        ),
+        ComparedSet(data.images("train", labels.ids, channels), sizes, known(labels.targets)),
         ComparedSet(data.images("test", test_ids, channels), [first.phases[-1].size]),
-        *(ComparedSet(extra.images, sizes, extra.targets) for extra in extras),
+        *(ComparedSet(extra.images, sizes, known(extra.targets)) for extra in extras),
     ]
     unfiltered = first.filter == "none"  # filtered images are not compared, so their caches are built later
     needed = {

@@ -21,7 +21,7 @@ class ComparedSet:
 
     images: ImageSet
     sizes: Sequence[int]  # pixels: what training or prediction needs
-    targets: np.ndarray | None = None  # (N, C) of 0 and 1; None: unknown
+    targets: np.ndarray | None = None  # (N, C) of 0, 1 and NaN (unknown); None: no labels are known
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def collect_groups(
         for row in np.flatnonzero(found.likeness[rows]).tolist():
             labels = None
             if part.targets is not None:
-                labels = frozenset(classes[c] for c in np.flatnonzero(part.targets[row]).tolist())
+                labels = frozenset(classes[c] for c in np.flatnonzero(part.targets[row] == 1).tolist())
             member = Member(part.images, row, labels, float(found.likeness[rows][row]))
             groups.setdefault(int(found.group[rows][row]), []).append(member)
     return sorted(groups.values(), key=lambda group: (-_urgency(group), -len(group)))
