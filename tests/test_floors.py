@@ -23,7 +23,7 @@ FLOORS = (  # from the ground up
     {"console", "user_code"},
     {"config", "deadline", "child_processes"},
     {"artifacts"},
-    {"data", "decisions", "compute", "tracking"},
+    {"data", "decisions", "compute", "tracking", "pages"},
     {"batches"},
     {"models"},
     {"training", "evaluation"},

@@ -497,7 +497,7 @@ def test_pages_hold_names_as_text(here: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_suspects_of_a_report_are_no_formulas():
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
-    script = (Path(comp.__file__).parent / "evaluation/page/tables.js").read_text()
+    script = (Path(comp.__file__).parent / "pages/assets/base.js").read_text()
     lines = script[script.index("const escapeFormula") :]
     cells = ["=1+1", "-abc", "a,b", "'=x", "-5", "plain", "+a\rb"]
     lines += f"console.log(JSON.stringify({json.dumps(cells)}.map(csvCell)))"

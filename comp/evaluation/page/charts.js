@@ -1,41 +1,9 @@
-"use strict";
-/* Helpers of all files, and charts as SVG. charts.js, tables.js and report.js are joined into one script, in this order. */
+/* Charts as SVG. */
 
-const data = JSON.parse(document.getElementById("data").textContent);
 const classes = data.classes;
-const byId = id => document.getElementById(id);
-const percent = (x, digits = 1) => x === null ? "–" : (100 * x).toFixed(digits) + " %";
-const four = x => x === null || x === undefined ? "–" : x.toFixed(4);
-const count = n => n.toLocaleString("en");
-const num = x => x === null || x === undefined ? "–" : Math.abs(x) >= 1e4 ? count(Math.round(x)) : String(Number(x.toPrecision(4)));
 const F = "F" + data.beta;
-const several = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
-const titled = text => text[0].toUpperCase() + text.slice(1);
-const listed = names => names.slice(0, 10).join(", ") + (names.length > 10 ? ` and ${count(names.length - 10)} more` : "");
-/* Fill a select with [value, text]; with one choice it is left out */
-function choices(id, options) {
-  byId(id).append(...options.map(([value, text]) => element("option", { value }, text)));
-  byId(id).closest("form, label").hidden = options.length < 2;
-}
 /* The outline of a histogram: its bars lie evenly between low and high */
 const steps = (shares, { low, high }) => shares.flatMap((share, i) => [0, 1].map(end => [low + (high - low) * (i + end) / shares.length, share]));
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== null && value !== false) made.setAttribute(key, value === true ? "" : value);
-  }
-  made.append(...children.filter(child => child !== null));
-  return made;
-}
-
-function svgElement(tag, attributes = {}, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
 
 const colour = i => `var(--c${i % 8})`;
 

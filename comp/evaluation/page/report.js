@@ -20,16 +20,6 @@ byId("about").textContent =
 for (const section of document.querySelectorAll("section")) {
   byId("sections").append(element("li", {}, element("a", { href: "#" + section.id }, section.querySelector("h2").textContent)));
 }
-const theme = byId("theme");
-let dark = matchMedia("(prefers-color-scheme: dark)").matches;
-function paint() {
-  document.documentElement.style.colorScheme = dark ? "dark" : "light";
-  theme.textContent = dark ? "Light" : "Dark";
-  theme.setAttribute("aria-label", `Show this page ${dark ? "light" : "dark"}`);
-}
-theme.addEventListener("click", () => { dark = !dark; paint(); });
-paint();
-
 const PART = data.n_folds > 1 ? "fold" : "fifth";
 const SIMPLEST = { grades: "The most probable grade", probabilities: "The probabilities as they are", numbers: "The numbers as they are" };
 const MEANING = {
