@@ -27,7 +27,7 @@ from comp.data.columns import read_features
 from comp.data.discovery import FileFinder, source_path
 from comp.data.image_cache import build_caches
 from comp.data.image_files import ImageSet, find_images
-from comp.data.path_tables import write_tables
+from comp.data.path_tables import with_paths_as_ids, write_tables
 from comp.data.table_rows import cells_of, rows_of, sample_ids_of, test_answers_of, test_ids_of
 from comp.deadline import deadline_in
 from comp.decisions.answer_rules import rule_from_json
@@ -150,6 +150,7 @@ def find_test(
     files = {name: folder / file for name, file in found["files"].items()}
     ids = test_ids_of(files, competition)
     folders = [(folder / place["folder"], place["pattern"]) for place in test]
+    folders = with_paths_as_ids(folders, "test", competition)
     images = find_images("test", ids, folders, channels, cells_of(files, "test", competition, folders, ids))
     contents = [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in test]
     features = None

@@ -4,9 +4,9 @@ import math
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from comp.config.labels import LABEL, LabelTable, separator_of
+from comp.config.labels import ANSWER, ANY, LABEL, LabelTable, separator_of
 from comp.config.metric import NEEDS_ONE_LABEL, Metric
 from comp.config.schema import (
     NAME_PATTERN,
@@ -21,6 +21,7 @@ from comp.config.schema import (
 )
 
 MAX_BAND = 999
+OF_ANSWER = f"{{{ANSWER}}}"
 
 
 def check_templates(templates: tuple[str, ...], channels: tuple[str, ...], *, columns: bool = False) -> None:
@@ -47,7 +48,7 @@ def _first_bands(value: Any) -> Any:
 
 class Images(Sparse):
     """Where the images are. A template holds {id} or other columns of its table, {channel} if each channel is
-    a separate file, and * in names of folders before them."""
+    a separate file, {any} if an id has several files, and * in names of folders before them."""
 
     left_out: ClassVar = ("range", "bands", "table")
 
@@ -102,6 +103,25 @@ class Images(Sparse):
     def channel_names(self) -> tuple[str, ...]:
         """The channels by name, or else the numbers of the bands; empty: grey or RGB files."""
         return self.channels or tuple(map(str, self.bands))
+
+    @property
+    def several(self) -> bool:
+        """Whether an id has several files, as {any} in the templates says."""
+        return any(ANY in fields_of(template) for template in (*self.train, *self.test))
+
+    @model_validator(mode="after")
+    def _check_several(self) -> "Images":
+        if not self.several:
+            return self
+        for template in (*self.train, *self.test):
+            if sorted(fields_of(template)) != [ANY, "id"] or "[" in template:
+                raise ValueError(
+                    f"image template {template!r}: with {{{ANY}}}, all templates hold {{id}} and {{{ANY}}}, "
+                    "once each, and nothing else"
+                )
+        if self.table:
+            raise ValueError(f"images.table does not go with {{{ANY}}}: the files themselves are the table")
+        return self
 
     @model_validator(mode="after")
     def _check_paths(self) -> "Images":
@@ -202,6 +222,20 @@ class Competition(Strict):
     listed: Listed | None = None
     """The number and size of its images."""
 
+    @field_validator("images", mode="after")
+    @classmethod
+    def _answer_for_several(cls, value: Images, info: ValidationInfo) -> Images:
+        labels = info.data.get("labels")
+        if labels is None or not value.several:
+            return value
+        if not labels.csv:
+            raise ValueError(f"{{{ANY}}} needs a table with a row for each id, labels.csv")
+        others = {**labels.model_dump(include={"row", "only", "features"}), "answer_id": labels.answer_id}
+        if clash := next((key for key, given in others.items() if given and given != OF_ANSWER), None):
+            raise ValueError(f"labels.{clash} does not go with {{{ANY}}}: each id has one row and one answer")
+        info.data["labels"] = labels.model_copy(update={"answer_id": OF_ANSWER})
+        return value
+
     @field_validator("metric", mode="before")
     @classmethod
     def _warn_of_old_key(cls, value: Any) -> Any:
@@ -260,7 +294,7 @@ class Competition(Strict):
         needs_table = ("row", "only", "weight", "features", "answer_id")
         if given := next((key for key in needs_table if getattr(labels, key)), None):
             raise ValueError(f"labels.{given} needs a table, labels.csv")
-        if labels.column != LABEL:
+        if labels.column != LABEL and not labels.values:
             raise ValueError(
                 f"labels.column = {labels.column!r} needs a table, labels.csv; leave it out where the labels "
                 "are in paths, and name the column of the sample as submission.column"

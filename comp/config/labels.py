@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from comp.config.schema import Files, Sparse, Texts, fields_of
 
 LABEL = "label"  # the field of a template, and the column of the table that `comp download` writes of paths
+ANY = "any"  # the field of a template that is any text: an id has several files
+ANSWER = "answer"  # the column of the tables that `comp download` writes then: the id of each file
 
 
 class LabelTable(Sparse):
@@ -128,9 +130,13 @@ class LabelTable(Sparse):
     @model_validator(mode="before")
     @classmethod
     def _name_labels_in_paths(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.get("csv") and value.get("column") is None:
-            return {**value, "column": LABEL}
-        return value
+        unset = isinstance(value, dict) and not value.get("csv") and value.get("column") is None
+        return {**value, "column": LABEL} if unset and not _is_zero_or_one(value) else value
+
+
+def _is_zero_or_one(data: dict[str, Any]) -> bool:
+    """Return whether what paths say is 0 or 1, as labels.values gives it."""
+    return bool(data.get("values")) and list(data.get("classes") or ()) == [LABEL]
 
 
 def _may_be_empty(data: dict[str, Any]) -> bool:

@@ -30,19 +30,21 @@ def as_list(value: Any) -> Any:
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
-def _without_folders(value: tuple[str, ...]) -> tuple[str, ...]:
-    if found := [name for name in value if "/" in name or name in ("", ".", "..")]:
-        raise ValueError(
-            f"{found[0]!r}: a file name without folders is expected; all folders are searched for it"
-        )
-    return value
-
-
-Files = Annotated[Texts, AfterValidator(_without_folders)]
-
-
 def _plain(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(PurePosixPath(template.replace("\\", "/"))) for template in value)
+
+
+def _below_a_folder(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name in ("", ".") or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(
+                f"{name!r}: a file name is expected, such as train.csv or train/labels.csv; all folders are "
+                "searched for it"
+            )
+    return _plain(value)
+
+
+Files = Annotated[Texts, AfterValidator(_below_a_folder)]
 
 
 Templates = Annotated[Texts, AfterValidator(_plain)]  # a\{id}.png and ./a//{id}.png become a/{id}.png

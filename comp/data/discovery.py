@@ -50,7 +50,7 @@ class RequiredFile:
         if self.part in SPLITS:
             folder = split_template(self.names[0])[0][-1:]
             return stem_of(Path(name)) in folder or (records or "") in records_of(self.names[0])
-        return bool({Path(name).name, inner, f"{records}.csv"} & set(self.names))
+        return bool({inner, f"{records}.csv"} & {Path(wanted).name for wanted in self.names})
 
     @property
     def is_anywhere(self) -> bool:
@@ -197,8 +197,10 @@ class FileFinder:
                 names.append(file.name)
 
     def _file(self, name: str) -> Path | None:
-        wanted = to_nfc(name)
-        return next((f / n for f, names in self.listing.items() for n in names if to_nfc(n) == wanted), None)
+        *above, wanted = to_nfc(name).split("/")
+        found = ((f, n) for f, names in self.listing.items() for n in names if to_nfc(n) == wanted)
+        ends = ((f / n, f.parts[len(f.parts) - len(above) :]) for f, n in found)
+        return next((path for path, end in ends if [*map(to_nfc, end)] == above), None)
 
     def _image_folders(self, need: RequiredFile, tables: dict[str, Path]) -> list[Path]:
         """Return the folder that a template's folders lead to and that has matching files; with * in the
@@ -254,7 +256,7 @@ class FileFinder:
     def _archives(self, places: Sequence[Path]) -> list[Path]:
         """Return the archives below these places: those named after a required file first, then by size."""
         competition = self.competition
-        needed = {name for need in required_files(competition, TABLES) for name in need.names}
+        needed = {Path(name).name for need in required_files(competition, TABLES) for name in need.names}
         needed |= {
             part
             for t in (*competition.images.train, *competition.images.test)

@@ -32,7 +32,7 @@ from comp.data.image_files import (
     spread_indices,
 )
 from comp.data.labels import Labels, read_labels
-from comp.data.path_tables import ending_of
+from comp.data.path_tables import with_paths_as_ids
 from comp.data.scaling import Limits
 from comp.data.table_rows import (
     cells_of,
@@ -189,8 +189,7 @@ def competition_files(content: dict[str, Any], folder: Path, competition: Compet
         split: [(resolve_place(folder, place["folder"]), place["pattern"]) for place in places]
         for split, places in content["images"].items()
     }
-    if not competition.labels.csv:  # the ids are paths
-        folders["train"] = [(folder, f"{{id}}{ending_of(pattern)}") for folder, pattern in folders["train"]]
+    folders = {split: with_paths_as_ids(places, split, competition) for split, places in folders.items()}
     contents = {
         split: [(p["pattern"], p["files"], p["bytes"], p["digest"]) for p in places]
         for split, places in content["images"].items()

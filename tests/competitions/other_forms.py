@@ -14,10 +14,12 @@ from tests.competitions.graders import (
     ACCURACY,
     AUC,
     CLASSES,
+    MACRO_F1,
     Grader,
     f,
     kappa,
     log_loss_of_classes,
+    log_loss_of_columns,
     rmse,
 )
 
@@ -208,6 +210,112 @@ def keypoints(d: Draft) -> Form:
     return Form(train, columns, fit, test, held)
 
 
+def scans(d: Draft) -> Form:
+    """Several slices a patient, which no table lists; one answer a patient."""
+    d.n, d.n_test = d.n // 3 * 3, d.n_test // 3 * 3
+    rows = np.repeat(d.rng.permutation(d.n_all // 3) % 2, 3)[:, None].astype(np.uint8)
+    patients = [f"{i // 3:05d}" for i in range(d.n_all)]
+    slices = [f"{p}/Image-{8 + i % 3}" for i, p in enumerate(patients)]
+    (fit, held), (train, test), (known, asked) = map(d.split, (rows, slices, patients))
+    d.table("train_labels.csv", {"BraTS21ID": known[::3], "MGMT_value": fit[::3, 0]})
+    d.table("sample_submission.csv", {"BraTS21ID": asked[::3], "MGMT_value": 0.5})
+    for split, names_, values in (("train", train, fit), ("test", test, held)):
+        d.images([f"{split}/{name.replace('/', '/FLAIR/')}.dcm" for name in names_], values)
+    return Form(train, ("MGMT_value",), fit, test, held, known, asked)
+
+
+def pets(d: Draft) -> Form:
+    """Photos of a pet, named by its id and a number; a grade a pet."""
+    d.n, d.n_test = d.n // 2 * 2, d.n_test // 2 * 2
+    classes = tuple("01234")
+    rows = np.eye(5, dtype=np.uint8)[np.repeat(d.rng.permutation(d.n_all // 2) % 5, 2)]
+    pets = [f"{i // 2:09x}" for i in range(d.n_all)]
+    photos = [f"{p}-{i % 2 + 1}" for i, p in enumerate(pets)]
+    (fit, held), (train, test), (known, asked) = map(d.split, (rows, photos, pets))
+    d.table("train.csv", {"Type": 2, "PetID": known[::2], "AdoptionSpeed": words(fit[::2], classes)})
+    d.table("sample_submission.csv", {"PetID": asked[::2], "AdoptionSpeed": 4})
+    d.images([f"train_images/{i}.jpg" for i in train], fit)
+    d.images([f"test_images/{i}.jpg" for i in test], held)
+    return Form(train, classes, fit, test, held, known, asked)
+
+
+def spines(d: Draft) -> Form:
+    """Several slices a patient and several labels; a row for each patient and label in submissions."""
+    d.n, d.n_test = d.n // 2 * 2, d.n_test // 2 * 2
+    classes = ("C1", "C2", "patient_overall")
+    rows = np.repeat((d.rng.random((d.n_all // 2, 2)) < 0.4).astype(np.uint8), 2, axis=0)
+    rows[:2], rows[2:4] = 1, 0
+    rows = np.c_[rows, rows.any(1)].astype(np.uint8)
+    patients = [f"1.2.826.0.{i // 2}" for i in range(d.n_all)]
+    slices = [f"{p}/{10 + i % 2}" for i, p in enumerate(patients)]
+    (fit, held), (train, test), (known, asked) = map(d.split, (rows, slices, patients))
+    d.table("train.csv", {"StudyInstanceUID": known[::2], **dict(zip(classes, fit[::2].T))})
+    d.table("sample_submission.csv", {"row_id": [f"{i}_{c}" for i in asked[::2] for c in classes],
+                                      "fractured": 0.5})  # fmt: skip
+    d.images([f"train_images/{i}.dcm" for i in train], fit)
+    d.images([f"test_images/{i}.dcm" for i in test], held)
+    return Form(train, classes, fit, test, held, known, asked)
+
+
+def camera_traps(d: Draft) -> Form:
+    """COCO JSON with places, which are groups; the test images in another JSON; one number of a class."""
+    classes = ("0", "2", "372")
+    rows = d.single(3)
+    (fit, held), (train, test) = d.split(rows), (names("8f", d.n), names("9c", d.n_test))
+    places = [i // 5 for i in range(d.n)]
+    listed = [{"id": i, "file_name": f"{i}.jpg", "location": p} for i, p in zip(train, places)]
+    notes = [{"id": f"n{k}", "image_id": i, "category_id": int(c)}
+             for k, (i, c) in enumerate(zip(train, words(fit, classes)))]  # fmt: skip
+    kinds = [{"id": int(c), "name": f"kind {c}"} for c in classes]
+    d.json("iwildcam2020_train_annotations.json",
+           {"images": listed, "annotations": notes, "categories": kinds})  # fmt: skip
+    d.json("iwildcam2020_test_information.json",
+           {"images": [{"id": i, "file_name": f"{i}.jpg", "location": 7} for i in test],
+            "categories": kinds})  # fmt: skip
+    d.table("sample_submission.csv", {"Id": test, "Category": 0})
+    d.images([f"train/{i}.jpg" for i in train], fit)
+    d.images([f"test/{i}.jpg" for i in test], held)
+    return Form(train, classes, fit, test, held, list(map(str, places)))
+
+
+def sheets(d: Draft) -> Form:
+    """COCO JSON beside the images of each set, which lie in folders of numbers."""
+    classes = ("0", "15", "8")
+    rows = d.single(3)
+    fit, held = d.split(rows)
+    train, test = [str(i) for i in range(d.n)], [str(i) for i in range(d.n_test)]
+    for split, ids in (("train", train), ("test", test)):
+        (d.folder / "nybg2020" / split).mkdir(parents=True)
+        files = [f"images/{int(i) // 10:03d}/{i}.jpg" for i in ids]
+        content: dict[str, Any] = {"images": [{"id": int(i), "file_name": f} for i, f in zip(ids, files)]}
+        if split == "train":
+            content["annotations"] = [
+                {"id": int(i), "image_id": int(i), "category_id": int(c), "region_id": 1}
+                for i, c in zip(train, words(fit, classes))
+            ]
+        d.json(f"nybg2020/{split}/metadata.json", content)
+        d.images([f"nybg2020/{split}/{f}" for f in files], fit if split == "train" else held)
+    d.table("sample_submission.csv", {"Id": test, "Predicted": 0})
+    return Form(train, classes, fit, test, held)
+
+
+def hidden_messages(d: Draft) -> Form:
+    """The folder says how a message was hidden, if one was; each picture is in every folder; one probability
+    that there is a message."""
+    kinds = ("Cover", "JMiPOD", "UERD")
+    n = d.n // 3
+    numbers = [f"{i:05d}" for i in range(n)]
+    kept = sorted(f"{kind}/{i}" for kind in kinds for i in numbers)
+    d.n = len(kept)
+    fit = np.array([[not name.startswith("Cover")] for name in kept], np.uint8)
+    held = (d.rng.random((d.n_test, 1)) < 0.5).astype(np.uint8)
+    test = names("0", d.n_test, ".jpg")
+    d.images([f"{name}.jpg" for name in kept], fit)
+    d.images([f"Test/{i}" for i in test], held)
+    d.table("sample_submission.csv", {"Id": test, "Label": 0})
+    return Form(kept, ("label",), fit, test, held, [name.split("/")[1] for name in kept])
+
+
 def balanced(truth: np.ndarray, answers: np.ndarray) -> float:
     return float(balanced_accuracy_score(truth.argmax(1), answers.argmax(1)))
 
@@ -290,5 +398,47 @@ OTHER: dict[str, tuple[str, Callable[[Draft], Form], Grader]] = {
              'train = "Train/{id}"\ntest = "Valid/{id}"', SAMPLE,
              'name = "average_precision"'),
         sewers, Grader("mAP", lambda t, a: float(average_precision_score(t, a))),
+    ),
+    "rsna-miccai": (
+        toml('csv = "train_labels.csv"\nid = "BraTS21ID"\nclasses = ["MGMT_value"]',
+             'train = "train/{id}/FLAIR/{any}.dcm"\ntest = "test/{id}/FLAIR/{any}.dcm"', SAMPLE,
+             'name = "roc_auc"'),
+        scans, AUC,
+    ),
+    "petfinder-adoption": (
+        toml('csv = "train.csv"\nid = "PetID"\ncolumn = "AdoptionSpeed"\nsingle = true',
+             'train = "train_images/{id}-{any}.jpg"\ntest = "test_images/{id}-{any}.jpg"', SAMPLE,
+             'name = "quadratic_kappa"'),
+        pets, Grader("quadratic kappa", kappa, "text", "labels"),
+    ),
+    "rsna-cervical-spine": (
+        toml('csv = "train.csv"\nid = "StudyInstanceUID"\nempty = true\n'
+             'classes = ["C1", "C2", "patient_overall"]',
+             'train = "train_images/{id}/{any}.dcm"\ntest = "test_images/{id}/{any}.dcm"',
+             SAMPLE + '\nid = "row_id"\nrow = "{id}_{class}"',
+             'name = "log_loss"\nweights = { patient_overall = 7 }'),
+        spines, Grader("weighted log loss", log_loss_of_columns([1, 1, 7]), "long", greater=False),
+    ),
+    "iwildcam-2020": (
+        toml('csv = "iwildcam2020_train_annotations.json"\nid = "id"\ncolumn = "category_id"\nsingle = true\n'
+             'group = "location"',
+             'train = "train/{file_name}"\ntest = "test/{file_name}"\n'
+             'table = "iwildcam2020_test_information.json"',
+             SAMPLE + '\nid = "Id"\ncolumn = "Category"', 'name = "accuracy"'),
+        camera_traps, ACCURACY,
+    ),
+    "herbarium-2020": (
+        toml('csv = "nybg2020/train/metadata.json"\nid = "id"\ncolumn = "category_id"\nsingle = true',
+             'train = "nybg2020/train/{file_name}"\ntest = "nybg2020/test/{file_name}"\n'
+             'table = "nybg2020/test/metadata.json"',
+             SAMPLE + '\nid = "Id"\ncolumn = "Predicted"', 'name = "fbeta"\nbeta = 1\naverage = "macro"'),
+        sheets, MACRO_F1,
+    ),
+    "alaska2": (
+        toml('id = "Id"\nclasses = ["label"]\nvalues = { Cover = 0, JMiPOD = 1, UERD = 1 }\n'
+             'group_pattern = "/(.+)"',
+             'train = "{label}/{id}.jpg"\ntest = "Test/{id}"', SAMPLE + '\ncolumn = "Label"',
+             'name = "roc_auc"'),
+        hidden_messages, AUC,
     ),
 }  # fmt: skip

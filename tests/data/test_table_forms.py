@@ -22,7 +22,8 @@ from comp.data.labels import Labels, read_labels
 from comp.data.long_tables import name_rows, split_rows
 from comp.data.manifest import read_manifest
 from comp.errors import CompError
-from tests.competitions.forms import build
+from tests.competitions.forms import Draft, build
+from tests.competitions.other_forms import OTHER
 
 
 def labels_of(folder: Path, text: str, kind: Any = "labels", **keys: Any) -> Labels:
@@ -280,6 +281,14 @@ def test_positions_and_stars_lead_to_files(tmp_path: Path):
         ),
         ({"group_pattern": "("}, {}, "is no regular expression"),
         ({"answer_id": "x"}, {}, "names no column"),
+        ({}, {"train": "t/{id}/{any}.png"}, "all templates hold {id} and {any}"),
+        ({}, {"train": "t/{id}/{any}.png", "test": "t/{id}/{view}/{any}.png"}, "and nothing else"),
+        ({"csv": ()}, {"train": "t/{id}/{any}.png", "test": "u/{id}/{any}.png"}, "needs a table with a row"),
+        (
+            {"row": "{id}"},
+            {"train": "t/{id}/{any}.png", "test": "u/{id}/{any}.png"},
+            "labels.row does not go",
+        ),
     ],
 )
 def test_settings_without_a_meaning_are_refused(labels: dict[str, Any], images: dict[str, Any], message: str):
@@ -316,6 +325,33 @@ def test_without_a_sample_the_test_images_are_the_files_in_natural_order(here: P
     data = read_manifest(recipe.competition)
     assert data.test_ids(recipe.competition).tolist() == [str(i) for i in range(1, 13)]
     assert (here / "data/dogs-vs-cats/test-ids.csv").read_text().splitlines()[0] == "id"
+
+
+def test_an_id_may_have_several_files(here: Path):
+    draft = Draft(here / "pets", 8, 4, 1.0, np.random.default_rng(0))
+    draft.folder.mkdir()
+    text, build_pets, _ = OTHER["petfinder-adoption"]
+    Path("pets.toml").write_text(text)
+    form = build_pets(draft)
+    Path("small.toml").write_text('competition = "pets.toml"\nbackbone = "test_resnet"\npretrained = false\n')
+    recipe = load_recipe("small.toml")
+    extra = here / "pets/test_images/0000000ff-1.jpg"  # of an id that the sample does not ask for
+    extra.write_bytes((here / "pets/test_images" / f"{form.test_ids[0]}.jpg").read_bytes())
+    download.run(recipe, source="pets", force=False)
+    data = read_manifest(recipe.competition)
+    labels = data.labels(recipe.competition)
+    assert form.groups is not None and labels.answer_ids is not None and labels.fold_groups is not None
+    assert dict(zip(labels.ids, labels.answer_ids)) == dict(zip(form.ids, form.groups))
+    assert labels.fold_groups.tolist() == labels.answer_ids.tolist()
+    rows = pd.Index(form.ids).get_indexer(labels.ids)
+    assert (labels.targets == form.targets[rows]).all()
+    assert set(data.test_ids(recipe.competition)) == set(form.test_ids)
+    assert set(data.sample_ids(recipe.competition)) == set(form.answers or ())
+    assert data.images("train", labels.ids, []).paths[0][0].name == f"{labels.ids[0]}.jpg"
+    for file in (here / "pets/train_images").glob(f"{form.groups[0]}-*"):
+        file.unlink()
+    with pytest.raises(CompError, match=r"ids without a file in images.train: 1 \("):
+        download.run(recipe, source="pets", force=True)
 
 
 def test_lists_and_tables_that_do_not_fit_are_refused_before_training(here: Path):
