@@ -135,8 +135,26 @@ class Run:
         texts = [" ".join(np.array(labels.columns)[row == 1]) for row in labels.to_numpy()]
         return draw(images, list(map(str, ids)), texts, columns)
 
+    def look(self, phase: int = -1, fold: int = 0) -> Any:
+        """Return a matplotlib Figure of the first batch of a phase as the network of a fold will get it:
+        augmented, normalised and mixed, with labels, and checks below; with the last phase, the default, the
+        test-time views of a held-out image too. Of members, the first one's. The run need not have trained.
+        Raise CompError where there is no such phase or fold."""
+        from comp.plots.look import new_sheet
+        from comp.training.first_batches import read_first_batches
+
+        recipe = (self.recipe.members or (self.recipe,))[0]
+        if fold not in range(recipe.n_networks):
+            raise CompError(f"fold is {fold!r}; a number from 0 to {recipe.n_networks - 1} is expected")
+        n_phases = len(recipe.phases)
+        if phase not in range(-n_phases, n_phases):
+            raise CompError(f"phase is {phase!r}; a number from 0 to {n_phases - 1} is expected")
+        seen = read_first_batches(recipe, fold)
+        return new_sheet(seen, seen.batches[phase])
+
     def report(self) -> Path:
-        """Write the page about the run, unless it is up to date, and return its path."""
+        """Write the page about the run and its card, unless they are up to date, and return the page's
+        path."""
         run_stage("report", self.recipe, {})
         return report_path(self.name)
 
@@ -239,7 +257,13 @@ def blend(
 
 
 @overload
-def decide(probs: "str | Recipe | Run", *, rule: str | None = None, force: bool = False) -> Run: ...
+def decide(
+    probs: "str | Recipe | Run",
+    *,
+    rule: str | None = None,
+    thresholds: str | None = None,
+    force: bool = False,
+) -> Run: ...
 
 
 @overload
@@ -256,7 +280,8 @@ def decide(
 def decide(probs: Any, *arguments: Any, **options: Any) -> Any:
     """Decide a run, or arrays of any other program.
 
-    decide("planet", rule=None, force=False) finds the rule of a run, and returns the run.
+    decide("planet", rule=None, force=False) finds the rule of a run, and returns the run; thresholds=FILE
+    takes the values of a TOML file, as the report's threshold lab copies them.
 
     decide(probs, targets, metric, classes=…) returns a Decision for out-of-fold probabilities (N, C) and
     targets (N, C) 0/1, or numbers, both arrays or tables by id. The metric is a FBeta or a Metric. More

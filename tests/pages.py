@@ -27,19 +27,22 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
-    """Return the page, opened without a network, and a list of its errors, messages and network requests."""
-    context = browser.new_context(offline=True, **options)
+def opened(browser: Any, place: Path | str, **options: Any) -> tuple[Any, list[str]]:
+    """Return the page, opened without a network, and a list of its errors, messages and network requests. A
+    page with an address on this machine may ask there."""
+    own = place if isinstance(place, str) else place.resolve().as_uri()
+    assert own.startswith(("file:", "http://127.0.0.1:"))
+    context = browser.new_context(offline=own.startswith("file:"), **options)
     page, heard = context.new_page(), []
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("request", lambda request: heard.append(request.url) if wants_network(request.url) else None)
-    page.goto(path.resolve().as_uri())
+    page.on("request", lambda request: heard.append(request.url) if wants_network(request.url, own) else None)
+    page.goto(own)
     return page, heard
 
 
-def wants_network(url: str) -> bool:
-    return not url.startswith(("file:", "data:"))
+def wants_network(url: str, own: str = "file:") -> bool:
+    return not url.startswith(("file:", "data:", own))
 
 
 def check_accessible(page: Any) -> None:
@@ -58,14 +61,14 @@ def content_of(path: Path) -> dict[str, Any]:
     )
 
 
-def check_report(browser: Any, path: Path) -> None:
-    """Check a report in light mode, dark mode and on a phone: no errors, no network, filters, sorting and
-    heat maps, all usable by keyboard."""
+def check_report(browser: Any, path: Path, *, looks: bool = False) -> None:
+    """Check a report: no errors, no network, filters, sorting and heat maps, all usable by keyboard; with
+    `looks` in dark mode and on a phone too."""
     assert path.stat().st_size < 15e6
     data = content_of(path)
     names = [row["name"] for row in data["classes"]]
-    for look in ({"color_scheme": "light"}, {"color_scheme": "dark"}):
-        page, heard = opened(browser, path, viewport={"width": 1200, "height": 900}, **look)
+    for scheme in ("dark", "light") if looks else ("light",):
+        page, heard = opened(browser, path, viewport={"width": 1200, "height": 900}, color_scheme=scheme)
         check_accessible(page)
         assert not heard, heard
     page.keyboard.press("Tab")
@@ -73,7 +76,10 @@ def check_report(browser: Any, path: Path) -> None:
     check_filters(page, data, names)
     check_sorting(page, names)
     check_viewer(page, data)
+    check_address(page, data, names)
     assert not heard, heard
+    if not looks:
+        return
     phone, heard = opened(browser, path, viewport={"width": 390, "height": 844}, has_touch=True)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     check_heads_stand_over_their_columns(phone)
@@ -134,6 +140,7 @@ def ids(page: Any) -> list[str]:
 
 
 def check_sorting(page: Any, names: list[str]) -> None:
+    assert page.locator("#classes-table th[aria-sort]").count() == 1  # the worst first
     head = page.locator("#classes-table thead button", has_text="images")
     head.focus()
     page.keyboard.press("Enter")
@@ -158,16 +165,31 @@ def check_viewer(page: Any, data: dict[str, Any]) -> None:
     check_accessible(page)
     first = page.inner_text("#viewer-title")
     assert painted(page) == 0
+    image = next(image for image in data["images"] if image["id"] == first)
+    page.wait_for_function("document.getElementById('large').complete")
+    assert ("large" in image) == (page.evaluate("document.getElementById('large').naturalWidth") > 160)
+    assert page.evaluate("[...document.images].every(of => of.id == 'large' || of.naturalWidth <= 160)")
+    page.locator("#zoom").fill("3")
+    assert page.evaluate("(of => of.scrollWidth / of.clientWidth)(document.getElementById('frame'))") > 2.9
+    page.locator("#zoom").fill("1")
+    card.evaluate("() => document.getElementById('viewer').focus()")
     if any(image["maps"] for image in data["images"]):
-        while not page.locator("#viewer-labels button").count():
+        while not page.locator("#viewer-labels button[data-label]").count():
             page.keyboard.press("ArrowRight")
-        button = page.locator("#viewer-labels button").first
+        button = page.locator("#viewer-labels button[data-label]").first
         button.focus()
         page.keyboard.press("Enter")
         assert button.get_attribute("aria-pressed") == "true"
         assert painted(page) > 1000
         assert "speaks for" in page.inner_text("#heat-about")
         check_accessible(page)
+        page.locator("#opacity").fill("20")
+        assert page.evaluate("document.getElementById('heat').style.opacity") == "0.2"
+        page.focus("#compare")
+        for press, hidden in ((page.keyboard.down, True), (page.keyboard.up, False)):
+            press("Space")
+            assert page.locator("#heat").is_hidden() == hidden
+        button.focus()
         page.keyboard.press("Enter")
         assert painted(page) == 0
     before = page.inner_text("#viewer-title")
@@ -178,6 +200,45 @@ def check_viewer(page: Any, data: dict[str, Any]) -> None:
     page.keyboard.press("Escape")
     assert not page.evaluate("document.getElementById('viewer').open")
     assert first in page.evaluate("document.activeElement.innerText")
+
+
+def check_address(page: Any, data: dict[str, Any], names: list[str]) -> None:
+    """Check that a label's row shows its images, that the address says what is shown, and that it brings it
+    back; that what is not there is passed over; and that the list of sections stays in sight."""
+    url = page.url.partition("#")[0]
+    row = page.locator("#classes-table tbody th button").last
+    name = row.inner_text()
+    row.focus()
+    page.keyboard.press("Enter")
+    label = page.evaluate("document.getElementById('label').selectedOptions[0].textContent")
+    assert label == name and page.evaluate("document.activeElement.id") in ("label", "classes-table", "")
+    assert page.evaluate("document.querySelector('nav').getBoundingClientRect().top") == 0
+    page.select_option("#label", "" if len(names) > 1 else "0")
+    page.select_option("#kind", "right")
+    page.select_option("#order", "id")
+    page.locator("#classes-table thead button", has_text="images").click()
+    page.evaluate("document.querySelector('#gallery button')?.click()")
+    assert "kind=right&order=id" in page.url and "sort=images+descending" in page.url
+
+    def shown() -> list[Any]:
+        texts = [page.inner_text(place) for place in ("#viewer-title", "#classes-table tbody")]
+        return [page.url, ids(page), *texts]
+
+    before = shown()
+    page.goto("about:blank")
+    page.goto(before[0])
+    assert shown() == before
+    page.goto(f"{url}#label=%3Cnone%3E&kind=odd&order=&image=none&sort=none+descending&section=none")
+    assert page.input_value("#kind") == "any"
+    assert not page.evaluate("document.getElementById('viewer').open")
+    assert page.url == url
+
+
+def download(page: Any) -> str:
+    """Return the file of ticks that the page gives."""
+    with page.expect_download() as found:
+        page.eval_on_selector("#corrections-file", "link => link.click()")
+    return Path(found.value.path()).read_text(encoding="utf-8")
 
 
 def painted(page: Any) -> int:

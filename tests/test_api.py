@@ -39,7 +39,7 @@ def test_a_decision_is_saved_whole_and_shows_its_labels(here: Path):
     assert "&lt;h&gt;" in decision._repr_html_() and f"{decision.scores['cross_fitted']:.4f}" in repr(
         decision
     )
-    assert len(decision.plot().axes) == 8
+    assert len(decision.plot().axes) == 2  # thresholds, and what they gain
     with pytest.raises(comp.CompError, match="loaded without the probabilities"):
         loaded.plot()
     with pytest.raises(comp.CompError, match="not \\['a'"):

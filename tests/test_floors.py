@@ -27,7 +27,7 @@ FLOORS = (  # from the ground up
     {"batches"},
     {"models"},
     {"training", "evaluation"},
-    {"kaggle", "tuning", "benchmarks"},
+    {"kaggle", "tuning", "benchmarks", "watch"},
     {"plots"},
     {"decision"},
     {"commands"},

@@ -43,7 +43,7 @@ from comp.evaluation.explanation import Explanation, Query
 from comp.kaggle import client as kaggle_api
 from comp.kaggle import ledger
 from comp.kaggle.submission_file import submission_text
-from comp.plots import comparison, explanation, lr_finder, style, thresholds, tuning
+from comp.plots import adversarial, comparison, explanation, lr_finder, style, thresholds, tuning
 from comp.plots import decision as decision_plot
 from comp.plots import ledger as ledger_plot
 from comp.safe_text import escape_cell, unescape_cell, visible, without_secrets
@@ -291,13 +291,17 @@ def pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[
         Path("submissions").mkdir()
         ledger_plot.draw(rows)
 
+    def adversary(names: tuple[str, ...]) -> None:
+        p, images = rng.random(40), [np.zeros((8, 8, 3), np.uint8)] * 3
+        adversarial.draw(names[0], p, p, [("first", images, names, [0.5] * 3)], Path("adversarial.png"))
+
     return {
         "find-lr": finder, "tune": tuner, "decision": decider, "confusion": confusion, "compare": comparer,
-        "explain": explainer, "ledger": ledgers,
+        "explain": explainer, "ledger": ledgers, "adversarial": adversary,
     }  # fmt: skip
 
 
-PICTURES = ("find-lr", "tune", "decision", "confusion", "compare", "explain", "ledger")
+PICTURES = ("find-lr", "tune", "decision", "confusion", "compare", "explain", "ledger", "adversarial")
 
 
 @pytest.fixture
@@ -324,7 +328,7 @@ def read(text: Text) -> str:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_show_names_as_they_are_and_powers_of_ten_as_such(name: str, pictures, drawn: list[Figure]):
+def test_pictures_show_names_as_they_are_and_rates_as_numbers(name: str, pictures, drawn: list[Figure]):
     before = dict(matplotlib.rcParams)
     names = (r"$\frac{$", "$5 or $10", "a\nb\x1b[31m\u202e")
     pictures[name](names)
@@ -343,7 +347,7 @@ def test_pictures_show_names_as_they_are_and_powers_of_ten_as_such(name: str, pi
     hostile = [text for text in ticks if any(mark in text for mark in "$\\{}")]
     assert {text for text in hostile if not any(visible(name) in text for name in names)} == set()
     if name in ("find-lr", "tune"):
-        assert {"10^-4", "10^-3", "10^-2"} <= set(ticks)
+        assert {"0.0001", "0.001", "0.01"} <= set(ticks)
     elif name != "confusion":
         assert any(re.fullmatch(r"−?\d(\.\d+)?", text) for text in ticks)
 

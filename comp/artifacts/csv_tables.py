@@ -43,18 +43,22 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     elif found := next((suffix for suffix in kinds if suffix in OTHER_TABLES), None):
         raise CompError(f"{path}: {found} files are not read; save the table as CSV")
     else:
-        frame = _read_csv(path, columns)
+        return parse_csv(_text(path), path, columns)
+    _check_columns(frame, path, columns)
+    return frame
+
+
+def _check_columns(frame: pd.DataFrame, path: Path | str, columns: list[str]) -> None:
     if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
         raise CompError(
             f"{path} has several columns of the same name: {summarize(twice)}; rename or remove them"
         )
     if lacking := [name for name in columns if name not in frame]:
         raise CompError(f"{path} has no column {lacking[0]!r}; it has {', '.join(frame.columns[:20])}")
-    return frame
 
 
-def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    text = _text(path)
+def parse_csv(text: str, path: Path | str, columns: list[str]) -> pd.DataFrame:
+    """Return the table of a CSV's text as `read_table` does. `path` is what messages call it."""
     separator = _separator(text, columns)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
@@ -83,6 +87,7 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         named = [bool(name) or frame.iloc[:, i].str.strip().any() for i, name in enumerate(header)]
         frame.columns = [name or _unnamed(i, header) for i, name in enumerate(header)]
         frame = frame.loc[:, named]
+    _check_columns(frame, path, columns)
     return frame
 
 
@@ -189,7 +194,7 @@ def _separator(text: str, columns: list[str]) -> str:
     return max(SEPARATORS, key=lambda s: (set(columns) <= set(names[s]), len(names[s])))
 
 
-def _check_widths(rows: list[list[str]], lines: list[int], header: list[str], path: Path) -> None:
+def _check_widths(rows: list[list[str]], lines: list[int], header: list[str], path: Path | str) -> None:
     """Cut empty fields beyond the header's width. Raise CompError for rows of another width."""
     width = len(header)
     for row, line in zip(rows, lines):

@@ -80,12 +80,22 @@ class Scores(Stored):
     default: float
     in_sample: float
     cross_fitted: float
+    corrected: float | None = None
+
+
+class Given(Stored):
+    """What decision.json says besides where a person gave the rule."""
+
+    automatic: str  # the rule that has the cross-fitted score
+    automatic_in_sample: float
+    warning: str
 
 
 class Decision(PartRule):
     """decision.json."""
 
     metric: str
+    given: Given | None = None
     classes: list[str] | None = None
     by_fold: dict[str, PartRule] = {}
     by_fifth: dict[str, PartRule] = {}

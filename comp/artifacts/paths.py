@@ -161,12 +161,37 @@ def report_path(recipe: str) -> Path:
     return run_dir(recipe) / "report.html"
 
 
+def suspects_path(recipe: str) -> Path:
+    return run_dir(recipe) / "suspects.csv"
+
+
+def adversarial_path(recipe: str) -> Path:
+    return run_dir(recipe) / "adversarial.json"
+
+
 def inferred_path(recipe: str, fold: int) -> Path:
     return fold_dir(recipe, fold) / "infer.npz"
 
 
 def find_lr_path(recipe: str, phase: int) -> Path:
     return run_dir(recipe) / f"find-lr-{phase}.json"
+
+
+def bare_step_path(recipe: str) -> Path:
+    return run_dir(recipe) / "bare-step.json"
+
+
+def watch_page_path() -> Path:
+    """Return the page that `comp watch --static` writes."""
+    return runs_dir() / "watch.html"
+
+
+def look_path(recipe: str, phase: int) -> Path:
+    return run_dir(recipe) / f"look-{phase}.png"
+
+
+def card_path(recipe: str) -> Path:
+    return run_dir(recipe) / "card.png"
 
 
 def study_path(recipe: str) -> Path:

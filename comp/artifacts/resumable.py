@@ -17,13 +17,15 @@ from comp.errors import CompError
 
 
 def read_log(recipe: str, fold: int) -> list[dict[str, Any]]:
-    """Return the epochs of a fold's log.jsonl, [] if it is absent. Raise CompError for a damaged line."""
+    """Return the epochs of a fold's log.jsonl without the worst images, [] if it is absent. Raise CompError
+    for a damaged line."""
     path = log_path(recipe, fold)
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [
+    rows = [
         parse_json(line, f"{path}, line {number}", Epoch, "repair it, or train again")
         for number, line in enumerate(lines, 1)
     ]
+    return [{key: value for key, value in row.items() if key != "worst"} for row in rows]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,19 @@ class TrainingStart(Stored):
 
     recipe: TrainedRecipe
     stamp: dict[str, Any]
-    begun: int | None = None
+    begun: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None  # nanoseconds since 1970
+    comp: str | None = None  # its version
+    commit: str | None = None
+    processor: str | None = None
+    processors: Count | None = None  # GPUs or, of a CPU, threads
+
+
+class WorstImage(Stored):
+    """A held-out image with a high loss, in a row of log.jsonl."""
+
+    id: str
+    loss: float
+    answers: list[tuple[str, float, float]]  # name, true, predicted
 
 
 class Epoch(Stored):
@@ -113,6 +125,7 @@ class Epoch(Stored):
     images_per_second: Positive
     seconds: float = Field(ge=0)
     memory: Count
+    worst: list[WorstImage] = []
 
 
 class PredictionStamp(Stored):
@@ -164,6 +177,34 @@ class RangeTest(Stored):
         if len(self.smooth) != len(self.rates):
             raise ValueError(f"smooth has {len(self.smooth)} losses for {len(self.rates)} rates")
         return self
+
+
+class FoldAuc(Stored):
+    """A network in adversarial.json."""
+
+    fold: Count
+    train: Count
+    test: Count
+    auc: Share
+
+
+class AdversarialScores(Stored):
+    """adversarial.json."""
+
+    auc: Share
+    low: Share
+    high: Share
+    effective: Positive
+    folds: list[FoldAuc] = Field(min_length=1)
+
+
+class BareStep(Stored):
+    """bare-step.json, which `comp bench speed` writes."""
+
+    backbone: str
+    machine: str
+    at_once: int = Field(ge=1)  # networks that share a device while a run is trained
+    rates: list[tuple[int, int, Positive]]  # size, batch_size, images per second of one device
 
 
 class KeptTrial(Stored):

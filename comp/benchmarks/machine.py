@@ -4,14 +4,13 @@ import os
 import platform
 import shutil
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from comp import __version__
 from comp.artifacts.git import commit
-from comp.compute.devices import Device
+from comp.compute.devices import Device, cpu_name
 from comp.compute.gpus import driver_version, runs_on
 from comp.console import size_text
 
@@ -88,11 +87,3 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError):
         return None
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.machine())

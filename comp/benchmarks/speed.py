@@ -11,12 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from comp.artifacts.paths import manifest_path
-from comp.benchmarks.machine import cpu_name
+from comp.artifacts.files import write_json
+from comp.artifacts.paths import bare_step_path, manifest_path
 from comp.benchmarks.training_speed import Measured, measure_rate, measure_training
-from comp.compute.devices import devices, n_cores
+from comp.compute.devices import devices, n_cores, processor_name
 from comp.config.recipe import Phase, Recipe
 from comp.console import clock, info, table
 from comp.data.decoding import decode
@@ -33,7 +32,7 @@ def run(recipe: Recipe, *, fastai: str | None) -> None:
     found = devices(1)
     device = found[0]
     place = device.activate()
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else cpu_name()
+    name = processor_name(place)
     cores = f"{os.cpu_count()} cores, {device.n_threads} per job"
     info(f"bench: {name}, {cores}; Python {platform.python_version()}")
     info(
@@ -42,13 +41,18 @@ def run(recipe: Recipe, *, fastai: str | None) -> None:
             f"{p} {version(p)}" for p in ("torch", "timm", "albumentations", "opencv-python-headless")
         )
     )
+    phases = tuple({phase.size: phase for phase in recipe.phases}.values())
     with tempfile.TemporaryDirectory(prefix="comp-bench-") as folder:
         images = _make_images(recipe, Path(folder))
         _measure_files(images, Path(folder))
         rates = {
             phase.size: measure_training(_measured(recipe, phase, images, Path(folder)), fastai)
-            for phase in {phase.size: phase for phase in recipe.phases}.values()
+            for phase in phases
         }
+    at_once = len(devices(recipe.n_networks)) if place.type == "cpu" else 1
+    steps = [(phase.size, phase.batch_size, rates[phase.size][2]) for phase in phases]
+    about = {"backbone": recipe.backbone, "machine": name, "at_once": at_once, "rates": steps}
+    write_json(bare_step_path(recipe.name), about)
     n_train, n_test, whose = _count_images(recipe)
     share = n_train * (recipe.n_folds - 1) / recipe.n_folds
     training = sum(phase.epochs * share / rates[phase.size][0] for phase in recipe.phases)

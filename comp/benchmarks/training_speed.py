@@ -105,8 +105,9 @@ def epoch_of(trainer: Trainer) -> Callable[[], float]:
     return epoch
 
 
-def measure_training(measured: Measured, fastai: str | None) -> tuple[float, float]:
-    """Print the table of one size; return images per second of whole training and of prediction."""
+def measure_training(measured: Measured, fastai: str | None) -> tuple[float, float, float]:
+    """Print the table of one size; return images per second of whole training, of prediction and of the bare
+    step."""
     device, recipe, phase = devices(1)[0], measured.recipe, measured.phase
     place = torch.device(device.name)
     size, batch = phase.size, phase.batch_size
@@ -159,7 +160,7 @@ def measure_training(measured: Measured, fastai: str | None) -> tuple[float, flo
         f"{name_bottleneck(share, medians[WHOLE], mine, busy)}. First epoch {start_up:.1f} s, "
         f"memory {size_text(memory_in_use(place))}"
     )
-    return medians[WHOLE], rate
+    return medians[WHOLE], rate, step
 
 
 def name_bottleneck(share: float, whole: float, paths: Mapping[str, float], busy: float | None) -> str:

@@ -17,11 +17,15 @@ OTHERS = {
     "keys": "list all keys of a recipe with type, default and a line",
     "run": "all stages, one after the other, in one process",
     "runs": "list all runs: settings, folds that are done, scores",
+    "watch": "a page that shows runs while they are trained: curves, pace, time left, worst images",
     "plan": "what a recipe will cost: disk, memory and time, here and on Kaggle",
+    "look": "pictures of what a network will see: the first batches, with labels and checks",
     "find-lr": "learning-rate range test: suggest a learning rate",
     "tune": "hyperparameter search with Optuna, on one machine or on several",
     "infer": "make a submission with finished models, without training data",
+    "adversarial": "how well test images can be told from training images; weights for it",
     "explain": "labels, probabilities and Grad-CAM heat maps of single images, as a picture",
+    "suspects": "list the labels of a run that may be wrong, the most doubtful first",
     "kernel": "pack a recipe as a Kaggle kernel without internet, and run it there",
     "ledger": "list all submissions: cross-fitted beside leaderboard scores",
     "compare": "compare finished runs: settings, scores, classes, cost, errors",
@@ -75,19 +79,28 @@ DETAILS = {
     "grade) and cut-points on it; of log loss: as-is, calibrated, and temperature with one label per image; "
     "of probabilistic F-beta: binary too; of numbers: as-is, clipped; of AUC and rankings nothing is to be "
     "decided. Scores are in-sample and cross-fitted (each fold is decided by the rule fitted to the other "
-    "folds). Optuna's studies are kept in runs/<recipe>/study.log, which optuna-dashboard opens. "
-    "decision.png shows thresholds, cut points, ROC and reliability, or numbers.",
+    "folds). --thresholds FILE takes the values of a file instead, such as one of the report's threshold "
+    "lab. They decide the test images. Their score is called in-sample, since who chose them may have seen "
+    "all held-out images; the automatic rule's cross-fitted score stays beside. Optuna's studies are kept in "
+    "runs/<recipe>/study.log, which optuna-dashboard opens. "
+    "decision.png shows thresholds and what they gain, cut points, ROC and reliability, or numbers.",
     "submit": "Writes submissions/<name>.csv in the sample submission's order, checks it, writes a .json "
     "beside it, and adds a row to submissions/ledger.csv. --send sends it to Kaggle, at most once: after an "
     "interruption, Kaggle is first asked whether it arrived.",
     "report": "Writes runs/<recipe>/report.html, which needs no network: scores and their spread, learning "
-    "curves, score and threshold per label, calibration, co-occurrence of labels, label counts of held-out "
-    "and test images, the images with the worst errors and their heat maps, and likely label errors. Run "
-    "`comp decide` first; heat maps need the models.",
+    "curves, a lab whose sliders set thresholds and show the score at once, calibration, co-occurrence of "
+    "labels, label counts of held-out and test images, a map of the images, those with the worst errors and "
+    "their heat maps, and likely label errors; and card.png, the run in one picture to show. Run `comp "
+    "decide` first; heat maps need the models.",
     "plan": "Prints, before anything is downloaded or trained, how many images there are, what their "
     "resized copies take on the disk, the memory that a GPU needs, and the time of each phase: on this "
     "machine by a few steps of the network, on other cards by estimate. Says whether a kernel on two T4 does "
     "it within Kaggle's limits and, if not, what to change. Nothing is written.",
+    "look": "Draws the first batch of each phase as the network gets it: resized, augmented, normalised, "
+    "mixed by mixup or cutmix, with its labels; and the test-time views of a held-out image. Joined channels "
+    "are shown one by one too. Prints mean and deviation after normalising, black pixels, sizes and label "
+    "counts, and what is odd about them. Needs `comp download` alone; of images that are not resized yet, "
+    "those of the batches are decoded. Writes runs/<recipe>/look-<phase>.png.",
     "find-lr": "Trains for some steps in memory, on one fold and phase, starting from the same weights as "
     "training, at learning rates that grow until the loss diverges (Smith 2017). Suggests the rate at which "
     "the smoothed loss falls fastest. Writes runs/<recipe>/find-lr-<phase>.png and .json; the run's weights "
@@ -101,11 +114,24 @@ DETAILS = {
     "infer": "Reads runs/<recipe>/fold<k>/model.safetensors and decision.json, the sample submission and "
     "the test images, which may differ from those at training time. Predicts the mean of the folds, decides "
     "it, checks it and writes it as a CSV.",
+    "adversarial": "Adversarial validation: for each fold's network, which has seen neither, a logistic "
+    "regression on pooled features tells its held-out images from test images. Prints the cross-validated "
+    "AUC with its 95 % interval, a warning where the whole interval is above 0.6, and the training images "
+    "that look most like test images. Images of one group, or duplicates, are never on both sides of a "
+    "split. Writes runs/<recipe>/adversarial.csv: p_test, the probability of the test set if both sets were "
+    "equally large, and weight, p_test / (1 - p_test) cut to 0.1 … 10 and divided by its mean. "
+    "`comp run RECIPE --as NAME --set competition.labels.weight_csv=runs/<recipe>/adversarial.csv` trains "
+    "with these weights. Writes adversarial.png too: the two distributions, and images from their ends.",
     "explain": "For any image on disk: the mean of the finished networks runs/<recipe>/fold<k>/ over the "
     "recipe's test-time views, the labels by decision.json, and Grad-CAM heat maps of up to four labels, "
     "wrong ones first. A training image is explained by the network that held it out, with its true labels. "
     "If each channel is a file, give one of them. Writes runs/<recipe>/explain-<image>.png, one row per "
     "image; no training data is needed.",
+    "suspects": "Lists labels, grades or numbers that contradict networks that were not trained on their "
+    "images, as the report does, and writes all to runs/<recipe>/suspects.csv (id, label, given, "
+    "probability, doubt, fold). Labels stay as they are: tick suspects as wrong, right or unsure in the "
+    "report, which makes corrections.csv, and train with it: --as NAME --set "
+    "competition.labels.corrections=corrections.csv.",
     "kernel": "build writes runs/<recipe>/kernel-<kind>/ without running anything: kernel/ (a script that "
     "contains the package and the recipe, and kernel-metadata.json), and the dataset folders weights/ and "
     "wheels/. Kind train runs all stages, and can resume from an earlier version's output; kind infer makes "
@@ -132,9 +158,19 @@ STANDALONE = {
     "runs": (
         "Lists the runs in runs/, the newest first: backbone, sizes, folds that are done, scores, time, rank."
     ),
+    "watch": (
+        "Serves a page on this machine alone that shows runs while they are trained, the newest first: "
+        "curves by fold and phase, learning rates, images per second beside the bare step (if `comp bench "
+        "speed RUN` measured it), memory, the time left of all folds, the worst held-out images after "
+        "each epoch, and another run at the same epoch. It only reads, without locks and at the lowest "
+        "priority, so it can be ended and started again at any time. With --host other machines reach it: "
+        "its address then holds a token, and whoever has it sees the runs. --static serves nothing: it "
+        "writes runs/watch.html after each epoch, and ends when all watched runs are trained. On Kaggle: "
+        "`comp watch RECIPE --static & comp train RECIPE`."
+    ),
     "ledger": (
-        "Lists all submissions with their cross-fitted, public and private scores, and plots them in "
-        "submissions/ledger.png."
+        "Lists all submissions with their cross-fitted, public and private scores, and plots them by date "
+        "and against each other in submissions/ledger.png."
     ),
     "compare": (
         "Compares finished runs of one competition on the images that all of them held out: the settings "
@@ -155,7 +191,8 @@ STANDALONE = {
         "matrices, or on --probs FILE with --labels FILE. speed: images per second of decoding, cache, "
         "loading, augmentation, the bare training step, training and prediction, at each size of the "
         "RECIPE, on its images or, if they are not downloaded, on synthetic ones of 256 px; names the "
-        "bottleneck of training. tricks: an ablation: train the RECIPE as it is and with each change of "
+        "bottleneck of training, and writes the rates of the bare step to runs/<recipe>/bare-step.json, "
+        "which `comp watch` shows. tricks: an ablation: train the RECIPE as it is and with each change of "
         "--tricks, with several seeds, on the same part of its images, with one fold held out. The same "
         "command resumes."
     ),

@@ -172,6 +172,8 @@ def _decide_files(given: argparse.Namespace) -> None:
     """Run `comp decide` on the tables of another program."""
     if not (given.probs and given.labels):
         raise CompError("a RECIPE, or --probs FILE with --labels FILE, is expected")
+    if given.thresholds:
+        raise CompError("--thresholds goes with a RECIPE, not with --probs")
     decide = _command("decide")
     names = ("probs", "labels", "rule", "fold_file", "apply", "sample", "exclusive", "force")
     metric = decide.named_metric(given.metric, given.beta, given.average, given.zero_division)

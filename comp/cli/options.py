@@ -5,7 +5,7 @@ from typing import Any
 
 from comp.cli.command_help import OTHERS, STAGES
 
-NOT_OF_RUN = ("--name",)  # of the options of stages, those that `comp run` does not read
+NOT_OF_RUN = ("--name", "--thresholds")  # of the options of stages, those that `comp run` does not read
 
 # options of `comp decide` without a recipe, on the tables of another program
 TABLES: dict[str, dict[str, Any]] = {
@@ -90,6 +90,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "use this rule, such as shrunk or expected+limits (default: auto)",
         },
     ),
+    "--thresholds": (
+        ("decide",),
+        {
+            "metavar": "FILE",
+            "help": "decide by the thresholds or cut points of a TOML file, as the report's threshold lab "
+            "copies them; their score is in-sample, the cross-fitted one is the automatic rule's",
+        },
+    ),
     "--from": (
         ("download", "infer"),
         {
@@ -112,13 +120,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "--folds": (
-        ("train", "predict", "blend", "find-lr", "infer", "explain", "kernel", "tune"),
+        ("train", "predict", "blend", "look", "find-lr", "infer", "explain", "kernel", "tune"),
         {
             "metavar": "K,K",
             "help": {
                 "train": f"the folds to train: {FOLDS}",
                 "predict": f"the folds whose networks predict: {FOLDS}",
                 "blend": f"for one recipe: the folds to combine: {FOLDS}",
+                "look": "the fold whose batches are shown, counted from 0 (default: 0)",
                 "find-lr": "the fold to train, counted from 0 (default: 0)",
                 "infer": f"the folds whose networks predict: {FOLDS}",
                 "explain": f"the folds whose networks explain: {FOLDS}",
@@ -141,12 +150,22 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "find-lr",
             "infer",
             "explain",
+            "adversarial",
         ),
         {
             "action": "store_true",
             "help": {
                 **dict.fromkeys(
-                    ("download", "duplicates", "folds", "train", "predict", "blend", "find-lr"),
+                    (
+                        "download",
+                        "duplicates",
+                        "folds",
+                        "train",
+                        "predict",
+                        "blend",
+                        "find-lr",
+                        "adversarial",
+                    ),
                     "overwrite output that was made with other settings or inputs",
                 ),
                 "decide": "overwrite a decision that was made with other settings or inputs; without a "

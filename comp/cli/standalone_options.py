@@ -39,6 +39,26 @@ STANDALONE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "runs": {
         "--by": {"choices": ("time", "score"), "default": "time", "help": "the order (default: time)"},
     },
+    "watch": {
+        "names": {
+            "metavar": "RUN",
+            "nargs": "*",
+            "help": "a run's name, or a recipe that will be trained (default: all runs in runs/)",
+        },
+        "--port": {
+            "metavar": "N",
+            "type": int,
+            "help": "the port to listen on (default: 8470, or a free one if that is in use)",
+        },
+        "--host": {
+            "metavar": "HOST",
+            "help": "the address to listen on (default: 127.0.0.1, which only this machine reaches)",
+        },
+        "--static": {
+            "action": "store_true",
+            "help": "write runs/watch.html after each epoch instead of serving a page",
+        },
+    },
     "compare": {
         "names": {
             "metavar": "RUN",

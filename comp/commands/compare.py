@@ -14,6 +14,7 @@ import numpy as np
 from comp.artifacts.paths import compared_path
 from comp.config.recipe import Phase
 from comp.console import clock, info, size_text, table
+from comp.data.corrections import describe_corrections
 from comp.decisions.bootstrap import interval, share_above
 from comp.decisions.class_scores import n_images
 from comp.decisions.metrics import mean_average_precision
@@ -48,6 +49,7 @@ def run(names: Sequence[str], *, to: str | None, force: bool) -> None:
     show_settings(runs, letters)
     result = compare(joined)
     show_scores(runs, result, letters)
+    show_corrected(joined, result, letters)
     show_classes(joined, result, letters)
     show_cost(runs, letters)
     show_errors(result, letters, numbers=metric.kind == "numbers")
@@ -109,6 +111,22 @@ def show_scores(runs: Sequence[Run], result: Comparison, letters: Sequence[str])
         lines[-1] += [*mean_ap, r.rule]
     of_labels = ["mAP"] if result.precisions else []
     table(["run", "score", "95 %", "minus A", "95 %", "beats A", *of_labels, "rule"], lines)
+
+
+def show_corrected(joined: JoinedRuns, result: Comparison, letters: Sequence[str]) -> None:
+    """Print all scores by the corrected labels too, if a run has corrections."""
+    if (corrected := joined.corrected) is None:
+        return
+    name, targets = corrected
+    changed = describe_corrections(joined.targets, targets, joined.runs[0].recipe.competition)
+    info("")
+    info(f"by the given labels, which the leaderboard has, and as corrected in {name}: {changed}")
+    scores = [joined.scorer.score(targets, decisions) for decisions in joined.decisions]
+    rows = zip(letters, joined.runs, result.values, scores)
+    table(
+        ["run", "given", "corrected"],
+        [[f"{letter} {run.name}", f"{given:.4f}", f"{score:.4f}"] for letter, run, given, score in rows],
+    )
 
 
 def _range(values: np.ndarray, form: str) -> str:

@@ -1,10 +1,11 @@
 """decide: find the rule that turns probabilities into answers, and score it.
 
 Reads runs/<recipe>/oof.npz, labels and folds; writes decision.png, and decision.json last: the rule, its
-parameters, its scores. With --probs and --labels it reads the tables of another program instead.
+parameters, its scores. With --thresholds a file gives the rule, and the automatic one's score stays beside.
+With --probs and --labels it reads the tables of another program instead.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from comp.config.loading import problem
 from comp.config.metric import Metric
 from comp.config.recipe import Recipe
 from comp.console import ProgressBars, info, progress
+from comp.data.corrections import describe_corrections
 from comp.data.labels import exclusive_groups
 from comp.data.manifest import read_training
 from comp.data.tables import read_folds_of, read_named_probs, read_probs, read_targets
@@ -27,6 +29,7 @@ from comp.decision import Decision as NamedDecision
 from comp.decision import scorer_of_arrays
 from comp.decisions.decide import decide
 from comp.decisions.decision_file import decision_content
+from comp.decisions.given_rule import read_given, with_given
 from comp.decisions.metrics import FBeta
 from comp.decisions.optuna_search import delete_studies
 from comp.decisions.rule_search import SearchSettings
@@ -34,14 +37,16 @@ from comp.decisions.rules import is_single_label
 from comp.decisions.scorers import Scorer, make_scorer
 from comp.errors import CompError, summarize
 from comp.evaluation.decision_lines import show_decision
-from comp.evaluation.results import held_out_answers, parts_of, stamp_now
+from comp.evaluation.results import corrected_targets, held_out_answers, parts_of, stamp_now
 from comp.kaggle.sample import sample_submission
 from comp.plots.decision import draw
 from comp.tracking.follow import track_runs
 from comp.tracking.run import Run
 
 
-def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
+def run(recipe: Recipe, *, force: bool, rule: str | None, thresholds: str | None) -> None:
+    if rule and thresholds:
+        raise CompError("--rule finds thresholds and --thresholds gives them; leave one of the two out")
     if rule:
         recipe = recipe.model_copy(update={"rule": rule})
     competition, metric = recipe.competition, recipe.competition.metric
@@ -49,12 +54,23 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     if (oof_stamp := read_stamp(oof_path(recipe.name))) is None:
         raise CompError(f"{oof_path(recipe.name)} is not there; run `comp blend` first")
     stamp = stamp_now(recipe, labels, fold_of, oof_stamp)
+    study = digest(stamp)
+    exclusive = exclusive_groups(competition.labels, labels.classes)
+    min_labels = 0 if competition.labels.empty else 1
+    given = None
+    if thresholds:
+        given = read_given(
+            Path(thresholds), labels.classes, metric,
+            groups=exclusive, single=is_single_label(labels.targets, exclusive), min_labels=min_labels,
+        )  # fmt: skip
+        stamp["thresholds"] = digest(given.as_json(labels.classes))
     path = decision_path(recipe.name)
     if is_done(path, stamp, force=force):
         info(f"decide: {recipe.name} done already")
         _track(recipe, stamp)
         return
     rows, probs, targets = held_out_answers(recipe, labels)
+    corrected = corrected_targets(recipe, labels, rows)
     parts = parts_of(recipe, data, labels, rows, fold_of)
     if (made_with := oof_stamp.get("fold_of")) != stamp["folds"]:
         raise CompError(
@@ -64,31 +80,51 @@ def run(recipe: Recipe, *, force: bool, rule: str | None) -> None:
     if one_fold := len(np.unique(fold_of[rows])) == 1:
         info("decide: one fold alone was held out, so rules are cross-fitted on 5 random parts of it")
     if force:
-        delete_studies(study_path(recipe.name), digest(stamp))
+        delete_studies(study_path(recipe.name), study)
     info(f"decide: {recipe.name}, {len(rows):,} held-out images, {metric.count(len(labels.classes))}")
     with ProgressBars() as bars:
         settings = SearchSettings(
             recipe.seed,
             recipe.n_trials,
             study_path(recipe.name),
-            digest(stamp),
+            study,
             partial(bars.update, "rules"),
         )
         decision = decide(
             probs, targets, make_scorer(competition, labels.classes, recipe.code),
-            rule=recipe.rule, folds=parts,
-            exclusive=exclusive_groups(competition.labels, labels.classes),
-            min_labels=0 if competition.labels.empty else 1, settings=settings,
+            rule=recipe.rule, folds=parts, exclusive=exclusive, min_labels=min_labels, settings=settings,
         )  # fmt: skip
     content = decision_content(
         decision, labels.classes, parts, one_fold=one_fold, metric=str(metric), stamp=stamp
     )
+    if given is not None:
+        in_sample = decision.metric.score(targets, given.decide(probs, decision.metric))
+        content = with_given(content, given, in_sample, labels.classes)
+    drawn = decision if given is None else replace(decision, fitted=given)
+    if corrected is not None:
+        score = decision.metric.score(corrected, decision.choice.decisions)
+        content["scores"]["corrected"] = score if np.isfinite(score) else None  # not each AUC is defined
     with lock(path.with_name(".decision.lock"), wait=True):  # other processes may share the studies
         with progress("picture", 1):
-            draw(decision, probs, targets, labels.classes, path.with_suffix(".png"))
+            draw(drawn, probs, targets, labels.classes, path.with_suffix(".png"))
         write_json(path, content)
     none = competition.labels.none or "none"
     show_decision(decision, probs, targets, labels.classes, recipe.name, metric, none)
+    if given is not None:
+        info("")
+        info(
+            f"decide: test images are decided by {thresholds}, whose score on these images is "
+            f"{content['scores']['in_sample']:.4f}. It is in-sample: who chose the values may have seen "
+            f"every one of these images. Only the automatic rule {decision.rule!r}, as above, has a "
+            "cross-fitted score."
+        )
+    if corrected is not None:
+        info("")
+        info(
+            f"by the corrected labels: {score:.4f}, by the given ones, which the "
+            f"leaderboard has: {decision.scores['cross_fitted']:.4f} "
+            f"({describe_corrections(targets, corrected, competition)} differ)"
+        )
     _track(recipe, stamp)
 
 

@@ -46,7 +46,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
     deadline = deadline_in(budget)
     data, labels, fold_of = read_training(recipe)
     stamps = {
-        fold: _checked_stamp(model_path(recipe.name, fold), wanted)
+        fold: checked_stamp(model_path(recipe.name, fold), wanted)
         for fold, wanted in model_stamps(recipe, folds, data, labels, fold_of).items()
     }
     test_ids = data.test_ids(recipe.competition)
@@ -79,7 +79,7 @@ def run(recipe: Recipe, *, folds: list[int], force: bool, budget: float | None, 
         run_jobs(predict_set, arguments, places, deadline)
 
 
-def _checked_stamp(model: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def checked_stamp(model: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return the stamp of a model. Raise CompError unless it is the wanted one."""
     found = read_stamp(model)
     if found is None:

@@ -123,7 +123,12 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
     by_score = sorted(scored, key=lambda pair: (own.sign * pair[0], pair[1]), reverse=True)
     n = min(N_LABELS, len(by_score) // 2)
     return {
-        "scores": {"cross_fitted": one.cross_fitted, "public": one.public, "private": one.private},
+        "scores": {
+            "cross_fitted": one.cross_fitted,
+            "public": one.public,
+            "private": one.private,
+            **({} if one.corrected is None else {"corrected": one.corrected}),
+        },
         "by": own.name,
         "best": {name: value for value, name in by_score[:n]},
         "worst": {name: value for value, name in by_score[len(by_score) - n :]},
@@ -143,6 +148,7 @@ def _show(recipe: Recipe, known: Mapping[str, Any]) -> None:
     submission = next((str(path) for path in _submissions(recipe)), "")
     rows = [
         ["cross-fitted", f"{scores['cross_fitted']:.4f}"],
+        *([["by corrected labels", f"{scores['corrected']:.4f}"]] if "corrected" in scores else []),
         *(board or [["leaderboard", "not scored yet"]]),
         *_of_classes(known, metric),
         ["trained", clock(known["seconds"])],

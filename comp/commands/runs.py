@@ -22,7 +22,12 @@ def run(*, by: str) -> None:
             mine = [*ranked, *(one for one in mine if one.cross_fitted is None)]
         info(f"runs: {competition}, {metric}")
         columns = ["run", "backbone", "px", "folds", "CV", "public", "private", "time", "rank"]
-        table(columns, [_line(one, rank.get(one.recipe.name, "")) for one in mine], shortened=1)
+        lines = [_line(one, rank.get(one.recipe.name, "")) for one in mine]
+        if any(one.corrected is not None for one in mine):
+            columns.insert(5, "corrected")
+            for one, line in zip(mine, lines):
+                line.insert(5, "" if one.corrected is None else f"{one.corrected:.4f}")
+        table(columns, lines, shortened=1)
 
 
 def _scored_by(one: RunSummary) -> tuple[str, str]:

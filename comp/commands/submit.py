@@ -30,10 +30,18 @@ def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: f
     inputs = read_inputs(recipe)
     if inputs.warning:
         info(f"submit: {inputs.warning}")
+    if given := inputs.decision.get("given"):
+        info(
+            "submit: test images are decided by given thresholds; cross-fitted is the score of the automatic "
+            f"rule {given['automatic']!r}"
+        )
     scores = make_csv(inputs, force=force)
     if send:
         assert competition.slug
-        note = message or f"{recipe.name}, cross-fitted {competition.metric} {scores['cross_fitted']:.4f}"
+        how = f", given thresholds; {given['automatic']}" if given else ""
+        note = (
+            message or f"{recipe.name}{how}, cross-fitted {competition.metric} {scores['cross_fitted']:.4f}"
+        )
         row = sending.send(inputs.name, competition.slug, note, again=again, wait=wait)
         scores = {key: float(row[key]) for key in ("cross_fitted", "public", "private") if row[key]}
     show_scores(competition, scores)

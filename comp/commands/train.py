@@ -15,6 +15,7 @@ from comp.artifacts.resumable import training_files
 from comp.artifacts.stamps import is_done
 from comp.config.recipe import Recipe
 from comp.console import info
+from comp.data.corrections import describe_corrections
 from comp.deadline import deadline_in
 from comp.errors import CompError
 from comp.kaggle.submission_file import check_sample
@@ -46,6 +47,9 @@ def _run(recipe: Recipe, folds: list[int], force: bool, budget: float | None, on
     line = check_sample(training.data.sample_csv, recipe.competition, training.labels.classes)
     if line and is_first:
         info(f"train: {line}")
+    given, learned = training.labels.targets, training.learned.targets
+    if learned is not given and is_first:
+        info(f"train: {describe_corrections(given, learned, recipe.competition)} corrected")
     stamps = {fold: training.stamp(fold) for fold in folds}
     todo = [fold for fold in folds if not is_done(model_path(recipe.name, fold), stamps[fold], force=force)]
     for fold in todo:  # raises if half-trained folds have another stamp

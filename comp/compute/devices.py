@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -206,3 +207,16 @@ def split_evenly(n: int, n_parts: int) -> list[slice]:
     """Return slices that split n images into parts whose sizes differ by at most one."""
     ends = [n * k // n_parts for k in range(n_parts + 1)]
     return list(map(slice, ends[:-1], ends[1:]))
+
+
+def processor_name(place: torch.device) -> str:
+    """Return the name of the GPU, or of the CPU, that computes on a device."""
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else cpu_name()
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.machine())

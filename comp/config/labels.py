@@ -19,11 +19,13 @@ class LabelTable(Sparse):
         "values",
         "unknown",
         "weight",
+        "weight_csv",
         "features",
         "row",
         "answer_id",
         "group_pattern",
         "only",
+        "corrections",
     )
 
     csv: Files = ()
@@ -59,6 +61,9 @@ class LabelTable(Sparse):
     """Cells that mean unknown, such as ["-1", ""]; they are left out of the loss and of scores."""
     weight: str | None = None
     """A column: how much an image counts in the loss."""
+    weight_csv: str | None = Field(None, min_length=1)
+    """The same from a table of id and weight, such as runs/<name>/adversarial.csv; a path from the working
+    directory."""
     features: Texts = ()
     """Columns of numbers that the network sees beside the image; "margin*" means all that begin so."""
     row: str | None = None
@@ -68,6 +73,9 @@ class LabelTable(Sparse):
     """What one answer is for, if not an image, from columns: "{patient}_{side}"."""
     only: Files = ()
     """A file with the ids of the training images; unset: all rows."""
+    corrections: str = ""
+    """A CSV of id, label and value, as the report writes it, to train with; 1: the label holds, 0: it does
+    not, empty: unsure, no change; for numbers the right one. Scores stay those of the given labels."""
 
     @property
     def is_long(self) -> bool:
@@ -101,6 +109,10 @@ class LabelTable(Sparse):
             raise ValueError(
                 "labels.ignore needs 0/1 columns; with labels.column, other columns are ignored already"
             )
+        if self.weight and self.weight_csv:
+            raise ValueError(
+                "labels.weight and labels.weight_csv both say how much an image counts; keep one"
+            )
         named = {self.id, self.group, self.none, self.weight, *self.classes} - {None}
         if both := next((name for name in self.ignore if name in named), None):
             raise ValueError(f"labels.ignore has {both!r}, which another key of [labels] uses")
@@ -125,6 +137,11 @@ class LabelTable(Sparse):
             raise ValueError(f"labels.answer_id = {self.answer_id!r} names no column, as {{patient_id}} does")
         if both := [text for text in self.unknown if text in self.values]:
             raise ValueError(f"{both[0]!r} is in labels.values and in labels.unknown")
+        if self.corrections and self.answer_id:
+            raise ValueError(
+                "labels.corrections are of images, but with labels.answer_id several have one answer; "
+                "correct the table itself"
+            )
         return self
 
     @model_validator(mode="before")

@@ -35,11 +35,11 @@ def load_competition(name: str, relative_to: Path = Path()) -> Competition:
     """Return a competition by name, or by the path of its TOML file. Raise CompError if it is unknown or
     wrong."""
     path = _find(name, "competitions", relative_to)
-    content = {"name": path.stem, **_read_toml(path)}
+    content = {"name": path.stem, **read_toml(path)}
     metric = content.get("metric")
     if isinstance(metric, dict) and isinstance(metric.get("name"), str) and is_reference(metric["name"]):
         content["metric"] = {**metric, "name": beside(metric["name"], path.parent)}
-    return _validated(Competition, content, path)
+    return validated(Competition, _with_corrections(content, path.parent), path)
 
 
 def load_recipe(
@@ -63,11 +63,12 @@ def load_recipe(
         content["competition"] = load_competition(content["competition"]).model_dump(mode="json")
     # what --set and the competition name; other files' own references are read already
     content = collect(content, Path())
+    content["competition"] = _with_corrections(content["competition"], Path())
     if content.get("members"):
         content["members"] = _members(content, path)
     for part in (content, *content.get("members", ())):
         keep_used(part)
-    return _validated(Recipe, content, f"{path} with --set" if overrides else path)
+    return validated(Recipe, content, f"{path} with --set" if overrides else path)
 
 
 def _members(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -97,7 +98,8 @@ def with_values(recipe: Recipe, values: typing.Mapping[str, Any]) -> Recipe:
     content = recipe.model_dump(mode="json")
     for key, value in values.items():
         _apply(f"{key}={_toml(value)}", content, "[tune]")
-    return _validated(Recipe, content, "[tune]")
+    content["competition"] = _with_corrections(content["competition"], Path())
+    return validated(Recipe, content, "[tune]")
 
 
 def as_overrides(values: typing.Mapping[str, Any]) -> list[str]:
@@ -154,7 +156,7 @@ def _find(
     return names[name]
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -167,7 +169,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     replaced."""
     if path.resolve() in seen:
         raise CompError(f"{path} extends itself")
-    content = _read_toml(path)
+    content = read_toml(path)
     if "labels" in content and "images" in content:  # a competition: the default recipe for it
         return {"name": content.get("name", path.stem), "competition": str(path)}
     if isinstance(content.get("competition"), str) and content["competition"].endswith(".toml"):
@@ -175,6 +177,8 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if isinstance(content.get("weights"), str) and not Path(content["weights"]).is_absolute():
         content["weights"] = str(path.parent / content["weights"])
     content = collect(content, path.parent)
+    if "competition" in content:
+        content["competition"] = _with_corrections(content["competition"], path.parent)
     parent = content.pop("extends", None)
     if parent is None:
         return content
@@ -193,6 +197,27 @@ def _written(competition: str) -> dict[str, Any]:
     """Return a competition's keys as its file has them, without defaults: these may depend on keys that are
     overridden."""
     return load_competition(competition).model_dump(mode="json", exclude_unset=True)
+
+
+def _with_corrections(competition: Any, folder: Path) -> Any:
+    """Return a competition's keys with the text of the CSV that labels.corrections names, relative to
+    `folder`: a run keeps the corrections that it is trained with, and a kernel has them. A path has no line
+    ends, so a text stays as it is."""
+    labels = competition.get("labels") if isinstance(competition, dict) else None
+    if not isinstance(labels, dict):
+        return competition
+    name = labels.get("corrections")
+    if not isinstance(name, str) or not name or "\n" in name:
+        return competition
+    path = folder / name
+    if path.suffix.lower() != ".csv":
+        raise CompError(f"labels.corrections = {name!r}: the name of a .csv file is expected")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8; save it as UTF-8"
+        raise CompError(f"{path}: {reason}; labels.corrections names this file") from error
+    return {**competition, "labels": {**labels, "corrections": text.rstrip("\n") + "\n"}}
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +271,7 @@ def _apply(override: str, content: dict[str, Any], option: str = "--set") -> Non
         place[last] = value
 
 
-def _validated(model: type[BaseModel], content: dict[str, Any], path: Path | str) -> Any:
+def validated(model: type[BaseModel], content: dict[str, Any], path: Path | str) -> Any:
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -1,12 +1,16 @@
-"""A recipe with all its keys, and where each value comes from: a file, --set, or the default."""
+"""A recipe with all its keys, and where each value comes from: a file, --set, or the default; and those that
+differ from the defaults, or from a recipe that ships with comp."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from comp.config.loading import PACKAGE_DIR, _find, _read_toml, _toml, _toml_key, load_recipe
+from comp.config.answers import default_loss
+from comp.config.loading import PACKAGE_DIR, _find, _toml, _toml_key, load_recipe, read_toml, shipped
+from comp.config.recipe import Recipe
 
 COMMENT_COLUMN = 60  # where the origins begin
+NOT_LISTED = {"name", "competition", "members", "code", "tune", "track"}  # of the keys that differ
 WIDEST_GAP = 100  # characters; longer values have their origin right behind them
 
 
@@ -37,13 +41,35 @@ def describe_recipe(name: str, overrides: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
+def values_set(recipe: Recipe) -> dict[str, str]:
+    """Return the values, as TOML, of the keys of training and deciding that differ from their defaults."""
+    content = recipe.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=NOT_LISTED)
+    images = recipe.competition.images
+    by_competition = {"loss": default_loss(recipe.competition), "channels": list(images.channel_names)}
+    return {key: _toml(value) for key, value in content.items() if value != by_competition.get(key)}
+
+
+def closest_shipped(recipe: Recipe) -> Recipe | None:
+    """Return the recipe that ships with comp, of the same competition, from which the fewest keys differ; of
+    several, the one of the same name. None where none ships."""
+    ours = values_set(recipe)
+
+    def distance(other: Recipe) -> tuple[int, bool]:
+        theirs = values_set(other)
+        return sum(ours.get(key) != theirs.get(key) for key in ours | theirs), other.name != recipe.name
+
+    found = [load_recipe(str(path)) for path in shipped("recipes").values()]
+    found = [other for other in found if other.competition.name == recipe.competition.name]
+    return min(found, key=distance, default=None)
+
+
 def _layers(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (label, content) of the files that a recipe is made of, from the one that others replace keys of
     to the recipe's own. A competition's file comes first."""
     path, layers = _find(name, "recipes", Path()), []
     competition: tuple[str, Path] | None = None
     while True:
-        content = _read_toml(path)
+        content = read_toml(path)
         if "labels" in content and "images" in content:
             layers.append((_label(path), {"competition": content}))
             break
@@ -60,7 +86,7 @@ def _layers(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         layers[-1][1].pop("name", None) if len(layers) > 1 else None
     if competition:
         file = _find(competition[0], "competitions", competition[1])
-        yield _label(file), {"competition": _read_toml(file)}
+        yield _label(file), {"competition": read_toml(file)}
     yield from reversed(layers)
 
 

@@ -35,6 +35,7 @@ class CachedSet:
     """A set of images and its caches."""
 
     images: ImageSet
+    sides: dict[int, int]  # of the caches, by size of the phases; at most the images' own
     paths: CachePaths  # by side
     key: str  # what the caches depend on
     native: int  # the images' own longest side, in pixels
@@ -43,6 +44,19 @@ class CachedSet:
 
     def absent(self) -> CachePaths:
         return {side: path for side, path in self.paths.items() if not path.exists()}
+
+    def by_size(self) -> CachePaths:
+        """Return the caches by size of the phases."""
+        return {size: self.paths[side] for size, side in self.sides.items()}
+
+    def read(self, row: int, max_size: int, clipped: list[Path] | None = None) -> np.ndarray:
+        """Return an image (H, W, channels) uint8, decoded and filtered, before it is resized."""
+        images = self.images
+        image = decode(
+            images.paths[row], joined=bool(images.channels), bands=images.bands, max_size=max_size,
+            limits=images.limits, clipped=clipped,
+        )  # fmt: skip
+        return self.filtered(image)
 
     @property
     def n_threads(self) -> int:
@@ -119,9 +133,29 @@ def build_caches(
 
     Raise TimeIsUp at the deadline, one CompError before anything is built if the disk is too small for all of
     it, and one that lists all unreadable files of all sets."""
-    answers: dict[str, CachePaths] = {}
+    sets = describe_caches(image_sets, folder, fingerprint, max_size, filter, code)
     failed: list[str] = []
-    sets: list[CachedSet] = []
+    _check_space(folder, list(sets.values()))
+    for part in sets.values():
+        with lock(folder / f".{part.images.name}.lock", wait=True):
+            if part.absent():
+                _announce(part.images, part.done)
+                failed += _build(part, deadline, max_size)
+    if failed:
+        raise unreadable(failed)
+    return {name: part.by_size() for name, part in sets.items()}
+
+
+def describe_caches(
+    image_sets: Mapping[str, tuple[ImageSet, Sequence[int]]],
+    folder: Path,
+    fingerprint: str,
+    max_size: int,
+    filter: str = "none",
+    code: Code = NO_CODE,
+) -> dict[str, CachedSet]:
+    """Return for each named set what its caches are, built or not, with the arguments of `build_caches`."""
+    sets: dict[str, CachedSet] = {}
     for name, (images, sizes) in image_sets.items():
         native, jpegs, done = probe(images)
         coarser = jpeg_reduction(native, max_size) if jpegs else 1
@@ -131,17 +165,17 @@ def build_caches(
         key = digest(fingerprint, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
-        sets.append(CachedSet(images, paths, key, native, done, _filtered(filter, side, code)))
-        answers[name] = {size: paths[side] for size, side in sides.items()}
-    _check_space(folder, sets)
-    for part in sets:
-        with lock(folder / f".{part.images.name}.lock", wait=True):
-            if part.absent():
-                _announce(part.images, part.done)
-                failed += _build(part, deadline, max_size)
-    if failed:
-        raise CompError(f"images that can't be read: {summarize(failed)}; repair or replace them")
-    return answers
+        sets[name] = CachedSet(images, sides, paths, key, native, done, _filtered(filter, side, code))
+    return sets
+
+
+def reason_of(part: CachedSet, row: int, error: OSError) -> str:
+    """Return which file can't be read, and why."""
+    return f"{part.images.paths[row][0]}: {str(error).splitlines()[0]}"
+
+
+def unreadable(failed: Sequence[str]) -> CompError:
+    return CompError(f"images that can't be read: {summarize(failed)}; repair or replace them")
 
 
 def cache_bytes(n_images: int, side: int, n_channels: int) -> int:
@@ -209,7 +243,6 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
     todo = np.unique(np.concatenate([array.missing() for array in arrays.values()]))
     failed: list[str] = []
     clipped: list[Path] = []
-    joined = bool(images.channels)
     targets = [(side, np.asarray(array.rows)) for side, array in arrays.items()]  # faster than memmaps
 
     def fill(rows: np.ndarray) -> int:
@@ -218,15 +251,10 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
             if time.time() > deadline:
                 break
             n_seen += 1
-            files = images.paths[row]
             try:
-                image = decode(
-                    files, joined=joined, bands=images.bands, max_size=max_size, limits=images.limits,
-                    clipped=clipped,
-                )  # fmt: skip
-                image = part.filtered(image)
+                image = part.read(row, max_size, clipped)
             except OSError as error:
-                failed.append(f"{files[0]}: {str(error).splitlines()[0]}")
+                failed.append(reason_of(part, row, error))
                 continue
             for side, rows_of_side in targets:
                 rows_of_side[row] = resize(image, side)

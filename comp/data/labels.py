@@ -85,7 +85,7 @@ def read_labels(
     if kind != "numbers":
         _check_counts(ids, targets, table, path)
     features = read_features(frame, table.features, path)[1] if table.features else None
-    weights = _weights(frame[table.weight], path) if table.weight else None
+    weights = parse_weights(frame[table.weight], path) if table.weight else None
     answer_ids = format_cells(frame, table.answer_id) if table.answer_id else None
     groups = fold_groups(frame, ids, answer_ids, table, path)
     return Labels(ids, classes, targets, groups, weights, features, answer_ids)
@@ -193,8 +193,9 @@ def parse_numbers(frame: pd.DataFrame, table: LabelTable, path: Path) -> tuple[t
     return classes, targets
 
 
-def _weights(cells: pd.Series, path: Path) -> np.ndarray:
-    """Return (N,) float32: how much each image counts in the loss."""
+def parse_weights(cells: pd.Series, path: Path) -> np.ndarray:
+    """Return (N,) float32: how much each image counts in the loss. Raise CompError for other cells than
+    numbers of 0 or more, of which one is above 0."""
     weights = read_numbers(cells.to_frame(), path)[:, 0]
     if (weights < 0).any() or not weights.any():
         raise CompError(

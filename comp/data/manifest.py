@@ -43,6 +43,7 @@ from comp.data.table_rows import (
     test_ids_of,
     training_rows,
 )
+from comp.data.weight_table import read_weights
 from comp.errors import CompError, summarize
 
 
@@ -60,13 +61,16 @@ class CompetitionFiles:
 
     def labels(self, competition: Competition) -> Labels:
         table, only = competition.labels, self.tables.get("only")
-        return read_labels(
+        labels = read_labels(
             self.labels_csv,
             table,
             competition.metric.kind,
             only=read_ids(only, table.id) if only else None,
             fields=self._columns("train"),
         )
+        if not table.weight_csv:
+            return labels
+        return replace(labels, weights=read_weights(Path(table.weight_csv), labels.ids))
 
     def sample_ids(self, competition: Competition) -> np.ndarray:
         """Return (N,) str: the ids of the sample submission, in its order: those of the test images, or of

@@ -25,7 +25,17 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 def encode_jpeg(image: np.ndarray, quality: int = 88) -> str:
     """Return (side, side, channels) uint8 as a JPEG in base64."""
+    return _encode(image, ".jpg", "IMWRITE_JPEG_QUALITY", quality)
+
+
+def encode_webp(image: np.ndarray, quality: int = 75) -> str:
+    """Return (side, side, channels) uint8 as a WebP in base64, about half as long as a JPEG that looks
+    alike."""
+    return _encode(image, ".webp", "IMWRITE_WEBP_QUALITY", quality)
+
+
+def _encode(image: np.ndarray, ending: str, setting: str, quality: int) -> str:
     import cv2
 
-    _, data = cv2.imencode(".jpg", to_rgb(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(ending, to_rgb(image)[..., ::-1], [getattr(cv2, setting), quality])
     return base64.b64encode(data.tobytes()).decode()

@@ -93,6 +93,26 @@ def bootstrap(
     return np.concatenate(scores)
 
 
+def gains_by_class(
+    better: np.ndarray, worse: np.ndarray, targets: np.ndarray, beta: float, *, seed: int = 0
+) -> np.ndarray:
+    """Return (B, C) what decisions `better` (N, C) gain on `worse` in each class's F-beta, in B resamples."""
+    alone, columns = FBeta(beta, "macro"), []
+    for decisions in (better, worse):
+        true, chosen = known_labels(targets, decisions)
+        columns += [chosen & true, chosen, true]
+    n = len(columns[0])
+    summed = np.concatenate(columns, axis=1).astype(np.float32)
+    rng, gains, step = np.random.default_rng(seed), [], max(1, CHUNK // n)
+    n_resamples = max(N_SLOW, min(N_RESAMPLES, 10 * CHUNK // n))
+    for first in range(0, n_resamples, step):
+        copies = rng.poisson(1.0, (min(step, n_resamples - first), n)).astype(np.float32)
+        counts = (copies @ summed).astype(np.float64).reshape(len(copies), 2, 3, -1)
+        of_better, of_worse = (alone.score_counts(*counts[:, k].transpose(1, 0, 2)) for k in (0, 1))
+        gains.append(of_better - of_worse)
+    return np.concatenate(gains)
+
+
 def _bootstrap_any(
     answers: Sequence[np.ndarray], targets: np.ndarray, scorer: Scorer, n_resamples: int, seed: int
 ) -> np.ndarray:

@@ -11,6 +11,8 @@ from comp.decisions.cross_fitting import ScoredRule
 from comp.decisions.rules import REFERENCE_RULE, REFERENCE_SINGLE
 from comp.decisions.scorers import Scorer
 
+REFERENCES = (REFERENCE_SINGLE, REFERENCE_RULE, AS_IS)  # the first one that was scored is the reference rule
+
 
 @dataclass(frozen=True)
 class CrossFittedChoice:
@@ -26,8 +28,7 @@ class CrossFittedChoice:
 
 def reference_of(scored: Sequence[ScoredRule]) -> ScoredRule | None:
     """Return the reference rule; None if it is not among the scored rules."""
-    references = (REFERENCE_SINGLE, REFERENCE_RULE, AS_IS)
-    return next((s for name in references for s in scored if s.rule == name), None)
+    return next((s for name in REFERENCES for s in scored if s.rule == name), None)
 
 
 def choose_rule(

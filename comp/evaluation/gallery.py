@@ -12,23 +12,20 @@ from comp.artifacts.paths import model_path
 from comp.console import ProgressBars, info
 from comp.data.image_cache import read_as_cached
 from comp.data.image_files import resize
-from comp.data.thumbnails import encode_jpeg, thumbnail
+from comp.data.thumbnails import encode_webp, thumbnail
 from comp.decisions.cut_points import expected_grades
 from comp.errors import CompError
-from comp.evaluation.label_errors import (
-    Suspects,
-    find_grade_errors,
-    find_label_errors,
-    find_number_errors,
-)
+from comp.evaluation.label_errors import Suspects
 from comp.evaluation.report_answers import MAX_NAME, labels_for_counts, losses_of, places_of, probabilities_of
 from comp.evaluation.report_curves import short
 from comp.evaluation.report_data import has_single_label
 from comp.evaluation.results import RunResults
 from comp.evaluation.run_metadata import RunMetadata
+from comp.evaluation.suspects import correcting, find_suspects
 from comp.safe_text import visible
 
-PICTURE_SIZE = 160  # pixels
+PICTURE_SIZE = 160  # pixels, in the list of images
+LARGE_SIZE = 320  # pixels, of one image alone
 MAX_IMAGES = 480
 MAX_BYTES = 12_000_000  # of images and their heat maps
 MAX_SUSPECTS = 50  # suspected labels that are shown as images
@@ -40,7 +37,8 @@ MAX_MAPS = 6  # per image
 def report_images(
     results: RunResults, members: Sequence[RunMetadata], bars: ProgressBars, max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
-    """Return the images that are shown, and the suspected labels or numbers among all images."""
+    """Return the images that are shown, their "rows" of the results, and the suspected labels or numbers
+    among all images."""
     single, answer = has_single_label(results), results.scorer.answer
     losses, parts = losses_of(results, single=single), list(results.rules)
     suspects = find_suspects(results)
@@ -54,47 +52,60 @@ def report_images(
     chosen = gallery(losses, queues, seen, MAX_IMAGES, results.recipe.seed)
     channels = results.recipe.competition.images.channel_names
     files = results.data.images("train", results.ids[chosen], channels)
-    shown, n_bytes = [], 0
+    shown, larges, n_bytes = [], [], 0
     for at, row in enumerate(chosen.tolist()):
         bars.update("pictures", at, len(chosen))
         try:
-            picture = encode_jpeg(thumbnail(files, at, PICTURE_SIZE), 85)
+            pixels = thumbnail(files, at, LARGE_SIZE)
         except OSError as error:
             raise CompError(f"{files.paths[at][0]}: {str(error).splitlines()[0]}; replace it") from error
         part = str(results.parts[row])
         image = {
-            "id": visible(results.ids[row], MAX_NAME),
+            **shown_id(results.ids[row]),
             "fold": int(results.folds[row]),
             "part": parts.index(part),
             "nearest": results.rules[part].is_nearest(results.probs[row], results.decisions[row]),
             "loss": short(float(losses[row])),
             **(numbers_of(results, row) if labels is None else labels_of(results, row, labels[row])),
-            "picture": picture,
+            "picture": encode_webp(resize(pixels, min(PICTURE_SIZE, len(pixels)))),
         }
         if (n_bytes := n_bytes + size_of(image)) > max_bytes:
             break
         shown.append(image)
+        larges.append(encode_webp(pixels) if len(pixels) > PICTURE_SIZE else "")
     bars.update("pictures", len(chosen), len(chosen))
-    place = {row: i for i, row in enumerate(chosen[: len(shown)].tolist())}
+    rows_shown = chosen[: len(shown)].tolist()
+    place = {row: i for i, row in enumerate(rows_shown)}
     doubtful = listed_suspects(results, suspects, place)
     wanted = [wanted_maps(image, doubtful, i) for i, image in enumerate(shown)]
     by = next((m for m in members if any(model_path(m.name, fold).exists() for fold in m.folds)), None)
     maps = encoded_heat_maps(results, by, chosen[: len(shown)], wanted, bars) if by else [{} for _ in shown]
-    for image, found in zip(shown, maps):
+    for image, found, large in zip(shown, maps, larges):
         fits = (n_bytes := n_bytes + size_of(found)) < max_bytes
         image["maps"] = found if fits else {}
+        if large and (n_bytes := n_bytes + len(large)) < max_bytes:
+            image["large"] = large
     maps_by = by.name if by and len(members) > 1 else None
-    return {"images": shown, "suspects": doubtful, "n_suspects": len(rows), "maps_by": maps_by}
+    return {
+        "images": shown,
+        "rows": rows_shown,
+        "suspects": doubtful,
+        "n_suspects": len(rows),
+        "maps_by": maps_by,
+        "correcting": correcting(results),
+    }
 
 
-def find_suspects(results: RunResults) -> Suspects:
-    """Return (rows, classes, doubts) of labels, grades or numbers that may be wrong, the most suspect
-    first."""
-    if results.scorer.answer == "numbers":
-        return find_number_errors(results.decisions, results.targets)
-    if results.scorer.answer == "grades":
-        return find_grade_errors(results.probs, results.targets)
-    return find_label_errors(results.probs, results.targets)
+def shown_id(name: str) -> dict[str, str]:
+    """Return an id as the page shows it and, if that is another text, as it is."""
+    shown = visible(name, MAX_NAME)
+    return {"id": shown} if shown == name else {"id": shown, "real": str(name)}
+
+
+def exact(value: np.floating) -> float | None:
+    """Return a given number with the digits that its precision holds, so that it can be told to be right;
+    None for one that is not known."""
+    return float(str(value)) if np.isfinite(value) else None
 
 
 def listed_suspects(results: RunResults, suspects: Suspects, place: dict[int, int]) -> list[dict[str, Any]]:
@@ -103,12 +114,15 @@ def listed_suspects(results: RunResults, suspects: Suspects, place: dict[int, in
     rows, classes, doubts = suspects
     found = []
     for row, c, doubt in zip(rows[:MAX_LISTED].tolist(), classes.tolist(), doubts.tolist()):
-        of = {"id": visible(results.ids[row], MAX_NAME), "image": place.get(row), "label": c}
+        of = {**shown_id(results.ids[row]), "image": place.get(row), "label": c}
         of |= {"doubt": round(doubt, 3)}
         if answer == "numbers":
-            of |= {"given": short(targets[row, c]), "p": short(results.decisions[row, c])}
+            of |= {"given": exact(targets[row, c]), "p": short(results.decisions[row, c])}
         else:
-            of |= {"given": int(targets[row, c]), "p": round(float(probs[row, c]), 3)}
+            of |= {
+                "given": None if np.isnan(targets[row, c]) else int(targets[row, c]),
+                "p": round(float(probs[row, c]), 3),
+            }
         if answer == "grades":
             of["expected"] = short(expected_grades(probs[row : row + 1])[0])
         found.append(of)
@@ -148,7 +162,7 @@ def numbers_of(results: RunResults, row: int) -> dict[str, Any]:
     scale = np.nanstd(results.targets, axis=0)
     errors = np.abs(given - true) / np.where(scale > 0, scale, 1)
     worst = np.argsort(-np.where(np.isnan(errors), -1, errors), kind="stable")
-    return {"numbers": [[short(t), short(g)] for t, g in zip(true, given)], "worst": worst.tolist()}
+    return {"numbers": [[exact(t), short(g)] for t, g in zip(true, given)], "worst": worst.tolist()}
 
 
 def size_of(content: Any) -> int:

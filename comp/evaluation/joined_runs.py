@@ -14,6 +14,7 @@ from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import digest, read_stamp
 from comp.config.metric import Metric
 from comp.config.recipe import Recipe
+from comp.data.corrections import corrections_stamp
 from comp.data.labels import Labels, exclusive_groups
 from comp.data.manifest import read_training
 from comp.decisions.answer_rules import decide_by_fold
@@ -22,7 +23,7 @@ from comp.decisions.decision_stamp import differences
 from comp.decisions.rules import is_single_label
 from comp.decisions.scorers import Scorer, make_scorer
 from comp.errors import CompError, summarize
-from comp.evaluation.results import held_out_answers, parts_of, rules_of, stamp_now
+from comp.evaluation.results import corrected_targets, held_out_answers, parts_of, rules_of, stamp_now
 from comp.evaluation.run_metadata import metadata_of
 
 AGAIN = " was trained or predicted again after `comp blend`"
@@ -61,6 +62,17 @@ class JoinedRuns:
     def scorer(self) -> Scorer:
         """Return the scorer of the first run, which scores all."""
         return self.runs[0].scorer
+
+    @property
+    def corrected(self) -> tuple[str, np.ndarray] | None:
+        """Return the name of the last run with corrections, and the targets (N, C) with them; None without
+        any."""
+        common = np.logical_and.reduce([np.isin(self.labels.ids, run.ids) for run in self.runs])
+        for run in reversed(self.runs):
+            targets = corrected_targets(run.recipe, self.labels, np.flatnonzero(common))
+            if targets is not None:
+                return run.name, targets
+        return None
 
     @property
     def remarks(self) -> list[str]:
@@ -137,6 +149,9 @@ def _read_run(name: str, before: Sequence[Run]) -> Run:
             metric, scorer, rules = first.metric, first.scorer, {}
     if rules:
         rule, decisions = decision["rule"], decide_by_fold(rules, probs, parts, scorer)
+        if given := decision.get("given"):
+            rule = given["automatic"]
+            remarks.append(f"{name} is decided by given thresholds; compared is its automatic rule {rule!r}")
     else:
         scored = score_reference(
             probs, targets, parts, scorer,
@@ -182,6 +197,7 @@ def _recipe_and_settings(
             mode="json", exclude={"name", "track", "tune", "code", "views", "rule"}
         )
         settings["views"] = " ".join(metadata.views)
+        settings["competition"]["labels"] |= corrections_stamp(metadata.recipe.competition)
     recipe = metadata.recipe or given or read_recipe(name)
     if made["folds"] != list(range(recipe.n_networks)):
         settings["folds"] = ", ".join(map(str, made["folds"]))

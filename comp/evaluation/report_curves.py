@@ -1,11 +1,9 @@
-"""Curves of the report: F-beta by threshold, ROC, precision and recall, calibration, histograms."""
+"""Curves of the report: ROC, precision and recall, calibration, histograms."""
 
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
-
-from comp.decisions.metrics import FBeta
 
 N_POINTS = 160  # of a curve
 N_BINS = 10  # of a calibration curve
@@ -18,16 +16,6 @@ Points = list[tuple[float, float]]
 def short(value: float) -> float | None:
     """Return a number with five digits; None for one that is not finite, which JSON lacks."""
     return float(f"{value:.5g}") if np.isfinite(value) else None
-
-
-def f_curve(probs: np.ndarray, true: np.ndarray, metric: FBeta) -> Points:
-    """Return [threshold, F-beta] of one class (N,) at thresholds from 0 to 1."""
-    falling = np.sort(probs)[::-1]
-    hits = np.concatenate([[0], np.cumsum(true[np.argsort(-probs, kind="stable")])])
-    thresholds = np.linspace(0, 1, N_POINTS + 1)[:-1]
-    n_chosen = np.searchsorted(-falling, -thresholds, side="left")  # how many are above it
-    values = metric.score_counts(hits[n_chosen], n_chosen, np.array(true.sum()))
-    return [(round(float(t), 4), round(float(v), 4)) for t, v in zip(thresholds, values)]
 
 
 def separation(probs: np.ndarray, true: np.ndarray, chosen: np.ndarray) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from comp import __version__
 from comp.artifacts.paths import test_path
 from comp.artifacts.predictions import aligned, by_answer, load
 from comp.artifacts.resumable import read_log
@@ -32,7 +33,9 @@ from comp.evaluation.report_answers import (
     probabilities_of,
     ranking,
 )
-from comp.evaluation.report_curves import calibration, f_curve, separation, short
+from comp.evaluation.report_curves import calibration, separation, short
+from comp.evaluation.report_lab import threshold_lab
+from comp.evaluation.report_tables import confusion_in_groups, scores_by_fold, weighed_rules
 from comp.evaluation.results import RunResults
 from comp.evaluation.run_metadata import RunMetadata
 from comp.safe_text import visible
@@ -88,7 +91,12 @@ def report_data(results: RunResults, members: Sequence[RunMetadata], test: np.nd
         "classes": rows,
         "shown": shown,
         "columns": [] if frame is None else frame.columns[1:].tolist(),
+        "own_column": None if frame is None else own_column_of(results, frame),
         "n_unknown": int(np.isnan(targets).sum()),
+        "weighed": weighed_rules(results.decision),
+        "by_fold": scores_by_fold(results, shown),
+        "version": __version__,
+        "lab": threshold_lab(results, with_curves),
     }
     if answer == "numbers":
         found["numbers"] = numbers(results, recipe.seed)
@@ -112,6 +120,7 @@ def report_data(results: RunResults, members: Sequence[RunMetadata], test: np.nd
     if single and answer != "ranking":
         found["confusion"] = confusion(targets, chosen, common)
     elif answer == "labels":
+        found["groups"] = confusion_in_groups(results)
         true, given = targets[:, common], results.decisions[:, common]
         found["together"] = {
             "classes": common,
@@ -210,9 +219,8 @@ def by_class(results: RunResults, frame: pd.DataFrame | None) -> tuple[list[dict
         values = np.array([row["f"] for row in rows])
     else:
         rows = answers_alone(results, frame)
-        metric = results.scorer.metric
-        own = frame.get(OWN_TITLES.get(metric.name, str(metric)))
-        values = np.zeros(len(rows)) if own is None else own.to_numpy() * results.scorer.sign
+        own = own_column_of(results, frame)
+        values = np.zeros(len(rows)) if own is None else frame[own].to_numpy() * results.scorer.sign
     shown = shown_classes(np.array([row["n"] for row in rows]), values)
     if results.scorer.answer in ("labels", "probabilities"):
         for c in most_common_classes(results.targets, MAX_CURVES):
@@ -276,6 +284,13 @@ def score_frame(results: RunResults) -> pd.DataFrame:
     return frame.dropna(axis=1, how="all")
 
 
+def own_column_of(results: RunResults, frame: pd.DataFrame) -> str | None:
+    """Return the title of the metric's own score in a frame of score_frame; None where it has none."""
+    metric = results.scorer.metric
+    title = OWN_TITLES.get(metric.name, str(metric))
+    return title if title in frame else None
+
+
 def answers_alone(results: RunResults, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return for each class the number of its images, and the scores of its answers; misses and false alarms
     where labels can be counted."""
@@ -293,13 +308,11 @@ def answers_alone(results: RunResults, frame: pd.DataFrame) -> list[dict[str, An
 
 
 def class_curves(results: RunResults, c: int) -> dict[str, Any]:
-    """Return the curves of a class: calibration, precision and recall; where labels are decided, F-beta by
-    threshold."""
+    """Return the curves of a class: calibration, precision and recall."""
     known = ~np.isnan(results.targets[:, c])
     true, p = results.targets[known, c] == 1, probabilities_of(results)[known, c]
-    found: dict[str, Any] = {"calibration": calibration(p, true)}
-    found["separation"] = separation(p, true, results.decisions[known, c] > 0.5)
-    return found | ({"curve": f_curve(p, true, alone(results))} if results.scorer.answer == "labels" else {})
+    chosen = results.decisions[known, c] > 0.5
+    return {"calibration": calibration(p, true), "separation": separation(p, true, chosen)}
 
 
 def most_common_classes(targets: np.ndarray, n_most: int) -> list[int]:

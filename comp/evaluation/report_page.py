@@ -5,7 +5,11 @@ from typing import Any
 
 from comp.pages.page import build_page
 
-SCRIPTS = ("charts.js", "report.js", "images.js", "labels.js", "answers.js")
+SCRIPTS = (
+    *("charts.js", "report.js", "corrections.js", "images.js", "viewer.js", "labels.js", "answers.js"),
+    *("lab.js", "map.js", "provenance.js", "folds.js"),
+    "address.js",  # the last: it restores what the others show
+)
 
 
 def report_page(content: dict[str, Any], stamp: dict[str, Any]) -> str:
@@ -13,5 +17,5 @@ def report_page(content: dict[str, Any], stamp: dict[str, Any]) -> str:
     folder = resources.files("comp.evaluation") / "page"
     title = f"{content['name']}: {content['metric']}"
     return build_page(
-        folder, "report.html", title, content, styles=["report.css"], scripts=SCRIPTS, stamp=stamp
+        folder, "report.html", title, content, styles=["report.css", "lab.css"], scripts=SCRIPTS, stamp=stamp
     )

@@ -1,6 +1,7 @@
 """A decided run, read back: its out-of-fold probabilities, its cross-fitted decisions, and the truth."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from comp.artifacts.predictions import by_answer, load
 from comp.artifacts.schemas import BlendStamp
 from comp.artifacts.stamps import Stamp, digest, read_stamp
 from comp.config.recipe import Recipe
+from comp.data.corrections import correct, corrections_stamp
 from comp.data.duplicates import with_duplicate_groups
 from comp.data.labels import Labels
 from comp.data.manifest import CompetitionFiles, read_training
@@ -42,6 +44,11 @@ class RunResults:
     def ids(self) -> np.ndarray:
         return self.labels.ids[self.rows]
 
+    @cached_property
+    def corrected(self) -> np.ndarray | None:
+        """Return (N, C) the targets with the corrections of the competition; None without any."""
+        return corrected_targets(self.recipe, self.labels, self.rows)
+
 
 def read_results(recipe: Recipe) -> RunResults:
     """Return a decided run. Raise CompError where it isn't decided, or was decided with other predictions,
@@ -52,7 +59,9 @@ def read_results(recipe: Recipe) -> RunResults:
     data, labels, fold_of = read_training(recipe)
     decision, made_from = read_json(path, Decision), read_stamp(oof_path(recipe.name), BlendStamp)
     wanted = stamp_now(recipe, labels, fold_of, made_from)
-    if other := differences(decision["stamp"], wanted, ("oof", "labels", "folds", "metric", "code")):
+    if other := differences(
+        decision["stamp"], wanted, ("oof", "labels", "folds", "metric", "code", "corrections")
+    ):
         raise CompError(f"{path} was made with other {' and '.join(other)}; run `comp decide` again")
     rows, probs, targets = held_out_answers(recipe, labels)
     folds = fold_of[rows]
@@ -82,10 +91,17 @@ def read_results(recipe: Recipe) -> RunResults:
 
 def stamp_now(recipe: Recipe, labels: Labels, fold_of: np.ndarray, oof_stamp: Stamp | None) -> dict[str, Any]:
     """Return the stamp of a decision that is made now, from an oof.npz with this stamp."""
-    return decision_stamp(
+    made = decision_stamp(
         recipe, labels.classes,
         oof=digest(oof_stamp), labels=labels.fingerprint, folds=labels.fingerprint_of(fold_of),
     )  # fmt: skip
+    return made | corrections_stamp(recipe.competition)
+
+
+def corrected_targets(recipe: Recipe, labels: Labels, rows: np.ndarray) -> np.ndarray | None:
+    """Return (N, C) the targets of these rows with the corrections of the competition; None without any."""
+    learned = correct(labels, recipe.competition)
+    return None if learned is labels else learned.targets[rows]
 
 
 def held_out(name: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:

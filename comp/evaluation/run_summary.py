@@ -19,6 +19,7 @@ class RunSummary:
     n_networks: int
     seconds: float  # training time of all folds, summed
     cross_fitted: float | None
+    corrected: float | None  # the same by corrected labels
     public: float | None
     private: float | None
 
@@ -37,6 +38,7 @@ def summarize_run(recipe: Recipe, submissions: Sequence[Mapping[str, str]]) -> R
     """Return the summary of a run. `submissions` are rows of the ledger; of the run's, the last one with a
     public score counts."""
     name, path = recipe.name, decision_path(recipe.name)
+    scores = read_json(path, Decision)["scores"] if path.exists() else {}
     networks = [(r.name, fold) for r in recipe.members or (recipe,) for fold in range(r.n_networks)]
     logs = [read_log(*network) for network in networks]
     scored = [row for row in submissions if row["recipe"] == name and row["public"]]
@@ -47,7 +49,8 @@ def summarize_run(recipe: Recipe, submissions: Sequence[Mapping[str, str]]) -> R
         n_done=sum(model_path(*network).exists() for network in networks),
         n_networks=len(networks),
         seconds=sum(epoch["seconds"] for log in logs for epoch in log),
-        cross_fitted=read_json(path, Decision)["scores"]["cross_fitted"] if path.exists() else None,
+        cross_fitted=scores.get("cross_fitted"),
+        corrected=scores.get("corrected"),
         public=float(board["public"]) if board["public"] else None,
         private=float(board["private"]) if board["private"] else None,
     )

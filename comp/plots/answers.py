@@ -6,7 +6,7 @@ import numpy as np
 
 from comp.decisions.cut_points import expected_grades
 from comp.decisions.scorers import first_classes, known_cells, roc_auc
-from comp.plots.style import escape_text, new_figure
+from comp.plots.style import ACCENT, MAIN, SHARES, escape_text, new_figure, styled
 from comp.plots.thresholds import most_common
 
 MAX_NAMED = 10  # curves that the legend names, the most common classes
@@ -16,6 +16,7 @@ N_FIRST = 10  # places of a ranking that are drawn
 MAX_COLUMNS = 6  # of numbers
 
 
+@styled
 def new_curves(targets: np.ndarray, probs: np.ndarray, classes: tuple[str, ...]) -> Any:
     """Return a figure of the classes' ROC curves, and of how often a class is true where it gets a
     probability. Both arrays are (N, C); unknown targets are left out."""
@@ -49,6 +50,7 @@ def new_curves(targets: np.ndarray, probs: np.ndarray, classes: tuple[str, ...])
     return figure
 
 
+@styled
 def new_grades(
     probs: np.ndarray,
     targets: np.ndarray,
@@ -65,18 +67,18 @@ def new_grades(
     panels = left.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
     expected, edges = expected_grades(probs), np.linspace(0, max(n - 1, 1), 61)
     for c, panel in enumerate(panels):
-        panel.hist(expected[targets[:, c] > 0.5], edges, color="tab:blue")
+        panel.hist(expected[targets[:, c] > 0.5], edges, color=MAIN)
         for at in () if by_fold is None else by_fold.ravel():
-            panel.axvline(at, alpha=0.35, linewidth=0.8, color="tab:orange")
+            panel.axvline(at, alpha=0.35, linewidth=0.8, color=ACCENT)
         for at in () if cut_points is None else cut_points:
-            panel.axvline(at, linewidth=1.6, color="tab:orange")
+            panel.axvline(at, linewidth=1.6, color=ACCENT)
         panel.set_ylabel(escape_text(classes[c], 14), rotation=0, ha="right", va="center", fontsize=8)
         panel.set_yticks([])
     panels[-1].set_xlabel("expected grade; thick: cut points, thin: fitted without one fold")
     panels[0].set_title("images of each true grade", fontsize=10)
     panel = right.subplots()
     shares = n_images / np.maximum(n_images.sum(1, keepdims=True), 1)
-    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    panel.imshow(shares, cmap=SHARES, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(n_images):
         if count:
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -88,6 +90,7 @@ def new_grades(
     return figure
 
 
+@styled
 def new_ranks(targets: np.ndarray, probs: np.ndarray, k: int) -> Any:
     """Return a figure of the share of images with a true label among the first 1, 2, … of a ranking; k is how
     many an answer has."""
@@ -97,7 +100,7 @@ def new_ranks(targets: np.ndarray, probs: np.ndarray, k: int) -> Any:
     places = np.arange(1, len(shares) + 1)
     figure = new_figure(figsize=(6.4, 4.2), layout="constrained")
     panel = figure.subplots()
-    panel.bar(places, shares, color=["tab:blue" if place <= k else "0.8" for place in places])
+    panel.bar(places, shares, color=[MAIN if place <= k else "0.8" for place in places])
     for place, share in zip(places, shares):
         panel.text(place, share, f"{share:.3f}", ha="center", va="bottom", fontsize=8)
     panel.set(xlabel=f"first labels of the ranking (an answer has {min(k, len(shares))})", ylim=(0, 1.08))
@@ -106,6 +109,7 @@ def new_ranks(targets: np.ndarray, probs: np.ndarray, k: int) -> Any:
     return figure
 
 
+@styled
 def new_numbers(targets: np.ndarray, numbers: np.ndarray, classes: tuple[str, ...]) -> Any:
     """Return a figure of given against true numbers, a panel per column."""
     n = min(len(classes), MAX_COLUMNS)
@@ -120,10 +124,10 @@ def new_numbers(targets: np.ndarray, numbers: np.ndarray, classes: tuple[str, ..
         true, given = targets[known, c].astype(float), numbers[known, c].astype(float)
         low, high = min(true.min(), given.min()), max(true.max(), given.max())
         if len(true) > MAX_POINTS:
-            panel.hexbin(true, given, gridsize=50, mincnt=1, cmap="Blues", bins="log")
+            panel.hexbin(true, given, gridsize=50, mincnt=1, cmap=SHARES, bins="log")
         else:
             panel.scatter(true, given, s=8, alpha=0.4, linewidths=0)
-        panel.plot([low, high], [low, high], color="tab:orange", linewidth=1)
+        panel.plot([low, high], [low, high], color=ACCENT, linewidth=1)
         panel.set(title=escape_text(classes[c], 40), xlabel="true", ylabel="given (cross-fitted)")
     return figure
 

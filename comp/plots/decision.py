@@ -11,7 +11,7 @@ from comp.decisions.decide import Decision
 from comp.decisions.rules import FittedRule, is_single_label
 from comp.decisions.scorers import Scorer
 from comp.plots.answers import new_curves, new_grades, new_numbers, new_ranks
-from comp.plots.style import save
+from comp.plots.style import escape_text, save, styled
 from comp.plots.thresholds import most_common, new_confusion, new_thresholds
 
 
@@ -43,8 +43,20 @@ def draw(
     save(new_picture(Shown(rule, fitted, without, metric, classes, probs, targets, decisions)), path)
 
 
+@styled
 def new_picture(of: Shown) -> Any:
-    """Return a figure that suits the answers. Labels: each one's F-beta against its threshold or, where each
+    """Return a figure that suits the answers, under a line with the score."""
+    figure = _new_figure(of)
+    if not figure.get_suptitle():
+        rule = f"rule: {escape_text(of.rule)}"
+        score = of.metric.score(of.targets, of.decisions)
+        title = f"{escape_text(of.metric.metric)} {score:.4f}\ncross-fitted; {rule}"
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def _new_figure(of: Shown) -> Any:
+    """Return a figure that suits the answers. Labels: their thresholds and what these gain or, where each
     image has exactly one, their confusion. Grades: expected grades with the cut points, and the confusion.
     Probabilities: ROC curves and reliability. A ranking: how often the true label is among the first.
     Numbers: given against true ones."""
@@ -53,11 +65,16 @@ def new_picture(of: Shown) -> Any:
         if is_single_label(of.targets, of.fitted.groups):
             return new_confusion(of.decisions, of.targets, of.classes, shown)
         assert of.thresholds_by_fold is not None
-        fbeta = of.metric.metric.name == "fbeta"
         return new_thresholds(
-            of.fitted, of.thresholds_by_fold, of.metric.metric.beta if fbeta else 1.0, of.classes,
-            of.probs, of.targets, of.rule,
-        )  # fmt: skip
+            of.fitted,
+            of.thresholds_by_fold,
+            of.metric,
+            of.classes,
+            of.probs,
+            of.targets,
+            of.decisions,
+            of.rule,
+        )
     if of.metric.answer == "grades":
         return new_grades(
             of.probs, of.targets, of.decisions, of.classes, of.fitted.cut_points, of.thresholds_by_fold

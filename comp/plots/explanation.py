@@ -10,13 +10,14 @@ from rich.cells import cell_len
 from comp.data.decoding import decode
 from comp.data.thumbnails import to_rgb
 from comp.evaluation.explanation import N_MAPS, Explanation, Query, number_text
-from comp.plots.style import escape_text, new_figure, save
+from comp.plots.style import escape_text, new_figure, save, styled
 
 MAX_SIDE = 512  # pixels; larger images are reduced
 GIVEN, OTHER = "tab:blue", "silver"
 VERDICTS = {(1, 1): " (right)", (1, 0): " (missed)", (0, 1): " (false alarm)", (0, 0): ""}
 
 
+@styled
 def draw(answers: Sequence[Explanation], classes: tuple[str, ...], title: str, path: Path) -> None:
     """Draw a row per image: the image, its probabilities or numbers, and heat maps of the first of them."""
     side, gap, head, bars_at, maps_at = 2.3, 0.12, 0.8, 4.8, 7.3  # inches, as all positions here

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from comp.plots.style import escape_text, new_figure
+from comp.plots.style import escape_text, new_figure, styled
 
 
+@styled
 def draw(images: Sequence[np.ndarray], names: Sequence[str], texts: Sequence[str], n_columns: int) -> Any:
     """Return a figure of images (H, W, channels) uint8, each with its name and text. Of more than three
     channels the first three are shown."""

@@ -43,6 +43,7 @@ class Run:
             **self.recipe.model_dump(mode="json", exclude={"track", "tune", "code"}),
             "fold": self.fold,
         }
+        content["competition"]["labels"].pop("corrections", None)  # a text, with names of people
         return {key: value for key, value in flatten(content).items() if value not in (None, [], {})}
 
     @property

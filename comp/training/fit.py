@@ -3,12 +3,14 @@
 import time
 from contextlib import nullcontext
 
+from comp import __version__
 from comp.artifacts.files import read_json, write_json
+from comp.artifacts.git import commit_of_comp
 from comp.artifacts.paths import checkpoint_path, model_path, started_path
 from comp.artifacts.resumable import training_files
 from comp.artifacts.schemas import TrainingStart
 from comp.artifacts.stamps import is_done
-from comp.compute.devices import Device
+from comp.compute.devices import Device, processor_name
 from comp.compute.distributed import ProcessGroup
 from comp.compute.jobs import Report
 from comp.deadline import NEVER
@@ -38,7 +40,9 @@ def train_fold(inputs: FoldInputs, force: bool, *, device: Device, report: Repor
             path = started_path(recipe.name, fold)
             kept = read_json(path, TrainingStart) if resumed and path.exists() else {"begun": time.time_ns()}
             about = {"recipe": recipe.model_dump(mode="json"), "stamp": stamp, "begun": kept.get("begun")}
-            write_json(path, about)
+            about |= {"comp": __version__, "commit": commit_of_comp(), "processor": processor_name(place)}
+            n_processors = ranks.size if place.type == "cuda" else device.n_threads
+            write_json(path, about | {"processors": n_processors})
         if line := models.lacks_graphs(recipe.compile, place, ranks.size):
             report(line=line)
         if resumed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from comp.batches.loader import Batch, CachedDataset, DeviceLoader
@@ -40,9 +41,9 @@ class FoldBatches:
         parts = [(seed + self.ranks.rank, rows[self.ranks.share(len(rows))]) for seed, rows in steps]
         return self._loaders(phase)[0](parts)
 
-    def held_out(self, phase: Phase) -> Iterator[Batch]:
-        """Yield this rank's part of the held-out images, in order and not augmented."""
-        rows = self.inputs.valid_rows
+    def held_out(self, phase: Phase, rows: np.ndarray | None = None) -> Iterator[Batch]:
+        """Yield this rank's part of the held-out images or of these `rows`, in order and not augmented."""
+        rows = self.inputs.valid_rows if rows is None else rows
         mine = rows[self.ranks.share(len(rows))]
         return self._loaders(phase)[1](ordered_steps(mine, self.inputs.recipe.predict_batch_size))
 

@@ -12,6 +12,7 @@ from comp.artifacts.files import read_json
 from comp.artifacts.paths import decision_path, model_path
 from comp.artifacts.stamps import difference, read_spec, read_stamp, to_json
 from comp.config.recipe import Recipe
+from comp.data.corrections import corrections_stamp
 from comp.data.labels import Labels
 from comp.data.scaling import Limits
 from comp.decisions.decision_stamp import decision_settings
@@ -77,7 +78,7 @@ def stamped_settings(recipe: Recipe) -> dict[str, Any]:
             del phase["warm_up"]
     if own := digests(_trained_with(recipe), recipe.code):
         content["code"] = own
-    return content
+    return content | corrections_stamp(recipe.competition)
 
 
 def _trained_with(recipe: Recipe) -> list[str]:
@@ -125,7 +126,7 @@ def check_models(
             raise CompError(f"{path} is not a comp model; run `comp train`")
         wanted = to_json(
             {
-                **dict.fromkeys(IN_STAMP),
+                **dict.fromkeys((*IN_STAMP, "corrections")),
                 **stamped_settings(recipe),
                 "fold": fold,
                 "labels": made.get("labels"),

@@ -8,6 +8,7 @@ from torch import nn
 from comp.batches.loader import open_caches
 from comp.batches.preprocessing import channel_statistics
 from comp.compute.distributed import ProcessGroup
+from comp.config.recipe import Recipe
 from comp.data.labels import exclusive_groups
 from comp.models import network as models
 from comp.models.heads import feature_statistics
@@ -17,6 +18,11 @@ from comp.training.losses import IN_SOFTMAX
 from comp.training.optimizer import make_optimizer, take_step
 from comp.training.prepare import number_scale
 from comp.training.training_data import FoldInputs
+
+
+def measures_images(recipe: Recipe) -> bool:
+    """Return whether the mean and deviation that normalise images are those of the training images."""
+    return recipe.normalize == "dataset" or (recipe.normalize == "auto" and bool(recipe.channels))
 
 
 def make_spec(inputs: FoldInputs) -> models.ModelSpec:
@@ -30,11 +36,11 @@ def make_spec(inputs: FoldInputs) -> models.ModelSpec:
         features = feature_statistics(labels.features[inputs.train_rows])
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    if recipe.normalize == "imagenet" or (recipe.normalize == "auto" and not recipe.channels):
-        mean, std = models.pretrained_statistics(recipe.backbone)
-    elif recipe.normalize != "image":
+    if measures_images(recipe):
         caches = inputs.caches
         mean, std = channel_statistics(open_caches(caches[min(caches)]), inputs.train_rows)
+    elif recipe.normalize != "image":
+        mean, std = models.pretrained_statistics(recipe.backbone)
     return models.ModelSpec(
         recipe.backbone, labels.classes, recipe.n_channels, last.size, mean, std, recipe.drop_rate,
         in_softmax, number_scale(recipe, labels.targets[inputs.train_rows]),

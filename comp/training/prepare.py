@@ -1,6 +1,7 @@
 """Checks that fail before hours are spent, and the resized images of training."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from comp.batches.tta import make_views
 from comp.config.recipe import Recipe
 from comp.console import info
 from comp.data.folds import UNUSED
-from comp.data.image_cache import build_caches
+from comp.data.image_cache import CachePaths, build_caches
+from comp.data.image_files import ImageSet
 from comp.data.labels import Labels, exclusive_groups
 from comp.data.manifest import CompetitionFiles
 from comp.decisions.answer_rules import answer_candidates
@@ -31,7 +33,7 @@ def build_caches_of(
     training: TrainingData, folds: Sequence[int], deadline: float, *, n_ranks: int = 1, test: bool = True
 ) -> Caches:
     """Check that the recipe can be trained on these folds, and resize the images."""
-    recipe, labels = training.recipe, training.labels
+    recipe, labels = training.recipe, training.learned
     check_targets(recipe, labels, training.fold_of)
     check_steps(recipe, labels, training.n_trained(folds), n_ranks)
     check_augmentation_and_schedules(recipe)
@@ -151,16 +153,29 @@ def build_training_caches(
 ) -> Caches:
     """Return the caches for training, and build missing ones. With `test` the test images are resized too,
     for `comp predict`."""
-    competition, channels, cached = recipe.competition, recipe.channels, recipe.cached_sizes
-    sizes = sorted(set(cached.values()))
-    needed = {"train": (data.images("train", labels.ids, channels), sizes)}
-    if test:
-        test_images = data.images("test", data.test_ids(competition), channels)
+    needed = images_to_cache(recipe, data, labels, extras)
+    if test and "test" not in needed:  # pseudo-labelled ones are there already, in all sizes
+        test_images = data.images("test", data.test_ids(recipe.competition), recipe.channels)
         needed["test"] = (test_images, [recipe.phases[-1].size])
-    needed |= {extra.images.name: (extra.images, sizes) for extra in extras}
-    where = cache_dir(competition.name)
+    where = cache_dir(recipe.competition.name)
     caches = build_caches(
         needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter, recipe.code
     )
+    return join_caches(recipe, extras, caches)
+
+
+def images_to_cache(
+    recipe: Recipe, data: CompetitionFiles, labels: Labels, extras: Sequence[ExtraImages]
+) -> dict[str, tuple[ImageSet, list[int]]]:
+    """Return the sets of images that training reads, each with the sizes of its caches."""
+    sizes = sorted(set(recipe.cached_sizes.values()))
+    train = data.images("train", labels.ids, recipe.channels)
+    return {"train": (train, sizes)} | {extra.images.name: (extra.images, sizes) for extra in extras}
+
+
+def join_caches(
+    recipe: Recipe, extras: Sequence[ExtraImages], caches: Mapping[str, CachePaths]
+) -> dict[int, tuple[Path, ...]]:
+    """Return by size of the phases the caches of all sets, in the order of the rows."""
     names = ["train", *(extra.images.name for extra in extras)]
-    return {size: tuple(caches[name][kept] for name in names) for size, kept in cached.items()}
+    return {size: tuple(caches[name][kept] for name in names) for size, kept in recipe.cached_sizes.items()}

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from comp.batches.augmentation import AugmentParams
+from comp.batches.augmentation import AugmentParams, BatchAugmentation
 from comp.batches.mixup import MixupCutmix
 from comp.batches.preprocessing import Preprocess
 from comp.batches.rows import Parts, RowLayout
 from comp.batches.sampling import Step
 from comp.compute.distributed import ProcessGroup
+from comp.config.recipe import Phase, Recipe
+from comp.models.network import ModelSpec
 from comp.models.precision import autocast
 from comp.training.losses import Loss
 
@@ -30,17 +32,27 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TrainStep:
-    """Forward and backward pass; constant within an epoch."""
+class Feed:
+    """From the loader's batches to what the network gets: augmented, normalised, mixed."""
 
-    net: nn.Module
     prepare: Preprocess
     mixed: MixupCutmix
-    criterion: Loss
-    scaler: torch.amp.GradScaler
-    dtype: torch.dtype
     ranks: ProcessGroup
-    layout: RowLayout
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, phase: Phase, spec: ModelSpec, ranks: ProcessGroup, device: torch.device
+    ) -> "Feed":
+        on_device = recipe.augment_on == "device"
+        augment = BatchAugmentation(recipe.augment, spec.n_channels) if on_device else None
+        prepare = Preprocess(spec.mean, spec.std, phase.size, augment).to(device)
+        return cls(prepare, MixupCutmix(recipe.mixup, recipe.cutmix), ranks)
+
+    def __call__(
+        self, images: torch.Tensor, rows: torch.Tensor, draws: AugmentParams | None, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images (B, channels, size, size), and the rows that go with them."""
+        return self.mixed(self.prepare(images, draws), rows, seed)
 
     def draw(self, steps: Sequence[Step]) -> Iterator[Drawn]:
         """Yield what is random in each step. Many are drawn at once: between two passes of the network each
@@ -52,6 +64,19 @@ class TrainStep:
         n, augment = len(rows), self.prepare.augment
         params = augment.draw(n, seed) if augment else None
         return Drawn(params[self.ranks.share(n)] if params else None, seed + self.ranks.rank, n)
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """Forward and backward pass; constant within an epoch."""
+
+    net: nn.Module
+    feed: Feed
+    criterion: Loss
+    scaler: torch.amp.GradScaler
+    dtype: torch.dtype
+    ranks: ProcessGroup
+    layout: RowLayout
 
     def forward_parts(
         self, drawn: Drawn, images: torch.Tensor, rows: torch.Tensor, parts: Sequence[slice]
@@ -81,7 +106,7 @@ class TrainStep:
         self, images: torch.Tensor, rows: torch.Tensor, draws: AugmentParams | None, seed: int
     ) -> tuple[torch.Tensor, Parts]:
         """Return logits, and what goes with the images after mixup and cutmix."""
-        x, rows = self.mixed(self.prepare(images, draws), rows, seed)
+        x, rows = self.feed(images, rows, draws, seed)
         parts = self.layout.split(rows)
         with autocast(x.device, self.dtype):
             return self.net(x) if parts[2] is None else self.net(x, parts[2]), parts

@@ -12,10 +12,7 @@ from torch import nn
 
 from comp.artifacts.paths import checkpoint_path
 from comp.artifacts.stamps import to_json
-from comp.batches.augmentation import BatchAugmentation
 from comp.batches.loader import Batch
-from comp.batches.mixup import MixupCutmix
-from comp.batches.preprocessing import Preprocess
 from comp.compute.devices import MicroBatches, memory_in_use, split_evenly
 from comp.compute.distributed import ProcessGroup
 from comp.compute.jobs import Report
@@ -40,9 +37,10 @@ from comp.training.model_state import ModelState
 from comp.training.optimizer import set_rates
 from comp.training.prepare import answers_of
 from comp.training.schedule import next_epoch_seconds, phase_at, rate_shares
-from comp.training.step import Drawn, LossMonitor, TrainStep
+from comp.training.step import Drawn, Feed, LossMonitor, TrainStep
 from comp.training.training_data import FoldInputs
 from comp.training.validation import HeldOutScores, predict_logits
+from comp.training.worst_images import worst_images
 
 STEPS_PER_LOSS_CHECK = 50
 
@@ -67,7 +65,6 @@ class Trainer:
         self.groups = exclusive_groups(recipe.competition.labels, labels.classes)
         self.single = is_single_label(labels.targets, self.groups)
         self.scores = HeldOutScores(recipe.competition, labels.classes, self.single, recipe.code)
-        self.mixed = MixupCutmix(recipe.mixup, recipe.cutmix)
         n_images = np.nansum(labels.targets[inputs.train_rows], 0).astype(np.int64)
         self.weights = class_weights(recipe.class_weights, torch.from_numpy(n_images))
         self.micro_batches = MicroBatches(smallest=2 if ranks.size == 1 else math.inf)  # of training
@@ -101,7 +98,8 @@ class Trainer:
         train_step = self.train_step(phase, self.state.train_module(head_only))
         monitor = LossMonitor(self.device)
         lr, share_at = 0.0, rate_shares(phase, self.recipe.code)
-        for i, (batch, drawn) in enumerate(zip(self.batches.training(phase, steps), train_step.draw(steps))):
+        batches = zip(self.batches.training(phase, steps), train_step.feed.draw(steps))
+        for i, (batch, drawn) in enumerate(batches):
             check_time(deadline, self.progress())
             at, n_steps = epoch * len(steps) + i, phase.epochs * len(steps)
             lr = set_rates(self.state.optimizer, phase, share_at(at, n_steps), head_only)
@@ -130,7 +128,8 @@ class Trainer:
         if self.state.averages.swa and row["epoch"] == self.n_epochs:
             report(line=line)
             scores = self._take_swa(phase, deadline)
-            row |= {"before_mean": {key: row[key] for key in scores}, **scores}
+            before = {key: row[key] for key in scores if key != "worst"}
+            row |= {"before_mean": before, **scores}
             seconds = time.monotonic() - started - row["seconds"]
             line = swa_line(row, seconds, self.scores.columns)
         self.history.append(row)
@@ -139,9 +138,8 @@ class Trainer:
 
     def train_step(self, phase: Phase, net: nn.Module) -> TrainStep:
         """Return the forward and backward pass of a phase."""
-        spec, batched = self.state.spec, self.recipe.augment_on == "device"
-        augment = BatchAugmentation(self.recipe.augment, spec.n_channels) if batched else None
-        prepare = Preprocess(spec.mean, spec.std, phase.size, augment).to(self.device)
+        spec = self.state.spec
+        feed = Feed.of(self.recipe, phase, spec, self.ranks, self.device)
         criterion = make_loss(
             phase.loss or self.recipe.loss,
             beta=FBeta.from_metric(self.recipe.competition.metric).beta,
@@ -152,7 +150,7 @@ class Trainer:
             answers=answers_of(self.recipe, self.inputs.labels, spec.numbers),
         )
         dtype, layout = self.state.precision(phase.size), self.batches.layout
-        return TrainStep(net, prepare, self.mixed, criterion, self.state.scaler, dtype, self.ranks, layout)
+        return TrainStep(net, feed, criterion, self.state.scaler, dtype, self.ranks, layout)
 
     def backward(self, train_step: TrainStep, drawn: Drawn, batch: Batch, report: Report) -> torch.Tensor:
         """Add up the gradients of a step, and return its loss. When out of memory, free the images that the
@@ -176,14 +174,14 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def _take_swa(self, phase: Phase, deadline: float) -> dict[str, float | None]:
+    def _take_swa(self, phase: Phase, deadline: float) -> dict[str, Any]:
         """Replace the averaged weights by the SWA mean. Recompute the batch norms' statistics in one more
-        pass over the training images. Return the held-out scores."""
+        pass over the training images. Return what `validate` does."""
         model = self.state.averages.take_swa().eval()
         train_step = self.train_step(phase, model)
         norms = reset_batch_norms(model)
         steps = self.batches.steps(phase, self.n_epochs) if norms else []
-        batches = zip(self.batches.training(phase, steps), train_step.draw(steps))
+        batches = zip(self.batches.training(phase, steps), train_step.feed.draw(steps))
         for (images, rows), drawn in batches:
             check_time(deadline, self.progress())
             n_parts = phase.accumulate * self.micro_batches.factor
@@ -194,8 +192,8 @@ class Trainer:
                 self.ranks.add_up(statistic).div_(self.ranks.size)
         return self.validate(phase, train_step, deadline)
 
-    def validate(self, phase: Phase, train_step: TrainStep, deadline: float) -> dict[str, float | None]:
-        """Return the held-out scores of the averaged weights, without TTA."""
+    def validate(self, phase: Phase, train_step: TrainStep, deadline: float) -> dict[str, Any]:
+        """Return the held-out scores of the averaged weights, without TTA, and the worst images."""
         self.state.averages.copy_counters()
         if not len(self.inputs.valid_rows):
             return self.scores.none()
@@ -207,12 +205,14 @@ class Trainer:
 
         model, spec = self.state.averages.averaged.eval(), self.state.spec
         logits = predict_logits(
-            model, train_step.prepare, train_step.dtype, checked(), train_step.layout, self.micro_valid,
+            model, train_step.feed.prepare, train_step.dtype, checked(), train_step.layout, self.micro_valid,
             self.batches.let_go,
         )  # fmt: skip
         logits = self.ranks.gather(logits.reshape(-1, len(spec.classes)))
-        targets = self.inputs.labels.targets[self.inputs.valid_rows]
-        return self.scores.of(logits, targets, spec)
+        labels, rows = self.inputs.labels, self.inputs.valid_rows
+        scores = self.scores.of(logits, labels.targets[rows], spec)
+        worst = worst_images(labels.ids[rows], logits, labels.targets[rows], spec, single=self.single)
+        return {**scores, "worst": worst}
 
     # --- checkpoint
 

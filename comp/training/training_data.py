@@ -1,13 +1,14 @@
 """What folds are trained on, read from files without torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from comp.config.recipe import Recipe
+from comp.data.corrections import correct
 from comp.data.folds import UNUSED
 from comp.data.labels import Labels
 from comp.data.manifest import CompetitionFiles, read_training
@@ -45,14 +46,19 @@ class TrainingData:
 
     recipe: Recipe
     data: CompetitionFiles
-    labels: Labels
+    labels: Labels  # as they are given
+    learned: Labels  # the same, corrected
     fold_of: np.ndarray  # (N,) the fold of each of the labels' ids
     extras: dict[int, list[ExtraImages]]  # by fold
 
     @classmethod
     def read(cls, recipe: Recipe, folds: Sequence[int]) -> "TrainingData":
         data, labels, fold_of = read_training(recipe)
-        return cls(recipe, data, labels, fold_of, read_extras(recipe, folds, data, labels, fold_of))
+        learned, extras = (
+            correct(labels, recipe.competition),
+            read_extras(recipe, folds, data, labels, fold_of),
+        )
+        return cls(recipe, data, labels, learned, fold_of, extras)
 
     def stamp(self, fold: int, recipe: Recipe | None = None) -> dict[str, Any]:
         """Return what the model of a fold is made from; for `recipe` on the same data where it is given."""
@@ -75,8 +81,13 @@ class TrainingData:
     def fold_inputs(
         self, fold: int, caches: Caches, stamp: dict[str, Any], recipe: Recipe | None = None
     ) -> FoldInputs:
-        extras = self.extras[fold]
-        labels, fold_of = append_extras(self.labels, self.fold_of, extras)
+        """Return the inputs of a fold's network. Held-out images keep the labels as they are given, by which
+        its epochs are scored."""
+        extras, labels = self.extras[fold], self.learned
+        if labels is not self.labels:
+            held_out = (self.fold_of == fold)[:, None]
+            labels = replace(labels, targets=np.where(held_out, self.labels.targets, labels.targets))
+        labels, fold_of = append_extras(labels, self.fold_of, extras)
         source = next((extra.source for extra in extras if extra.source), "")
         return FoldInputs(recipe or self.recipe, fold, labels, fold_of, caches, stamp, source)
 

@@ -13,6 +13,9 @@ import torch
 from safetensors.numpy import load_file
 from timm.utils import ModelEmaV3
 
+from comp.artifacts.files import read_json
+from comp.artifacts.paths import bare_step_path
+from comp.artifacts.schemas import BareStep
 from comp.batches.augmentation import AugmentParams, BatchAugmentation
 from comp.batches.loader import CachedDataset, DeviceLoader
 from comp.batches.mixup import MixupCutmix
@@ -362,6 +365,8 @@ def test_bench_speed_names_the_bottleneck(here: Path, short: list[str], capsys):
     for what in ("decoded on 1 core", "batches read from the cache", "bare training step", "whole training"):
         assert what in printed
     assert "training reaches" in printed and "prediction, 8 views" in printed
+    kept = read_json(bare_step_path("tiny"), BareStep)
+    assert [rate[:2] for rate in kept["rates"]] == [[32, 8]] and kept["backbone"] == "test_resnet"
 
 
 def test_a_gpu_that_idles_for_nothing_waits_for_launches():

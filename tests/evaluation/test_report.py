@@ -8,25 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import fbeta_score, precision_score, recall_score
 
 from comp import console
+from comp.artifacts.paths import test_path as path_of_test
+from comp.artifacts.predictions import load
 from comp.cli.main import main
 from comp.config.loading import load_recipe
-from comp.decisions.metrics import FBeta, log_losses
+from comp.data.corrections import read_corrections
+from comp.decisions.metrics import log_losses
+from comp.decisions.rules import FittedRule
 from comp.evaluation.explanation import read_query, with_training_labels
 from comp.evaluation.gallery import gallery, label_queues
 from comp.evaluation.label_errors import find_label_errors
 from comp.evaluation.report_answers import drift
-from comp.evaluation.report_curves import calibration, f_curve
+from comp.evaluation.report_curves import calibration
 from comp.evaluation.report_data import count_cooccurrences
 from comp.evaluation.results import read_results
 from tests.conftest import TINY, read_by, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
-from tests.pages import check_report, content_of, opened
+from tests.pages import check_accessible, check_report, content_of, download, opened
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +58,41 @@ def inside(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_of_the_drawn_competition_works_in_a_browser(inside: Path, browser: Any):
-    check_report(browser, inside)
+    check_report(browser, inside, looks=True)
+
+
+def test_the_map_colours_images_and_selects_those_of_the_gallery(inside: Path, browser: Any):
+    data = content_of(inside)
+    found, ids = data["map"], [image["id"] for image in data["images"]]
+    assert found["n"] == 240 and len(set(found["id"])) == 240
+    for name, x in zip(found["id"], found["image"]):
+        assert x is None or ids[x] == name
+    page, heard = opened(browser, inside, viewport={"width": 1200, "height": 900})
+    for choice in ("fold", "0", "loss"):
+        page.select_option("#map-colour", choice)
+        assert page.locator("#map-chart circle, #map-chart path").count() >= 240
+    all_shown = page.inner_text("#count")
+    page.fill("#map-image", ids[0])  # by keyboard: an image, and those near it
+    assert page.inner_text("#map-status").startswith(f"{ids[0]}: ")
+    page.keyboard.press("Enter")
+    places = np.column_stack([found["x"], found["y"]])
+    at = found["id"].index(ids[0])
+    near = np.argsort(np.hypot(*(places - places[at]).T), kind="stable")[:24]
+    n = sum(found["image"][i] is not None for i in near)
+    assert page.inner_text("#map-status").startswith(f"24 images selected, {n} of them")
+    assert f" of {n} such images shown" in page.inner_text("#count")
+    page.click("#map-clear")
+    assert page.inner_text("#count") == all_shown
+    page.locator("#map-chart svg").last.scroll_into_view_if_needed()
+    box = page.locator("#map-chart > svg").bounding_box()
+    corners = [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99)]
+    page.mouse.move(box["x"] + 1, box["y"] + 1)  # a lasso around all of them
+    page.mouse.down()
+    for x, y in corners:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+    page.mouse.up()
+    assert page.inner_text("#map-status").startswith("240 images selected")
+    assert not heard, heard
 
 
 def test_what_takes_long_says_so_at_once_and_shows_how_far_it_is(
@@ -125,6 +164,44 @@ def test_a_second_one_is_made_when_what_was_decided_differs(inside: Path, capsys
     assert inside.read_bytes() == before
 
 
+def test_given_thresholds_decide_the_test_images_and_their_score_is_called_in_sample(
+    inside: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+):
+    place = inside.parent / "decision.json"
+    text, page = place.read_text(), inside.read_bytes()
+    before = json.loads(text)
+    outcome = read_results(load_recipe("tiny.toml"))
+    thresholds = dict.fromkeys(outcome.labels.classes, 0.3) | {outcome.labels.classes[0]: 0.05}
+    Path("given.toml").write_text("[thresholds]\n" + "".join(f"{k} = {v}\n" for k, v in thresholds.items()))
+    asked = ["decide", "tiny.toml", "--thresholds", "given.toml"]
+    assert "--force replaces it" in fails(*asked)
+    assert "leave one of the two out" in fails(*asked, "--rule", "global")
+    assert "no such file" in fails(*asked[:3], "nowhere.toml", "--force")
+    assert json.loads(place.read_text()) == before
+    assert main([*asked, "--force"]) == 0
+    assert "It is in-sample" in capsys.readouterr().out
+    after = json.loads(place.read_text())
+    rule = FittedRule(np.array(list(thresholds.values())), min_labels=1)
+    score = outcome.scorer.score(outcome.targets, rule.decide(outcome.probs, outcome.scorer))
+    assert after["rule"] == "given" and after["thresholds"] == thresholds
+    assert after["scores"] == before["scores"] | {"in_sample": score}
+    assert after["by_fold"] == before["by_fold"] and after["given"]["automatic"] == before["rule"]
+    assert main(["decide", "tiny.toml", "--thresholds", "given.toml"]) == 0
+    assert "done already" in capsys.readouterr().out
+    for stage in ("submit", "report"):
+        assert main([stage, "tiny.toml"]) == 0
+    assert "decided by given thresholds" in capsys.readouterr().out
+    test = load(path_of_test("tiny"), outcome.labels.classes)
+    expected = rule.decide(test.probs, outcome.scorer)
+    sent = json.loads(max(Path("submissions").glob("*.json"), key=lambda p: p.stat().st_mtime).read_text())
+    assert sent["decision"]["thresholds"] == thresholds
+    data = content_of(inside)
+    assert data["lab"]["given"]["automatic"] == before["rule"] and data["lab"]["chosen"][:2] == [0.05, 0.3]
+    assert data["labels_an_image"]["test"] == pytest.approx(expected.sum(1).mean())
+    place.write_text(text)
+    inside.write_bytes(page)
+
+
 def test_without_models_it_has_no_heat_maps_and_without_a_decision_it_says_what_to_run(
     inside: Path, browser: Any, tmp_path: Path, fails: Callable[..., str]
 ):
@@ -189,6 +266,67 @@ def test_each_kind_of_run_has_its_page(inside: Path, browser: Any, capsys: pytes
     assert {curve["run"] for curve in content_of(runs / "mix" / "report.html")["curves"]} == {"tiny"}
 
 
+def test_ticks_of_two_rounds_are_one_file(inside: Path, browser: Any, fails: Callable[..., str]):
+    """A label is ticked beside its image; one that holds replaces the others of its group. The report of a
+    run with corrections shows them as ticks, and its file holds those of both rounds."""
+    runs, key = inside.parents[1], "competition.labels.corrections"
+    weather = ["clear", "partly_cloudy", "haze", "cloudy"]
+    sets = ["tiny.toml", "--set", f"competition.labels.exclusive=[{weather}]"]
+    shutil.copytree(runs / "tiny", runs / "first")
+    for stage in ("decide", "report"):
+        assert main([stage, *sets, "--set", "name=first", "--force"]) == 0
+    data = content_of(runs / "first" / "report.html")
+    page, heard = opened(browser, runs / "first" / "report.html", accept_downloads=True)
+    names = [row["name"] for row in data["classes"]]
+    images = {image["id"]: image for image in data["images"]}
+    page.locator("#gallery button").first.click()
+    first = images[page.inner_text("#viewer-title")]
+    now = next(name for name in weather if names.index(name) in first["true"])
+    other = weather[weather.index(now) - 1]
+    box_of(page, names.index(now)).get_by_role("button", name="wrong").click()
+    assert first["id"] in page.text_content("#ticks-warning")
+    Path("half.csv").write_text(download(page))
+    said = fails("train", *sets, "--set", f"{key}=half.csv", "--set", "name=half")
+    assert f"{first['id']!r} is left with none of 4" in said
+    box_of(page, names.index(other)).get_by_role("button", name="wrong").focus()
+    page.keyboard.press("Enter")
+    assert page.text_content("#ticks-warning") == "" and not heard
+    check_accessible(page)
+    Path("first.csv").write_text(download(page))
+    shutil.copytree(runs / "first", runs / "second")
+    for stage in ("decide", "report"):
+        assert main([stage, *sets, "--set", "name=second", "--set", f"{key}=first.csv", "--force"]) == 0
+    before = read_corrections(load_recipe("tiny.toml", [f"{key}=first.csv"]).competition)
+    assert {(one.id, one.label, one.value) for one in before} == {
+        (first["id"], now, 0),
+        (first["id"], other, 1),
+    }
+
+    page, heard = opened(browser, runs / "second" / "report.html", accept_downloads=True)
+    assert page.inner_text("#ticks-count") == "2 ticks: 2 wrong."
+    assert all(text in page.inner_text("#scores") for text in ("Corrected labels", "2 labels of 1 image"))
+    page.locator("#ticked summary").click()
+    assert page.locator("#ticked tbody tr").count() == 2
+    page.locator("#ticked .ticks [aria-pressed=true]").first.click()  # taken back
+    page.locator("#ticked .ticks").first.get_by_role("button", name="unsure").click()
+    page.locator("#gallery button").nth(1).click()
+    second = page.inner_text("#viewer-title")
+    box_of(page, names.index("water")).get_by_role("button", name="right").click()
+    Path("second.csv").write_text(download(page))
+    after = read_corrections(load_recipe("tiny.toml", [f"{key}=second.csv"]).competition)
+    assert {one.id for one in after} == {first["id"], second} and len(after) == 3
+    assert sum(one.value is None for one in after) == 1
+    assert len({(one.id, one.label, one.value) for one in (*before, *after)}) == 4  # one is as it was
+    assert not heard
+
+
+def box_of(page: Any, label: int) -> Any:
+    """The buttons of a label beside the opened image, which is asked for where the table lacks it."""
+    if not page.locator(f'#viewer-labels [data-class="{label}"]').count():
+        page.select_option("#viewer-labels select", str(label))
+    return page.locator(f'#viewer-labels [data-class="{label}"]')
+
+
 def test_networks_that_were_trained_again_explain_nothing(inside: Path, capsys: pytest.CaptureFixture[str]):
     runs = inside.parents[1]
     shutil.copytree(runs / "tiny", runs / "again")
@@ -230,7 +368,7 @@ def test_one_label_an_image_has_its_page(here: Path, browser: Any):
     path = here / "runs" / "one" / "report.html"
     data = content_of(path)
     assert data["single"] and all(row["threshold"] is None for row in data["classes"])
-    check_report(browser, path)
+    check_report(browser, path, looks=True)
 
 
 def test_names_that_look_like_markup_stay_text(here: Path, browser: Any):
@@ -274,7 +412,7 @@ def test_the_real_uc_merced_in_a_browser(here: Path, shared: Path, browser: Any)
     sets += ["phases=[{size=32,epochs=3,lr=5e-3}]"]
     run_all("ucmerced.toml", "--from", "files", *(word for change in sets for word in ("--set", change)))
     path = here / "runs" / "ucmerced" / "report.html"
-    check_report(browser, path)
+    check_report(browser, path, looks=True)
     assert len(content_of(path)["images"]) == 480
 
 
@@ -282,7 +420,7 @@ def test_the_real_planet_in_a_browser(here: Path, shared: Path, kaggle: FakeKagg
     old_planet(kaggle, shared, n_images=500)
     sets = ["n_folds=2", "n_trials=5", "views=identity", "phases=[{size=32,epochs=4,lr=5e-3}]"]
     run_all("planet32", *(word for change in sets for word in ("--set", change)))
-    check_report(browser, here / "runs" / "planet32" / "report.html")
+    check_report(browser, here / "runs" / "planet32" / "report.html", looks=True)
 
 
 def test_calibration_curves_and_counts_against_their_definitions():
@@ -295,9 +433,6 @@ def test_calibration_curves_and_counts_against_their_definitions():
     assert [b["p"] for b in found["bins"]] == pytest.approx(list(means), abs=1e-3)
     n = np.array([b["n"] for b in found["bins"]])
     assert found["error"] == pytest.approx(np.average(np.abs(shares - means), weights=n), abs=1e-3)
-    for threshold, value in f_curve(probs[:, 0], targets[:, 0].astype(bool), FBeta(2.0, "macro"))[::20]:
-        expected = fbeta_score(targets[:, 0], probs[:, 0] > threshold, beta=2, zero_division=0)
-        assert value == pytest.approx(expected, abs=1e-4)
     both = count_cooccurrences(targets)
     assert both[0, 1] == (targets[:, 0] & targets[:, 1]).sum() and both[2, 2] == targets[:, 2].sum()
     p = probs[0].astype(float)
@@ -352,7 +487,9 @@ def plant(path: Path, label: str) -> list[str]:
     return [lines[i].split(",")[0] for i in planted.tolist()]
 
 
-def test_planted_label_errors_are_the_first_suspects(here: Path, browser: Any):
+def test_planted_label_errors_are_the_first_suspects(
+    here: Path, browser: Any, capsys: pytest.CaptureFixture[str]
+):
     """5 % of the labels of one class of the demo are turned round before anything is trained."""
     sets = ["phases=[{size=32,epochs=8,lr=5e-3,batch_size=32}]", "n_folds=2", "views=identity"]
     words = [word for change in sets for word in ("--set", change)]
@@ -365,6 +502,57 @@ def test_planted_label_errors_are_the_first_suspects(here: Path, browser: Any):
     hits = [s["label"] == label and s["id"] in turned for s in data["suspects"][:50]]
     assert sum(hits) > 25, sum(hits)
     check_report(browser, here / "runs" / "demo" / "report.html")
+    check_suspects(here, browser, set(turned), capsys)
+
+
+def check_suspects(here: Path, browser: Any, turned: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """`comp suspects` lists those of the page. They are ticked by keyboard and mouse, and the file of ticks
+    says what the truth is; a decision is then scored both ways."""
+    path = here / "runs" / "demo" / "report.html"
+    data = content_of(path)
+    capsys.readouterr()
+    assert main(["suspects", "demo"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in printed) and data["suspects"][0]["id"] in printed[2]
+    listed = pd.read_csv(here / "runs" / "demo" / "suspects.csv")
+    assert listed.columns.tolist() == ["id", "label", "given", "probability", "doubt", "fold"]
+    assert listed["id"].tolist()[:500] == [suspect["id"] for suspect in data["suspects"]]
+    page, heard = opened(browser, path, accept_downloads=True)
+    wrong = [
+        suspect["id"] in turned and data["classes"][suspect["label"]]["name"] == "agriculture"
+        for suspect in data["suspects"][:50]
+    ]
+    page.fill("#who", "=me, myself")
+    page.locator("#suspects-table .ticks button").first.focus()
+    for is_wrong in wrong[:25]:  # each key goes to the next row
+        page.keyboard.press("w" if is_wrong else "r")
+    boxes = page.locator("#suspects-table .ticks")
+    for i in range(25, len(wrong)):
+        boxes.nth(i).get_by_role("button", name="wrong" if wrong[i] else "right").click()
+    page.reload()
+    assert not heard
+    n_wrong = sum(wrong)
+    said = f"{len(wrong)} ticks: {n_wrong} wrong, {len(wrong) - n_wrong} right."
+    assert page.inner_text("#ticks-count") == said
+    text = download(page)
+    Path("corrections.csv").write_text(text)
+    recipe = load_recipe("demo", ["competition.labels.corrections=corrections.csv"])
+    assert {one.who for one in read_corrections(recipe.competition)} == {"=me, myself"}
+    words = ["--set", "competition.labels.corrections=corrections.csv", "--rule", "global", "--force"]
+    words += ["--set", "n_folds=2"]
+    assert main(["decide", "demo", *words]) == 0
+    assert f"({n_wrong} labels of {n_wrong} images differ)" in capsys.readouterr().out
+    results = read_results(recipe.model_copy(update={"n_folds": 2, "rule": "global"}))
+    scores = results.decision["scores"]
+    truth = results.targets.copy()
+    for suspect in (s for s, is_wrong in zip(data["suspects"], wrong) if is_wrong):
+        row = results.ids.tolist().index(suspect["id"])
+        truth[row, suspect["label"]] = 1 - truth[row, suspect["label"]]
+    for value, targets in ((scores["cross_fitted"], results.targets), (scores["corrected"], truth)):
+        assert value == pytest.approx(
+            fbeta_score(targets, results.decisions, beta=2, average="samples", zero_division=0)
+        )
+    assert scores["corrected"] > scores["cross_fitted"]
 
 
 @pytest.mark.parametrize("learned", [False, True])

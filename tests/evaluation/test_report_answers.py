@@ -1,6 +1,6 @@
 """The report's page for each kind of answer, of drawn results without any network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from comp.artifacts.stamps import to_json
 from comp.config.loading import load_recipe
 from comp.config.recipe import Recipe
 from comp.console import ProgressBars
+from comp.data.corrections import correct
 from comp.data.image_files import ImageSet
 from comp.data.labels import Labels
 from comp.decisions.answer_rules import decide_by_fold, rule_from_json
@@ -25,7 +26,8 @@ from comp.evaluation.report_answers import places_of
 from comp.evaluation.report_data import report_data
 from comp.evaluation.report_page import report_page
 from comp.evaluation.results import RunResults, rules_of
-from tests.pages import check_accessible, check_heads_stand_over_their_columns, opened
+from comp.evaluation.suspects import find_suspects
+from tests.pages import check_accessible, check_heads_stand_over_their_columns, download, opened
 
 N, M = 210, 150
 FORM = """
@@ -140,11 +142,11 @@ def page_of(results: RunResults, test: np.ndarray, path: Path) -> dict[str, Any]
 
 KINDS = ("labels", "probabilities", "binary", "one", "grades", "ranking", "number", "numbers")
 SECTIONS = {
-    "labels": {"thresholds", "separation", "calibration", "together"},
-    "probabilities": {"separation", "calibration"},
-    "binary": {"separation", "calibration"},
-    "one": {"separation", "calibration", "confusion"},
-    "grades": {"confusion", "grades"},
+    "labels": {"lab", "separation", "calibration", "together"},
+    "probabilities": {"lab", "separation", "calibration"},
+    "binary": {"lab", "separation", "calibration"},
+    "one": {"lab", "separation", "calibration", "confusion"},
+    "grades": {"lab", "confusion", "grades"},
     "ranking": {"ranking"},
     "number": {"numbers"},
     "numbers": {"numbers"},
@@ -155,11 +157,13 @@ SECTIONS = {
 def test_each_kind_of_answer_has_its_page(kind: str, tmp_path: Path, browser: Any):
     results, test = results_of(kind, tmp_path)
     path = tmp_path / "report.html"
-    page_of(results, test, path)
+    content = page_of(results, test, path)
     page, heard = opened(browser, path, viewport={"width": 1280, "height": 900}, color_scheme="dark")
     assert not heard, heard
     check_accessible(page)
     shared = {"summary", "classes", "images", "suspects", "drift", "curves"}
+    several = {"rules": content["weighed"]["rules"], "folds": content["by_fold"]["classes"]}
+    shared |= {section for section, rows in several.items() if len(rows) > 1}
     assert (
         set(page.evaluate("[...document.querySelectorAll('section')].map(s => s.id)"))
         == SECTIONS[kind] | shared
@@ -180,6 +184,35 @@ def test_each_kind_of_answer_has_its_page(kind: str, tmp_path: Path, browser: An
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     check_heads_stand_over_their_columns(page)
+
+
+def test_numbers_are_put_right_by_the_number_that_is_true(tmp_path: Path, browser: Any):
+    """A number that is ticked as right keeps all its digits."""
+    results, test = results_of("numbers", tmp_path)
+    page_of(results, test, path := tmp_path / "report.html")
+    page, heard = opened(browser, path, accept_downloads=True)
+    boxes = page.locator("#suspects-table .ticks")
+    first, second, third = places_in(results)[:3]
+    boxes.nth(0).locator("input").fill("-12.5")
+    boxes.nth(1).get_by_role("button", name="right").click()
+    boxes.nth(2).get_by_role("button", name="unsure").click()
+    assert page.inner_text("#ticks-count") == "3 ticks: 1 wrong, 1 right, 1 unsure." and not heard
+    (tmp_path / "corrections.csv").write_text(download(page))
+    (tmp_path / "drawn.toml").write_text(
+        (tmp_path / "drawn.toml").read_text().replace("[labels]", '[labels]\ncorrections = "corrections.csv"')
+    )
+    competition = load_recipe(str(tmp_path / "drawn.toml")).competition
+    expected = results.targets.copy()
+    expected[first] = -12.5
+    assert np.array_equal(correct(results.labels, competition).targets, expected, equal_nan=True)
+    left = places_in(replace(results, recipe=results.recipe.model_copy(update={"competition": competition})))
+    assert third in left and not {first, second} & set(left)
+
+
+def places_in(results: RunResults) -> list[tuple[int, int]]:
+    """The rows and columns of the suspects."""
+    rows, columns, _ = find_suspects(results)
+    return list(zip(rows.tolist(), columns.tolist()))
 
 
 def test_scores_confusion_and_places_are_those_of_scikit_learn(tmp_path: Path):

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from tests.kaggle.test_kernel import LAYOUTS, mount
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-MAX_BYTES = 1_500_000  # of both
+MAX_BYTES = 2_000_000  # of both
 
 
 def shown(notebook: nbformat.NotebookNode) -> list[str]:

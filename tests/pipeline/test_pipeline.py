@@ -96,7 +96,8 @@ def test_the_decision_holds_three_honest_scores(copy: Path):
     rules = scores["rules"]
     assert list(rules) == ["0.5", "0.2", "global", "shrunk", "expected", "per-class"]
     assert {key: scores[key] for key in ("cross_fitted", "in_sample")} == rules[decision["rule"]]
-    assert (copy / "runs" / "tiny" / "decision.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("decision.png", "card.png"):
+        assert (copy / "runs" / "tiny" / picture).read_bytes().startswith(b"\x89PNG")
     assert rules["per-class"]["in_sample"] >= rules["global"]["in_sample"]
 
 

@@ -87,7 +87,7 @@ def shorten(arguments: list[str]) -> list[str]:
 
 def check(program: str, arguments: list[str]) -> None:
     """Run a call or, where it needs another machine, check that its arguments are valid."""
-    if program == "comp" and "postgresql://USER:PASSWORD@HOST/NAME" in arguments:
+    if program == "comp" and ("postgresql://USER:PASSWORD@HOST/NAME" in arguments or arguments[0] == "watch"):
         parser().parse_args(arguments)
     elif program == "comp":
         assert main(shorten(arguments)) == 0, arguments

@@ -35,7 +35,7 @@ def test_the_summary_names_the_best_classes_by_the_metric(
         decisions=probs,
         labels=SimpleNamespace(classes=CLASSES),
     )
-    one = SimpleNamespace(cross_fitted=0.5, public=None, private=None, seconds=1.0)
+    one = SimpleNamespace(cross_fitted=0.5, corrected=None, public=None, private=None, seconds=1.0)
     monkeypatch.setattr("comp.evaluation.results.read_results", lambda _: results)
     monkeypatch.setattr(run_stage, "summarize_run", lambda *_: one)
     monkeypatch.setattr(run_stage.ledger, "read", list)
@@ -54,7 +54,7 @@ def test_runs_are_ranked_among_those_of_their_metric(
     def run(name: str, metric: str, score: float | None) -> Any:
         return SimpleNamespace(
             recipe=recipe(name, metric), backbones="net", sizes="32", n_done=1, n_networks=1, seconds=1.0,
-            cross_fitted=score, public=None, private=None,
+            cross_fitted=score, corrected=None, public=None, private=None,
         )  # fmt: skip
 
     found = [

@@ -128,8 +128,8 @@ def test_the_mean_of_the_last_weights_is_that_of_torch(tmp_path: Path, monkeypat
     train_step = trainer.train_step(phase, reference)
     shown = []
     for (images, targets), step in zip(trainer.batches.training(phase, steps), steps):
-        draws, seed, _ = next(train_step.draw([step]))
-        shown.append(train_step.mixed(train_step.prepare(images, draws), targets, seed)[0])
+        draws, seed, _ = next(train_step.feed.draw([step]))
+        shown.append(train_step.feed(images, targets, draws, seed)[0])
     update_bn(shown, reference)
     mine, wanted = trainer.state.averages.averaged.state_dict(), reference.module.state_dict()
     for key in wanted:

@@ -219,6 +219,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(
         for name in ("whole", "killed")
     ]
     assert [row["valid_loss"] for row in rows[0]] == [row["valid_loss"] for row in rows[1]]
+    assert [row["worst"] for row in rows[0]] == [row["worst"] for row in rows[1]] and rows[0][0]["worst"]
     assert [row["epoch"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]
     assert rows[0][-1]["before_mean"]["valid_loss"] != rows[0][-1]["valid_loss"]
 

@@ -8,7 +8,7 @@ if (data.grades) {
     (parts.length < classes.length ? ` The ${parts.length} most frequent grades are shown.` : "");
   const marks = [...(data.rule === "rounded" ? [] : without.map(x => ({ x, colour: "var(--c1)", faint: true }))), ...cuts.map(x => ({ x, colour: "var(--c1)" }))];
   byId("grades-charts").append(...parts.map(part => chart({
-    title: `${classes[part.class].name} (${several(classes[part.class].n, "image")})`, width: 420, height: 150, x: [part.low, part.high], y: [0, Math.max(...part.share) * 1.05 || 1], marks,
+    title: `${classes[part.class].name} (${several(classes[part.class].n, "image")})`, width: 420, height: 190, x: [part.low, part.high, "expected grade"], y: [0, Math.max(...part.share) * 1.05 || 1, "share of images"], marks,
     about: `The expected grades of the images of grade ${classes[part.class].name}; cut points: ${cuts.map(num).join(", ") || "none"}`,
     lines: [{ points: steps(part.share, part), colour: "var(--c0)" }],
   })));

@@ -1,4 +1,4 @@
-/* Charts as SVG. */
+/* Charts by Observable Plot, in the colours of the page. */
 
 const classes = data.classes;
 const F = "F" + data.beta;
@@ -6,84 +6,53 @@ const F = "F" + data.beta;
 const steps = (shares, { low, high }) => shares.flatMap((share, i) => [0, 1].map(end => [low + (high - low) * (i + end) / shares.length, share]));
 
 const colour = i => `var(--c${i % 8})`;
-
-/* Charts: { title, about, width, height, x: [low, high, label], y: [low, high, label],
-   lines: [{ points: [[x, y]], colour, width, dots, faint, name }], marks: [{ x, colour, faint }], bands: [{ from, to, text }],
-   bars: [{ x, low, high, colour }], points: [[x, y]], legend } */
-function chart(c) {
-  const width = c.width || 420, height = c.height || 250;
-  const left = c.small ? 30 : 58, right = 10, top = c.bands ? 20 : 10, bottom = c.small ? 22 : 38;
-  const sx = x => left + (x - c.x[0]) / ((c.x[1] - c.x[0]) || 1) * (width - left - right);
-  const sy = y => height - bottom - (y - c.y[0]) / ((c.y[1] - c.y[0]) || 1) * (height - top - bottom);
-  const svg = svgElement("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": c.about });
-  for (const band of c.bands || []) {
-    const x = sx(band.from);
-    svg.append(svgElement("line", { x1: x, x2: x, y1: top - 8, y2: height - bottom, class: "axis", "stroke-dasharray": "3 3" }));
-    svg.append(svgElement("text", { x: x + 4, y: 12 }, band.text));
-  }
-  for (const y of ticks(c.y[0], c.y[1], c.small ? 3 : 5)) {
-    svg.append(svgElement("line", { x1: left, x2: width - right, y1: sy(y), y2: sy(y), class: "axis" }));
-    svg.append(svgElement("text", { x: left - 5, y: sy(y) + 4, "text-anchor": "end" }, shown(y)));
-  }
-  for (const x of c.whole ? ticks(c.x[0], c.x[1], 6).filter(Number.isInteger) : ticks(c.x[0], c.x[1], c.small ? 3 : 5)) {
-    svg.append(svgElement("text", { x: sx(x), y: height - bottom + 15, "text-anchor": "middle" }, shown(x)));
-  }
-  if (c.x[2] && !c.small) svg.append(svgElement("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, c.x[2]));
-  if (c.y[2] && !c.small) {
-    svg.append(svgElement("text", { x: 11, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 11 ${(top + height - bottom) / 2})` }, c.y[2]));
-  }
-  for (const mark of c.marks || []) {
-    svg.append(svgElement("line", {
-      x1: sx(mark.x), x2: sx(mark.x), y1: top, y2: height - bottom, style: `stroke: ${mark.colour}`,
-      "stroke-width": mark.faint ? 1 : 2.5, opacity: mark.faint ? .55 : 1,
-    }));
-  }
-  for (const bar of c.bars || []) {
-    svg.append(svgElement("line", { x1: sx(bar.x), x2: sx(bar.x), y1: sy(bar.low), y2: sy(bar.high), style: `stroke: ${bar.colour}` }));
-  }
-  for (const [x, y] of c.points || []) {
-    svg.append(svgElement("circle", { cx: sx(x).toFixed(1), cy: sy(y).toFixed(1), r: 2.2, style: "fill: var(--c0)", opacity: .35 }));
-  }
-  for (const line of c.lines) {
-    const points = line.points.filter(p => p[1] !== null && p[1] !== undefined);
-    if (points.length > 1) {
-      svg.append(svgElement("polyline", {
-        points: points.map(p => `${sx(p[0]).toFixed(1)},${sy(p[1]).toFixed(1)}`).join(" "), fill: "none",
-        style: `stroke: ${line.colour}`, "stroke-width": line.width || 1.8, "stroke-dasharray": line.dash || "none",
-      }));
-    }
-    for (const p of line.dots || points.length === 1 ? points : []) {
-      svg.append(svgElement("circle", { cx: sx(p[0]), cy: sy(p[1]), r: 3, style: `fill: ${line.colour}` }, svgElement("title", {}, p[2] || `${shown(p[0])}: ${four(p[1])}`)));
-    }
-  }
-  const figure = element("figure", {}, element("figcaption", {}, c.title), svg);
-  if (c.legend) {
-    figure.append(element("ul", { class: "legend" }, ...c.legend.map(([name, paint, dash]) =>
-      element("li", {}, element("i", { style: `border-color: ${paint}; border-top-style: ${dash ? "dashed" : "solid"}` }), name))));
-  }
-  return figure;
-}
-
-function ticks(low, high, n) {
-  const rough = (high - low) / n || 1, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map(k => k * power).find(s => s >= rough * .999);
-  const found = [];
-  const first = Math.ceil(low / step - 1e-9);
-  for (let k = 0; k <= 2 * n && (first + k) * step <= high + step * 1e-6; k++) found.push((first + k) * step);
-  return found;
-}
-
 const shown = x => x && Math.abs(x) < .001 ? x.toExponential(0) : Math.abs(x) >= 1000 ? count(Math.round(x)) : String(Number(x.toPrecision(3)));
+const cut = (text, n = 16) => text.length > n ? text.slice(0, n - 1) + "…" : text;
+const widest = texts => 6.5 * Math.max(...texts.map(text => text.length));  // pixels
+
+/* A figure with its title above and its legend, of [name, colour, whether dashed], below */
+function figure(title, picture, legend = null) {
+  return element("figure", {}, element("figcaption", {}, title), picture, legend && element("ul", { class: "legend" }, ...legend.map(([name, paint, dashed]) =>
+    element("li", {}, element("i", { style: `border-color: ${paint}; border-top-style: ${dashed ? "dashed" : "solid"}` }), name))));
+}
+
+/* Lines and points: { title, about, width, height, small, whole, legend, x: [low, high, label], y: [low, high, label],
+   lines: [{ points: [[x, y, text]], colour, width, dash, dots }], marks: [{ x, colour, faint }], bands: [{ from, text }],
+   bars: [{ x, low, high, colour }], points: [[x, y]] } */
+function chart({ small = false, bands = [], marks = [], bars = [], points = [], lines, ...c }) {
+  const [left, right, under] = c.x, [bottom, top, beside] = c.y, n = small ? 3 : 5, rows = d3.ticks(bottom, top, n);
+  const known = lines.map(line => ({ ...line, points: line.points.filter(([, y]) => y !== null && y !== undefined) }));
+  const dots = known.filter(line => line.dots || line.points.length === 1);
+  return figure(c.title, drawn(c.about, {
+    width: Math.min(c.width || 420, innerWidth - 32), height: c.height || 250, marginLeft: 14 + widest(rows.map(shown)), marginRight: 16,
+    marginTop: small ? 8 : bands.length ? 40 : 26, marginBottom: small ? 22 : 36,
+    x: { domain: [left, right], label: small || !under ? null : under, ticks: c.whole ? d3.ticks(left, right, 6).filter(Number.isInteger) : d3.ticks(left, right, n), tickFormat: shown },
+    y: { domain: [bottom, top], label: small || !beside ? null : beside, ticks: rows, tickFormat: shown, grid: true },
+    marks: [
+      Plot.ruleX(bands, { x: "from", stroke: "var(--line)", strokeDasharray: "3 3" }),
+      Plot.text(bands, { x: "from", text: "text", frameAnchor: "top", textAnchor: "start", dx: 3, dy: -14 }),
+      ...marks.map(mark => Plot.ruleX([mark.x], { stroke: mark.colour, strokeWidth: mark.faint ? 1 : 2.5, strokeOpacity: mark.faint ? .55 : 1 })),
+      ...bars.map(bar => Plot.ruleX([bar], { x: "x", y1: "low", y2: "high", stroke: bar.colour })),
+      Plot.dot(points, { r: 2.2, fill: "var(--c0)", fillOpacity: .35 }),
+      ...known.map(line => Plot.line(line.points, { stroke: line.colour, strokeWidth: line.width || 1.8, strokeDasharray: line.dash, curve: "linear" })),
+      ...dots.map(line => Plot.dot(line.points, { r: 3, fill: line.colour })),
+      Plot.tip(dots.flatMap(line => line.points), Plot.pointer({ x: "0", y: "1", title: ([x, y, text]) => text || `${shown(x)}: ${four(y)}` })),
+    ],
+  }), c.legend);
+}
+
+/* A text of a table's cell before a bar that shows a number as a share of the most */
+const barred = (value, most, text) => element("span", { class: "barred", style: `--share: ${(100 * Math.min(1, value / (most || 1))).toFixed(1)}%` }, text);
 
 /* One value per fold on a line */
 function dots(folds, low, high) {
-  const width = 240, x = v => 8 + (v - low) / ((high - low) || 1) * (width - 16);
-  const svg = svgElement("svg", { viewBox: `0 0 ${width} 26`, role: "img", "aria-label": "By fold: " + folds.map(f => `${f.fold}: ${four(f.value)}`).join(", ") });
-  svg.append(svgElement("line", { x1: 0, x2: width, y1: 13, y2: 13, class: "axis" }));
-  for (const fold of folds) {
-    svg.append(svgElement("circle", { cx: x(fold.value), cy: 13, r: 5, style: "fill: var(--c0)", opacity: .75 }, svgElement("title", {}, `fold ${fold.fold}: ${four(fold.value)}`)));
-  }
-  return svg;
+  return drawn("By fold: " + folds.map(f => `${f.fold}: ${four(f.value)}`).join(", "), {
+    width: 240, height: 26, margin: 8, axis: null, x: { domain: low < high ? [low, high] : [low - 1, high + 1] },
+    marks: [
+      Plot.ruleY([0], { stroke: "var(--line)" }),
+      Plot.dotX(folds, { x: "value", y: 0, r: 5, fill: "var(--c0)", fillOpacity: .75, title: f => `fold ${f.fold}: ${four(f.value)}` }),
+    ],
+  });
 }
 
 /* The 95 % interval of a share of n (Wilson, 1927) */
@@ -93,47 +62,41 @@ function wilson(share, n) {
   return [Math.max(0, middle - half), Math.min(1, middle + half)];
 }
 
-/* Cells of row class i and column class j, coloured by paint(value(i, j)); `few` lists the classes */
-function matrixChart(few, title, value, paint, about) {
-  const side = 12, pad = 100, size = pad + side * few.length;
-  const svg = svgElement("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": about });
-  few.forEach((row, i) => {
-    const name = classes[row].name.length > 16 ? classes[row].name.slice(0, 15) + "…" : classes[row].name;
-    const style = "font-size: 9px";
-    svg.append(svgElement("text", { x: pad - 4, y: pad + side * i + 9, "text-anchor": "end", style }, name));
-    svg.append(svgElement("text", { transform: `translate(${pad + side * i + 9} ${pad - 4}) rotate(-90)`, style }, name));
-    few.forEach((column, j) => {
-      if (i === j) return;
-      const v = value(i, j);
-      svg.append(svgElement("rect", { x: pad + side * j, y: pad + side * i, width: side - 1, height: side - 1, style: paint(v) },
-        svgElement("title", {}, `${classes[row].name} with ${classes[column].name}: ${percent(v)}`)));
-    });
-  });
-  return element("figure", {}, element("figcaption", {}, title), svg);
+/* The colours of shares, dark to bright, of matrices and heat maps alike: as bright as they are large */
+const ramp = share => d3.interpolatePlasma(Math.min(1, Math.max(0, share)));
+const RAMP = `linear-gradient(to right, ${d3.quantize(ramp, 9).join(", ")})`;
+/* The colours of differences: full from a third on */
+const differing = v => `color-mix(in srgb, var(${v > 0 ? "--c1" : "--c0"}) ${Math.round(100 * Math.min(1, Math.abs(v) * 3))}%, var(--panel))`;
+const DIFFERING = `linear-gradient(to right, ${differing(-1)}, ${differing(0)}, ${differing(1)})`;
+
+/* Cells of named rows and columns: cells are [row, column, share, text of the tip, text inside]. Cells are painted by
+   `ramp`, or another `paint` whose colours are `scale`; the legend names the ends. A share of null is left empty */
+function matrix({ title, about, rows, columns, cells, paint = ramp, scale = RAMP, ends = ["0 %", "100 %"] }) {
+  const side = Math.max(14, Math.min(44, 340 / columns.length)), high = Math.min(28, side), below = widest(columns) <= side;
+  const across = columns.map(name => cut(name)), down = rows.map(name => cut(name)), left = 14 + widest(down), top = below ? 24 : 14 + widest(across);
+  const width = left + side * columns.length + 4, height = top + high * rows.length + 4;
+  const made = figure(title, drawn(about, {
+    width, height, marginLeft: left, marginTop: top, marginRight: 4, marginBottom: 4, color: { type: "identity" }, style: { maxWidth: `${1.15 * width}px` },
+    x: { type: "band", domain: d3.range(columns.length), padding: .06, label: null }, y: { type: "band", domain: d3.range(rows.length), padding: .06, label: null },
+    marks: [
+      Plot.axisX({ anchor: "top", tickFormat: i => across[i], tickSize: 0, ...(below ? {} : { tickRotate: -90, textAnchor: "start", lineAnchor: "middle" }) }),
+      Plot.axisY({ tickFormat: i => down[i], tickSize: 0 }),
+      Plot.cell(cells, { x: "1", y: "0", fill: cell => cell[2] === null ? "var(--panel)" : paint(cell[2]) }),
+      ...(side > 18 ? [Plot.text(cells, { x: "1", y: "0", text: "4", fill: cell => cell[2] === null ? "var(--text)" : cell[2] > .6 ? "black" : "white" })] : []),
+      Plot.tip(cells, Plot.pointer({ x: "1", y: "0", title: "3" })),
+    ],
+  }));
+  if (columns.length > 22) made.className = "wide";
+  made.append(element("p", { class: "quiet ends" }, ends[0], element("i", { class: "ramp", style: `background: ${scale}` }), ends[1]));
+  return made;
 }
 
 /* How many images of each true class (rows) were given each class (columns) */
 function confusionChart({ classes: few, images }, title) {
-  const long = Math.max(...few.map(c => Math.min(16, classes[c].name.length))), pad = 14 + 5.5 * long;
-  const side = few.length > 16 ? 14 : Math.min(44, 300 / few.length), size = pad + side * few.length;
-  const svg = svgElement("svg", { viewBox: `0 0 ${size} ${size + 14}`, role: "img", "aria-label": title, style: `max-width: ${size * 1.6}px` });
-  const short = c => classes[c].name.length > 16 ? classes[c].name.slice(0, 15) + "…" : classes[c].name;
-  const style = "font-size: 9px", middle = side / 2 + 3;
-  few.forEach((c, i) => {
-    const total = images[i].reduce((a, n) => a + n, 0);
-    svg.append(svgElement("text", { x: pad - 4, y: pad + side * i + middle, "text-anchor": "end", style }, short(c)));
-    svg.append(svgElement("text", long > 3 ? { transform: `translate(${pad + side * i + middle} ${pad - 4}) rotate(-90)`, style }
-      : { x: pad + side * (i + .5), y: pad - 5, "text-anchor": "middle", style }, short(c)));
-    few.forEach((other, j) => {
-      const n = images[i][j], share = total ? n / total : 0;
-      svg.append(svgElement("rect", { x: pad + side * j, y: pad + side * i, width: side - 1, height: side - 1, style: blue(share) },
-        svgElement("title", {}, `${classes[c].name} given ${classes[other].name}: ${count(n)} of ${count(total)}`)));
-      if (n && side > 14) svg.append(svgElement("text", { x: pad + side * (j + .5), y: pad + side * i + middle, "text-anchor": "middle", style: `${style}; fill: ${share > .5 ? "var(--back)" : "var(--text)"}; pointer-events: none` }, count(n)));
-    });
+  const names = few.map(c => classes[c].name);
+  const cells = images.flatMap((row, i) => {
+    const total = d3.sum(row);
+    return row.map((n, j) => [i, j, total ? n / total : 0, `${names[i]} given ${names[j]}: ${count(n)} of ${count(total)}`, n ? count(n) : ""]);
   });
-  svg.append(svgElement("text", { x: pad, y: size + 10, style }, "rows: true, columns: predicted"));
-  return element("figure", {}, element("figcaption", {}, title), svg);
+  return matrix({ title, about: `${title}: rows are true, columns predicted`, rows: names, columns: names, cells, ends: ["0 %", "100 % of the row's images"] });
 }
-
-const blue = v => `fill: color-mix(in srgb, var(--c0) ${Math.round(100 * Math.min(1, v))}%, var(--panel))`;
-const difference = v => `fill: color-mix(in srgb, var(${v > 0 ? "--c1" : "--c0"}) ${Math.round(100 * Math.min(1, Math.abs(v) * 3))}%, var(--panel))`;

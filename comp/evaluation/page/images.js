@@ -1,10 +1,10 @@
-/* The images, one image with its heat maps, and suspected labels or numbers. */
+/* The images, one image, and suspected labels or numbers. */
 
 /* --- images */
 
 const images = data.images, hasMaps = images.some(image => Object.keys(image.maps).length);
 const prob = (image, c) => image.probs[c] || 0;
-const source = image => "data:image/jpeg;base64," + image.picture;
+const source = image => "data:image/webp;base64," + image.picture;
 const ANSWERS_NUMBERS = data.answer === "numbers";
 const status = (image, c) => {
   if (image.unknown?.includes(c)) return "unknown";
@@ -43,7 +43,7 @@ for (const option of [...byId("kind").options]) {
 if (ANSWERS_NUMBERS) for (const [value, text] of [["p", "highest prediction"], ["-p", "lowest prediction"]]) byId("order").querySelector(`[value="${value}"]`).textContent = text;
 
 const PAGE = 48;
-let found = [], open = PAGE;
+let found = [], open = PAGE, picked = null;  // the images that the map selects, or null
 
 function matches() {
   const label = byId("label").value, kind = byId("kind").value, order = byId("order").value, c = Number(label);
@@ -57,7 +57,7 @@ function matches() {
   };
   const p = image => ANSWERS_NUMBERS ? image.numbers[label === "" ? image.worst[0] : c][1] : label === "" ? Math.max(0, ...Object.values(image.probs)) : prob(image, c);
   const keys = { loss: i => -i.loss, "-loss": i => i.loss, p: i => -p(i), "-p": p, id: i => i.id };
-  return images.filter(fits).sort((a, b) => compare(keys[order](a), keys[order](b)));
+  return images.filter(image => fits(image) && (!picked || picked.has(image))).sort((a, b) => compare(keys[order](a), keys[order](b)));
 }
 
 const errorOf = (image, c) => image.numbers[c][0] === null ? 0 : image.numbers[c][1] - image.numbers[c][0];
@@ -98,6 +98,7 @@ function refresh(keep) {
   let whole = "";
   if (label !== "" && kind === "missed" && row.misses !== undefined) whole = ` Of all held-out images, ${count(row.misses)} of ${count(row.n)} with ${row.name} were missed.`;
   if (label !== "" && kind === "alarm" && row.alarms !== undefined) whole = ` Among all held-out images, ${count(row.alarms)} without ${row.name} were false alarms.`;
+  if (picked) whole += " Only images that are selected on the map are shown.";
   byId("count").textContent = `${count(Math.min(open, found.length))} of ${count(found.length)} such images shown.${whole}`;
   byId("more").hidden = open >= found.length;
 }
@@ -114,19 +115,22 @@ refresh(false);
 /* --- one image */
 
 const viewer = byId("viewer");
-let list = [], place = 0, lit = null;
+let list = [], place = 0, lit = null, zoomed = 1;
 
 function view(of, at, label = null) {
   list = of; place = at; lit = null;
   const image = list[place];
   byId("viewer-title").textContent = image.id;
-  byId("large").src = source(image);
+  byId("large").src = image.large ? "data:image/webp;base64," + image.large : source(image);
+  zoom(1);
   byId("large").alt = `${image.id}: ${ANSWERS_NUMBERS ? image.numbers.map(([truth], c) => `${classes[c].name} ${num(truth)}`).slice(0, 10).join(", ") : image.true.map(c => classes[c].name).join(", ") || "no label"}`;
   byId("previous").disabled = place === 0;
   byId("next").disabled = place === list.length - 1;
-  byId("viewer-labels").replaceChildren(ANSWERS_NUMBERS ? numberTable(image) : labelTable(image));
+  const rows = ANSWERS_NUMBERS ? numberTable(image) : labelTable(image);
+  byId("viewer-labels").replaceChildren(rows, ...moreLabels(image, rows));
   light(label);
   if (!viewer.open) viewer.showModal();
+  viewer.dispatchEvent(new Event("show"));
   if (!viewer.contains(document.activeElement) || document.activeElement.disabled) viewer.focus();
 }
 
@@ -142,18 +146,18 @@ function viewerTable(image, note, titles, n_right, rows) {
     title ? element("th", { scope: "col", class: i > n_right ? "text" : null }, title) : element("td"));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${titled(NOUN)}s of this image` },
     element("p", { class: "quiet note" }, note),
-    element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
+    element("table", {}, element("thead", {}, element("tr", {}, ...head, tickHead())), element("tbody", {}, ...rows)));
 }
 
 function numberTable(image) {
   const rows = image.worst.map(c => element("tr", {}, element("th", { scope: "row" }, classes[c].name),
     element("td", {}, image.numbers[c][0] === null ? "unknown" : num(image.numbers[c][0])), element("td", {}, num(image.numbers[c][1])),
-    element("td", {}, image.numbers[c][0] === null ? "" : num(errorOf(image, c))), element("td", {}, mapButton(image, c))));
+    element("td", {}, image.numbers[c][0] === null ? "" : num(errorOf(image, c))), element("td", {}, mapButton(image, c)), tickCell(image, c)));
   return viewerTable(image, `Fold ${image.fold}, loss ${num(image.loss)}. The error is predicted minus true.`, ["number", "true", "predicted", "error"], 3, rows);
 }
 
 function labelTable(image) {
-  const asked = new Set([...image.true, ...image.decided, ...Object.keys(image.maps).map(Number)]);
+  const asked = new Set([...image.true, ...image.decided, ...Object.keys(image.maps).map(Number), ...(image.more || []), ...tickedOf(image)]);
   const falling = classes.map((_, c) => c).sort((a, b) => prob(image, b) - prob(image, a));
   const chosen = data.grades && classes.length <= 12 ? classes.map((_, c) => c) : falling.filter((c, i) => asked.has(c) || i < 6);
   const rows = chosen.map(c => {
@@ -161,7 +165,7 @@ function labelTable(image) {
     const bar = element("span", { class: "bar", "aria-hidden": "true" },
       element("i", { style: `width: ${(100 * prob(image, c)).toFixed(1)}%` }), t === null ? null : element("b", { style: `left: ${100 * t}%` }));
     return element("tr", {}, element("th", { scope: "row" }, classes[c].name), element("td", {}, bar, " " + prob(image, c).toFixed(3)),
-      element("td", { class: "text " + kind }, ANSWER[kind]), element("td", {}, mapButton(image, c)));
+      element("td", { class: "text " + kind }, ANSWER[kind]), element("td", {}, mapButton(image, c)), tickCell(image, c));
   });
   const marks = data.answer !== "labels" ? (data.grades ? `The expected grade is ${image.expected.toFixed(2)}.` : data.ranking && image.true.length ? `The true label is at place ${count(image.rank)}.` : "")
     : image.nearest ? "No label passes its threshold (the mark on its bar), so the nearest one is predicted."
@@ -173,31 +177,12 @@ function labelTable(image) {
 
 const thresholdOf = (image, c) => classes[c].by_part ? classes[c].by_part[image.part] : null;
 
-function light(c) {
-  lit = c !== null && list[place].maps[c] ? c : null;
-  const canvas = byId("heat"), context = canvas.getContext("2d");
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  for (const button of byId("viewer-labels").querySelectorAll("button[data-label]")) {
-    button.setAttribute("aria-pressed", String(Number(button.dataset.label) === lit));
-  }
-  byId("heat-about").textContent = lit === null ? "" : `Red: some, yellow: most of ${ANSWERS_NUMBERS ? `what raises ${classes[lit].name}` : `the evidence that speaks for ${classes[lit].name}`} (Grad-CAM${data.maps_by ? `, ${data.maps_by} only` : ""}).`;
-  if (lit === null) return;
-  const [height, width, text] = list[place].maps[lit], bytes = atob(text);
-  const small = element("canvas", { width, height }), pixels = new ImageData(width, height);
-  for (let i = 0; i < bytes.length; i++) {
-    const v = bytes.charCodeAt(i) / 255;
-    pixels.data.set([255, Math.round(255 * Math.max(0, 1.6 * v - .6)), 0, Math.round(200 * Math.min(1, v * 1.25))], 4 * i);
-  }
-  small.getContext("2d").putImageData(pixels, 0, 0);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
-}
-
 const move = by => { if (list[place + by]) view(list, place + by); };
 byId("previous").addEventListener("click", () => move(-1));
 byId("next").addEventListener("click", () => move(1));
 byId("close").addEventListener("click", () => viewer.close());
 viewer.addEventListener("keydown", event => {
+  if (event.target.matches("input, .zoomed, .zoomed *")) return;  // arrows move these
   if (event.key === "ArrowLeft") move(-1);
   if (event.key === "ArrowRight") move(1);
 });
@@ -226,10 +211,11 @@ if (doubts.length) {
     ["probability", row => row.p.toFixed(3), row => row.p], ["doubt", row => row.doubt.toFixed(3), row => row.doubt]];
   byId("suspects-table").append(table([
     ["image", row => row.image === null ? row.id : element("button", { type: "button", class: "plain", "aria-label": `Show ${row.id}`, onclick: () => view([images[row.image]], 0, row.label) }, element("img", { src: source(images[row.image]), alt: "", loading: "lazy" }), row.id), null, "text"],
-    ...COLUMNS,
+    ...COLUMNS, ...(CORRECT ? [[ANSWERS_NUMBERS ? "the true one is" : "the table is", row => tickButtons(row, row.label, row.given), null, "text"]] : []),
   ], rows, `Suspected ${NOUN}s`, [COLUMNS.length, "descending"]));
   const keys = { numbers: ["number", "true", "predicted", "deviation"], grades: ["grade", "probability", "doubt", "expected"] }[data.answer] || ["label", "given", "probability", "doubt"];
   const cells = row => data.grades ? [row.p, row.doubt, row.expected] : [row.given, row.p, row.doubt];
   const csv = [["id", ...keys].join(","), ...doubts.map(row => [csvCell(row.id), csvCell(named(row)), ...cells(row)].join(","))].join("\n") + "\n";
   byId("suspects-table").append(element("p", {}, element("a", { download: `${data.name}-suspects.csv`, href: "data:text/csv;charset=utf-8," + encodeURIComponent(csv) }, `${doubts.length < data.n_suspects ? "The most doubtful" : "All"} ${count(doubts.length)} as CSV`)));
 }
+showTicks();

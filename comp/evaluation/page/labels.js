@@ -2,63 +2,48 @@
 
 /* --- labels */
 
-const rowsShown = data.shown.map(c => classes[c]);
+const rowsShown = data.shown.map(c => ({ ...classes[c], at: c }));
 const rest = rowsShown.length < classes.length
   ? ` ${rowsShown.length} of ${count(classes.length)} ${NOUN}s are shown: the most frequent ones, and of the others the worst by ${data.answer === "labels" ? F : data.metric}.` : "";
+const named = [NOUN, row => element("button", { type: "button", class: "plain", "data-label": row.at, "aria-label": `${row.name}: show its images` }, row.name), row => row.name, "text"];
+/* A column of numbers with a bar in each cell: shares of 1, or else of the largest number */
+function barColumn(title, value, text) {
+  const values = rowsShown.map(value).filter(v => v !== null), most = Math.max(...values, 0), whole = values.every(v => v >= 0 && v <= 1);
+  return [title, row => value(row) === null || Math.min(...values) < 0 ? text(value(row)) : barred(value(row), whole ? 1 : most, text(value(row))), value];
+}
+const counted = (title, value) => barColumn(title, value, count);
 if (data.answer !== "labels") {
-  const shownNumber = { numbers: num }[data.answer] || four;
+  const worst = data.columns.indexOf(data.own_column), shownNumber = { numbers: num }[data.answer] || four;
   const ABOUT = {
     probabilities: "Each label alone, by its probabilities for held-out images.", grades: "Each grade alone, by cross-fitted decisions.",
     ranking: "The images of each label.", numbers: "Each column of numbers, by cross-fitted answers.",
   };
-  byId("classes-about").textContent = `${ABOUT[data.answer]}${rest} Select a column title to sort.`;
+  byId("classes-about").textContent = `${ABOUT[data.answer]}${rest} The worst come first; select a column title to sort, and a row to see its images.`;
   byId("classes-table").append(table([
-    [NOUN, row => row.name, row => row.name, "text"],
-    ["images", row => count(row.n), row => row.n],
-    ...data.columns.map((title, i) => [title, row => title === "given" ? count(row.values[i]) : shownNumber(row.values[i]), row => row.values[i]]),
-  ], rowsShown, titled(NOUN) + "s"));
+    named,
+    counted("images", row => row.n),
+    ...data.columns.map((title, i) => barColumn(title, row => row.values[i], title === "given" ? count : shownNumber)),
+  ], rowsShown, titled(NOUN) + "s", worst < 0 ? null : [worst + 2, data.greater_is_better ? "ascending" : "descending"]));
 } else {
   byId("classes-about").textContent =
     `Each label alone, by cross-fitted decisions. A low average precision means that the networks do not recognise the label. A threshold ` +
-    `that differs between ${PART}s has few images, or hardly matters (see the curves below). Select a column title to sort.${rest}`;
+    `that differs between ${PART}s has few images, or hardly matters. The worst come first; select a column title to sort, and a row to see its images.${rest}`;
   byId("classes-table").append(table([
-    ["label", row => row.name, row => row.name, "text"],
-    ["images", row => count(row.n), row => row.n],
-    ["average precision", row => four(row.ap), row => row.ap],
-    ["precision", row => four(row.precision), row => row.precision],
-    ["recall", row => four(row.recall), row => row.recall],
-    [F, row => four(row.f), row => row.f],
-    ["missed", row => count(row.misses), row => row.misses],
-    ["false alarms", row => count(row.alarms), row => row.alarms],
+    named,
+    counted("images", row => row.n),
+    barColumn("average precision", row => row.ap, four),
+    barColumn("precision", row => row.precision, four),
+    barColumn("recall", row => row.recall, four),
+    barColumn(F, row => row.f, four),
+    counted("missed", row => row.misses),
+    counted("false alarms", row => row.alarms),
     ["threshold", row => row.threshold === null ? "–" : row.threshold.toFixed(3), row => row.threshold],
     [`± ${PART}s`, row => row.spread === null ? "–" : row.spread.toFixed(3), row => row.spread],
-  ], rowsShown, "Labels"));
+  ], rowsShown, "Labels", [5, "ascending"]));
 }
 
 const common = classes.map((_, c) => c).filter(c => classes[c].calibration);
 const left = classes.length > common.length ? ` The ${common.length} most frequent labels are shown.` : "";
-
-if (SECTIONS.thresholds) {
-  byId("thresholds-about").textContent = data.single
-    ? `${F} of each label alone against its own threshold. Here the prediction is the most probable label.${left}`
-    : `${F} of each label alone against its threshold. At a flat top the threshold matters little, at a narrow one much.` +
-      (rowsShown.every(row => row.threshold === null) ? ` The rule “${data.rule}” has no thresholds.` : ` Thresholds are fitted to ${data.metric}, so they need not be at the label's own optimum.`) + left;
-  byId("thresholds-charts").append(...common.map(c => {
-    const row = classes[c];
-    const marks = row.threshold === null ? [] : [
-      ...row.by_fold.map(x => ({ x, colour: "var(--c1)", faint: true })), { x: row.threshold, colour: "var(--c1)" }];
-    return chart({
-      small: true, width: 240, height: 130, title: `${row.name} (${count(row.n)})`, x: [0, 1], y: [0, 1], marks,
-      about: `${F} of ${row.name} against its threshold` + (row.threshold === null ? "" : `; chosen ${row.threshold.toFixed(3)}`),
-      lines: [{ points: row.curve, colour: "var(--c0)" }],
-    });
-  }));
-  if (!data.single && rowsShown.some(row => row.threshold !== null)) {
-    byId("thresholds-charts").after(element("ul", { class: "legend" },
-      element("li", {}, element("i", { style: "border-color: var(--c0)" }), F),
-      element("li", {}, element("i", { style: "border-color: var(--c1)" }), "the threshold; thin lines: fitted without one " + PART)));
-}
-}
 
 /* --- precision and recall */
 
@@ -114,18 +99,18 @@ if (SECTIONS.calibration) {
 if (data.confusion) {
   byId("confusion-about").textContent = `The images of each true ${NOUN} by the ${NOUN} that they are given${data.answer === "probabilities" ? ", the most probable one" : ""}.` +
     (classes.length > data.confusion.classes.length ? ` The ${data.confusion.classes.length} most frequent ${NOUN}s are shown.` : "");
-  byId("confusion-charts").append(confusionChart(data.confusion, "images"));
+  byId("confusion-charts").append(confusionChart(data.confusion, "Images by true (rows) and predicted (columns)"));
 }
 if (data.together) {
-
   byId("together-about").textContent =
     "Of the images with the row's label, the share that also has the column's: true, predicted, and the " +
-    `difference (orange: predicted together too often, blue: too rarely).${classes.length > data.together.classes.length ? ` The ${data.together.classes.length} most frequent labels are shown.` : ""}`;
-  const few = data.together.classes;
-  const share = (matrix, r, c) => matrix[r][r] ? matrix[r][c] / matrix[r][r] : 0;
+    `difference: orange where they are predicted together too often, blue where too rarely.${classes.length > data.together.classes.length ? ` The ${data.together.classes.length} most frequent labels are shown.` : ""}`;
+  const names = data.together.classes.map(c => classes[c].name);
+  const share = (counts, r, c) => counts[r][r] ? counts[r][c] / counts[r][r] : 0;
   const truth = (r, c) => share(data.together.true, r, c), answered = (r, c) => share(data.together.decided, r, c);
+  const cells = value => names.flatMap((row, r) => names.map((column, c) => [r, c, value(r, c), `${column} among ${row}: ${percent(value(r, c))}`])).filter(([r, c]) => r !== c);
   byId("together-charts").append(
-    matrixChart(few, "true", truth, blue, "Which labels truly occur together"),
-    matrixChart(few, "predicted", answered, blue, "Which labels are predicted together"),
-    matrixChart(few, "predicted minus true", (r, c) => answered(r, c) - truth(r, c), difference, "Where the two differ"));
+    matrix({ title: "true", rows: names, columns: names, cells: cells(truth), about: "Which labels truly occur together" }),
+    matrix({ title: "predicted", rows: names, columns: names, cells: cells(answered), about: "Which labels are predicted together" }),
+    matrix({ title: "predicted minus true", rows: names, columns: names, cells: cells((r, c) => answered(r, c) - truth(r, c)), paint: differing, scale: DIFFERING, ends: ["33 points less", "33 points more"], about: "Where the two differ" }));
 }

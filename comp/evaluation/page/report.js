@@ -3,8 +3,9 @@
 /* --- head and summary */
 
 const SECTIONS = {  // that not every answer has
-  thresholds: data.answer === "labels", separation: classes.some(row => row.separation), calibration: data.calibration,
-  together: data.together, confusion: data.confusion, grades: data.grades, ranking: data.ranking, numbers: data.numbers,
+  lab: data.lab, separation: classes.some(row => row.separation), calibration: data.calibration,
+  map: data.map, together: data.together, confusion: data.confusion || data.groups?.length, folds: data.by_fold?.classes.length > 1,
+  rules: data.weighed.rules.length > 1, submissions: data.submissions, provenance: data.provenance, grades: data.grades, ranking: data.ranking, numbers: data.numbers,
 };
 for (const [id, there] of Object.entries(SECTIONS)) if (!there) byId(id).remove();
 const NOUN = { grades: "grade", numbers: "number" }[data.answer] || "label";
@@ -43,6 +44,13 @@ for (const score of data.scores) {
   byId("scores").append(tile);
 }
 
+const board = (data.submissions || []).find(row => row.public !== null || row.private !== null);
+if (board) byId("scores").append(element("div", { class: "tile" },
+  element("span", {}, board.private === null ? "Leaderboard, public" : "Leaderboard, private"), element("strong", {}, (board.private ?? board.public).toFixed(5)),
+  element("span", { class: "quiet" }, board.private === null || board.public === null ? "" : `public ${board.public.toFixed(5)}`),
+  element("p", {}, `Of ${board.name}, the last submission of this run with a score.`)));
+byId("foot").textContent = `Made by comp ${data.version}, a toolkit for Kaggle's image competitions. This page holds all that it shows; it asks no other machine for anything.`;
+
 const warned = data.drift.filter(row => row.warn);
 const [honest, fitted] = data.scores.map(s => s.value);
 const notes = [];
@@ -67,6 +75,9 @@ for (const note of notes) byId("notes").append(element("li", { class: Array.isAr
 
 /* --- drift */
 
+/* The largest differences first, and before them those that are marked */
+const apart = row => Math.abs(MEANS ? row.test - row.held_out : Math.log((row.test + 1e-6) / (row.held_out + 1e-6)));
+data.drift.sort((a, b) => b.warn - a.warn || apart(b) - apart(a));
 const driftRest = data.shown.length < classes.length
   ? ` ${count(data.drift.length)} of ${count(classes.length)} ${NOUN}s are shown: those of the table of ${NOUN}s, and others that are marked.` : "";
 const differs = ["", row => row.warn ? element("span", { class: "warning" }, "differs") : "", null, "text"];

@@ -121,6 +121,10 @@ def collect_training_inputs(recipe: Recipe) -> Files:
                 f"{one.name} uses pseudo-labels of the run {one.pseudo.run}, which a kernel doesn't have; "
                 "train it here"
             )
+        if table := one.competition.labels.weight_csv:
+            raise CompError(
+                f"{one.name} has labels.weight_csv = {table!r}, which a kernel doesn't have; train it here"
+            )
         if one.pretrained:
             path, name = weights_file(one.backbone, one.weights), weights_name(one.backbone)
             if path is None and is_reference(one.backbone):

@@ -21,7 +21,10 @@ ON_KAGGLE = {
     *("huggingface-hub", "safetensors", "rich", "kaggle", "six", "packaging", "typing-extensions"),
     "albumentations",
 }
-NOT_NEEDED = {"py7zr"}  # compiled; Kaggle mounts archives unpacked
+NOT_NEEDED = {
+    "py7zr",  # compiled; Kaggle mounts archives unpacked
+    "waitress",  # nobody reaches a server there
+}
 DISTRIBUTION = "kaggle-comp"  # the name of comp as a distribution
 IMAGE_VERSIONS = Path(__file__).with_name("image.txt")  # of the image that the tests are run with
 

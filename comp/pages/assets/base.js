@@ -33,6 +33,15 @@ function svgElement(tag, attributes = {}, ...children) {
   return made;
 }
 
+/* A picture by Observable Plot. Screen readers get the sentence `about`, not its hundreds of parts */
+function drawn(about, options) {
+  const svg = Plot.plot(options);
+  for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", about);
+  return svg;
+}
+
 /* The button with the id "theme" */
 const theme = byId("theme");
 let dark = matchMedia("(prefers-color-scheme: dark)").matches;
@@ -46,7 +55,8 @@ paint();
 
 /* Tables that sort by their columns, and CSV. */
 
-/* Tables whose columns sort at a click: columns are [title, text of a row, number or text to sort by, class] */
+/* Tables whose columns sort at a click: columns are [title, text of a row, number or text to sort by, class]; sorted is
+   [column, "ascending" or "descending"] of the first order */
 function table(columns, rows, caption, sorted) {
   const body = element("tbody");
   const heads = columns.map(([title, , key, kind]) => {
@@ -56,15 +66,16 @@ function table(columns, rows, caption, sorted) {
       const falling = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && typeof key(rows[0]) === "string");
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", falling ? "ascending" : "descending");
-      fill([...rows].sort((a, b) => compare(key(a), key(b)) * (falling ? 1 : -1)));
+      fill(inOrder(key, falling));
     } }, title));
     return head;
   });
+  const inOrder = (key, rising) => [...rows].sort((a, b) => compare(key(a), key(b)) * (rising || key(a) === null || key(b) === null ? 1 : -1));
   function fill(list) {
     body.replaceChildren(...list.map(row => element("tr", {}, ...columns.map(([, text, , kind], i) =>
       element(i ? "td" : "th", { class: kind || null, scope: i ? null : "row" }, text(row))))));
   }
-  fill(rows);
+  fill(sorted ? inOrder(columns[sorted[0]][2], sorted[1] === "ascending") : rows);
   if (sorted) heads[sorted[0]].setAttribute("aria-sort", sorted[1]);
   const made = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), body);
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, made);
