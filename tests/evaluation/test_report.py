@@ -368,7 +368,7 @@ def test_one_label_an_image_has_its_page(here: Path, browser: Any):
     path = here / "runs" / "one" / "report.html"
     data = content_of(path)
     assert data["single"] and all(row["threshold"] is None for row in data["classes"])
-    check_report(browser, path, looks=True)
+    check_report(browser, path)
 
 
 def test_names_that_look_like_markup_stay_text(here: Path, browser: Any):
