@@ -232,7 +232,7 @@ class TrickScores(Stored):
 class SubmissionScores(Stored):
     """The scores in submissions/<name>.json."""
 
-    cross_fitted: float
+    cross_fitted: float | None = None
     public: float | None = None
     private: float | None = None
 

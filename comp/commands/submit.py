@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from comp.config.competition import Competition
 from comp.config.recipe import Recipe
 from comp.console import info, leaderboard_text, table
+from comp.decisions.given_rule import GIVEN
 from comp.errors import CompError
 from comp.kaggle import submit as sending
 from comp.kaggle.submission_file import (
@@ -30,18 +31,15 @@ def run(recipe: Recipe, *, send: bool, message: str | None, again: bool, wait: f
     inputs = read_inputs(recipe)
     if inputs.warning:
         info(f"submit: {inputs.warning}")
-    if given := inputs.decision.get("given"):
-        info(
-            "submit: test images are decided by given thresholds; cross-fitted is the score of the automatic "
-            f"rule {given['automatic']!r}"
-        )
+    if given := GIVEN in inputs.decision:
+        info("submit: test images are decided by given thresholds, which have no cross-fitted score")
     scores = make_csv(inputs, force=force)
     if send:
         assert competition.slug
-        how = f", given thresholds; {given['automatic']}" if given else ""
-        note = (
-            message or f"{recipe.name}{how}, cross-fitted {competition.metric} {scores['cross_fitted']:.4f}"
+        how = (
+            "given thresholds" if given else f"cross-fitted {competition.metric} {scores['cross_fitted']:.4f}"
         )
+        note = message or f"{recipe.name}, {how}"
         row = sending.send(inputs.name, competition.slug, note, again=again, wait=wait)
         scores = {key: float(row[key]) for key in ("cross_fitted", "public", "private") if row[key]}
     show_scores(competition, scores)

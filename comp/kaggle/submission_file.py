@@ -25,6 +25,7 @@ from comp.data.labels import columns_of, parse_labels
 from comp.data.manifest import CompetitionFiles, read_manifest
 from comp.data.table_rows import lists_ids
 from comp.decisions.answer_rules import rule_from_json
+from comp.decisions.given_rule import GIVEN
 from comp.decisions.scorers import make_scorer, without_code
 from comp.errors import CompError, summarize
 from comp.kaggle import ledger
@@ -239,10 +240,9 @@ def build(inputs: SubmissionInputs) -> BuiltSubmission:
     answers = rule.decide(probs, without_code(competition.metric))
     text = submission_text(answers, sample_ids, classes, competition, inputs.data.sample_csv)
     check_submission(text, inputs.csv_path, competition, classes, sample_ids)
-    scores = {
-        "cross_fitted": inputs.decision["scores"]["cross_fitted"],
-        **score_on_solution(answers, classes, recipe, inputs.data),
-    }
+    scores = score_on_solution(answers, classes, recipe, inputs.data)
+    if GIVEN not in inputs.decision:  # thresholds that a person gave have no cross-fitted score
+        scores = {"cross_fitted": inputs.decision["scores"]["cross_fitted"], **scores}
     return BuiltSubmission(text, answers, scores)
 
 

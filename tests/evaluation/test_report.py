@@ -29,6 +29,7 @@ from comp.evaluation.report_answers import drift
 from comp.evaluation.report_curves import calibration
 from comp.evaluation.report_data import count_cooccurrences
 from comp.evaluation.results import read_results
+from comp.kaggle import ledger
 from tests.conftest import TINY, read_by, run_all
 from tests.fake_kaggle import FakeKaggle, old_planet
 from tests.pages import check_accessible, check_report, content_of, download, opened
@@ -194,7 +195,9 @@ def test_given_thresholds_decide_the_test_images_and_their_score_is_called_in_sa
     test = load(path_of_test("tiny"), outcome.labels.classes)
     expected = rule.decide(test.probs, outcome.scorer)
     sent = json.loads(max(Path("submissions").glob("*.json"), key=lambda p: p.stat().st_mtime).read_text())
-    assert sent["decision"]["thresholds"] == thresholds
+    assert sent["decision"]["thresholds"] == thresholds and "cross_fitted" not in sent["scores"]
+    assert not ledger.read()[-1]["cross_fitted"] and ledger.read()[-1]["public"]
+    assert main(["submit", "tiny.toml"]) == 0  # what is written already has no such score either
     data = content_of(inside)
     assert data["lab"]["given"]["automatic"] == before["rule"] and data["lab"]["chosen"][:2] == [0.05, 0.3]
     assert data["labels_an_image"]["test"] == pytest.approx(expected.sum(1).mean())
