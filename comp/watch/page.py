@@ -42,4 +42,7 @@ def static_page(reader: RunReader, pictures: Pictures, *, over: bool) -> str:
 
 def _page(content: dict[str, Any]) -> str:
     folder = resources.files("comp.watch") / "page"
-    return build_page(folder, "watch.html", "comp watch", content, styles=["watch.css"], scripts=SCRIPTS)
+    return build_page(
+        folder, "watch.html", "comp watch", content, styles=["watch.css"], scripts=SCRIPTS,
+        sources="connect-src 'self'; img-src 'self' data:",
+    )  # fmt: skip

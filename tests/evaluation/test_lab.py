@@ -30,15 +30,8 @@ from comp.evaluation.report_lab import (
 from comp.pages.page import build_page
 from tests.pages import opened
 
-TEMPLATE = """<!doctype html>
-<!--@STAMP@-->
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src \
-'unsafe-inline'; script-src 'unsafe-inline'"><link rel="icon" href="data:,"><title>@TITLE@</title>
-<style>@STYLE@</style></head>
-<body><main><h1>Lab</h1><button id="theme"></button><p id="lab-about"></p><div id="lab-body"></div></main>
-<script id="data" type="application/json">@DATA@</script><script>@LIBRARIES@</script>
-<script>@SCRIPT@</script></body></html>
+BODY = """\
+<main><h1>Lab</h1><button id="theme"></button><p id="lab-about"></p><div id="lab-body"></div></main>
 """
 N, C = 400, 6
 NAMES = ("clear", "haze", 'a "quoted" \\ name', "\u202eturned\x7f", "water", "road")
@@ -63,7 +56,7 @@ def page_of(
 ) -> Path:
     """Write a page that holds the lab alone."""
     shutil.copytree(Path(comp.evaluation.__file__).parent / "page", folder / "page")
-    (folder / "page" / "lab.html").write_text(TEMPLATE)
+    (folder / "page" / "lab.html").write_text(BODY)
     shared = {"answer": scorer.answer, "metric": metric_of(scorer), "cross_fitted": cross_fitted}
     content = {
         "name": "drawn", "metric": str(scorer.metric), "rule": "shrunk", "single": False,
