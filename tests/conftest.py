@@ -151,6 +151,8 @@ def kaggle(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("KAGGLE_USERNAME", "tester")
         monkeypatch.setenv("KAGGLE_KEY", server.users["tester"])
         monkeypatch.setenv("COMP_KAGGLE_ENDPOINT", server.url)
+        if client := sys.modules.get("kaggle.api.kaggle_api_extended"):  # it reads the folder when imported
+            monkeypatch.setattr(client.KaggleApi, "config", str(folder / "kaggle.json"))
         yield server
 
 

@@ -134,7 +134,7 @@ def test_whole_files_are_read_as_they_stand_also_with_fields_of_later_versions(
         (Note, "file", "", "'file'"),
         (TrainingStart, "recipe.n_folds", "2", "'recipe.n_folds'"),
         (TrainingStart, "recipe", ..., "'recipe' is missing"),
-        (Submitted, "scores", {}, "'scores.cross_fitted' is missing"),
+        (Submitted, "scores.cross_fitted", "high", "'scores.cross_fitted'"),
         (TrackedRows, "rows", True, "'rows'"),
         (Pushed, "kernel", "../x", "'kernel'"),
         (Pushed, "version", ..., "kernel and version"),
