@@ -19,6 +19,7 @@ from comp.kaggle import retries
 from comp.kaggle.kernels.wheels import IMAGE_VERSIONS, ON_KAGGLE, image_versions, list_needed
 from tests.fake_kaggle import FakeKaggle
 from tests.pages import browser as browser
+from tests.pages import chromium as chromium
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

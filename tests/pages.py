@@ -14,7 +14,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     """Chromium from $COMP_CHROMIUM, the system, or `playwright install chromium`."""
     api = pytest.importorskip("playwright.sync_api")
     found = os.environ.get("COMP_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -25,6 +25,14 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"no Chromium starts ({str(error).splitlines()[0]})")
         yield started
         started.close()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Any]:
+    """Chromium, whose pages are closed after each test."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 def opened(browser: Any, place: Path | str, **options: Any) -> tuple[Any, list[str]]:

@@ -29,8 +29,8 @@ Apply = Callable[[Members], np.ndarray]  # (M, N, C) -> (N, C)
 METHODS = {
     "mean": "mean of the probabilities or numbers",
     "logits": "mean of the logits; of probabilities that sum to 1, of their logarithms",
-    "ranks": "mean of the ranks within each class",
     "greedy": "the same as logits, of members chosen one by one, with replacement",
+    "ranks": "mean of the ranks within each class, of members chosen in the same way",
     "weights": "the same as logits, or the mean of the numbers, weighted as Optuna finds best",
     "stack": "ridge regression of each column on all columns of all members",
 }
@@ -74,37 +74,36 @@ def fit_blend(
     n_members = len(members)
     if method == "mean":
         return lambda m: m.mean(0), np.full(n_members, 1 / n_members)
-    into, back = _scale(metric, single)
+    if method == "stack":
+        return _stacked(members, targets, numbers=metric.answer == "numbers"), None
+    into, merge = _rank_scale(members) if method == "ranks" else _scale(metric, single)
     if method == "logits":
         weights = np.full(n_members, 1 / n_members)
-    elif method == "ranks":
-        sorted_members = np.sort(members, axis=1)
-        return lambda m: _ranks(m, sorted_members), np.full(n_members, 1 / n_members)
-    elif method == "stack":
-        return _stacked(members, targets, numbers=metric.answer == "numbers"), None
     else:
         scaled, answers = into(members), _answers(metric, targets, single)
 
         def value(weights: np.ndarray) -> float:
-            probs = back(np.tensordot(weights, scaled, 1)).astype(np.float32)
+            probs = merge(weights, scaled).astype(np.float32)
             score = metric.sign * metric.score(targets, answers(probs))
             return score if np.isfinite(score) else -np.inf  # of rows in which it is not defined
 
-        weights = _greedy(value, n_members) if method == "greedy" else _searched(value, n_members, settings)
-    return lambda m: back(np.tensordot(weights, into(m), 1)), weights
+        weights = _searched(value, n_members, settings) if method == "weights" else _greedy(value, n_members)
+    return lambda m: merge(weights, into(m)), weights
 
 
 Change = Callable[[np.ndarray], np.ndarray]
+Merge = Callable[[np.ndarray, Members], np.ndarray]  # (M,) weights, (M, N, C) -> (N, C)
 
 
-def _scale(metric: Scorer, single: bool) -> tuple[Change, Change]:
-    """Return the functions to the scale on which members are averaged, and back from it. With `single`
-    probabilities sum to 1, and so does their blend, unless labels are scored."""
+def _scale(metric: Scorer, single: bool) -> tuple[Change, Merge]:
+    """Return the functions to the scale on which members are averaged, and from it to their weighted mean.
+    With `single` probabilities sum to 1, and so does their blend, unless labels are scored."""
     if metric.answer == "numbers":
-        return lambda numbers: numbers, lambda numbers: numbers
-    if metric.answer == "grades" or (single and metric.answer != "labels"):
-        return lambda probs: np.log(np.clip(probs, EPS, 1)), lambda logs: softmax(logs, axis=-1)
-    return logit, sigmoid
+        return lambda numbers: numbers, lambda weights, numbers: np.tensordot(weights, numbers, 1)
+    if metric.answer == "labels" or not (single or metric.answer == "grades"):
+        return logit, lambda weights, logits: sigmoid(np.tensordot(weights, logits, 1))
+    into = lambda probs: np.log(np.clip(probs, EPS, 1))  # noqa: E731
+    return into, lambda weights, logs: softmax(np.tensordot(weights, logs, 1), axis=-1)
 
 
 def _answers(metric: Scorer, targets: np.ndarray, single: bool) -> Change:
@@ -123,14 +122,23 @@ def _answers(metric: Scorer, targets: np.ndarray, single: bool) -> Change:
     return above_threshold
 
 
-def _ranks(members: Members, sorted_members: Members) -> np.ndarray:
-    """Return (N, C) the share of fitted rows that are less probable, as the mean over members."""
-    n = sorted_members.shape[1]
-    ranks = np.zeros(members.shape[1:])
-    for member, known in zip(members, sorted_members):
-        for c in range(member.shape[1]):
-            ranks[:, c] += np.searchsorted(known[:, c], member[:, c]) / n
-    return ranks / len(members)
+def _rank_scale(members: Members) -> tuple[Change, Merge]:
+    """Return the functions to ranks among these rows, by member and class, and from ranks to their weighted
+    mean. It becomes the probability that has this rank, so that a member alone stays as it is."""
+    known = np.pad(np.sort(members, axis=1), ((0, 0), (1, 1), (0, 0)), constant_values=(0, 1))
+    shares = np.linspace(0, 1, known.shape[1])
+
+    def ranks(m: Members) -> Members:
+        found = np.empty(m.shape)
+        for i, c in np.ndindex(m.shape[0], m.shape[2]):
+            found[i, :, c] = np.interp(m[i, :, c], known[i, :, c], shares)
+        return found
+
+    def merge(weights: np.ndarray, scaled: Members) -> np.ndarray:
+        mean, probs = np.tensordot(weights, scaled, 1), np.tensordot(weights, known, 1)
+        return np.stack([np.interp(mean[:, c], shares, probs[:, c]) for c in range(mean.shape[1])], 1)
+
+    return ranks, merge
 
 
 def _greedy(value: Callable[[np.ndarray], float], n_members: int) -> np.ndarray:

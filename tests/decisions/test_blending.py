@@ -6,6 +6,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from scipy.stats import rankdata, spearmanr
 
 from comp import console
 from comp.cli.main import main
@@ -33,12 +34,21 @@ def test_means_are_means(members):
     assert apply(probs) == pytest.approx(probs.mean(0)) and weights == pytest.approx(0.25)
     apply, _ = fit_blend("logits", probs[:2], targets, F2, SETTINGS)
     assert logit(apply(probs[:2])) == pytest.approx(logit(probs[:2]).mean(0), abs=1e-6)
+
+
+def test_ranks_are_averaged_and_a_member_alone_stays_as_it_is(members):
+    probs, targets, _ = members
     apply, _ = fit_blend("ranks", probs[:1], targets, F2, SETTINGS)
-    assert (np.argsort(apply(probs[:1])[:, 0]) == np.argsort(probs[0, :, 0])).all()
-    assert apply(probs[:1]).min() == 0 and apply(probs[:1]).max() == pytest.approx(1, abs=0.001)
+    assert apply(probs[:1]) == pytest.approx(probs[0], abs=1e-6)
+    apply, weights = fit_blend("ranks", probs, targets, F2, SETTINGS)
+    assert weights is not None and 2 <= (weights > 0).sum() <= 3
+    ranks = rankdata(probs, axis=1) / (len(targets) + 1)  # the ends 0 and 1 are ranks too
+    mean = np.tensordot(weights, ranks, 1)
+    for c in range(targets.shape[1]):
+        assert spearmanr(apply(probs)[:, c], mean[:, c]).statistic == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", ["greedy", "weights", "stack"])
+@pytest.mark.parametrize("method", ["greedy", "ranks", "weights", "stack"])
 def test_what_is_fitted_beats_the_mean_with_a_member_that_knows_nothing(members, method: str):
     probs, targets, folds = members
     blender = Blender(probs, targets, folds, F2, SETTINGS, min_labels=1)

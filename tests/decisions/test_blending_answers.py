@@ -48,8 +48,9 @@ def blender(members: np.ndarray, targets: np.ndarray, single: bool = False, **me
 def test_rank_means_never_lose_auc_against_the_best_member_by_more_than_noise():
     scorer = scorer_of(Metric(name="roc_auc"))
     scales = np.array([0.2, 1.0, 6.0])[:, None, None]  # one member is timid, one boasts
-    for seed in range(20):
-        probs, targets = columns(seed, (1.5, 1.6, 1.7))
+    for seed in range(40):
+        noises = (1.5, 1.6, 1.7) if seed < 20 else (1.5, 2.5, 4.0)  # equal ones, and unequal ones
+        probs, targets = columns(seed, noises)
         members = sigmoid(scales * logit(probs))
         found = blender(members, targets, name="roc_auc").blend("ranks")
         alone = [scorer.score(targets, member) for member in members]

@@ -309,6 +309,7 @@ def test_ticks_of_two_rounds_are_one_file(inside: Path, browser: Any, fails: Cal
     assert page.inner_text("#ticks-count") == "2 ticks: 2 wrong."
     assert all(text in page.inner_text("#scores") for text in ("Corrected labels", "2 labels of 1 image"))
     page.locator("#ticked summary").click()
+    page.locator("#ticked tbody tr").first.wait_for()  # the browser tells a page later that a list is open
     assert page.locator("#ticked tbody tr").count() == 2
     page.locator("#ticked .ticks [aria-pressed=true]").first.click()  # taken back
     page.locator("#ticked .ticks").first.get_by_role("button", name="unsure").click()
