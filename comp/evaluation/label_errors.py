@@ -7,6 +7,9 @@ import numpy as np
 from comp.decisions.cut_points import expected_grades
 
 CONFIDENT = 0.9  # lowest probability that may count as confident
+LEAST_SURE = 0.5  # lowest median of the upper probabilities of a label that is often missed
+CLEARLY, BETWEEN = 0.75, 0.25  # of that median: from where a label is seen, and up to where it is not
+MAX_BETWEEN = 0.4  # images between these, for one image of the smaller kind
 MIN_RATE = 0.001  # the lowest noise rate of a class
 PRIOR_LABELS = 5  # added to the denominator of noise rates: a few contradictions prove no noise
 CHUNK = 1 << 24  # numbers that are looked at together
@@ -27,7 +30,11 @@ def find_label_errors(probs: np.ndarray, targets: np.ndarray) -> Suspects:
     cases that are labelled the other way. It is capped at the median of 1 - probability over these cases: a
     network that has learned the noise leaves at least the noise rate open, and one that finds a label hard to
     see leaves less. A doubt, from 0.5 to 1, is the probability that the label is wrong, by these rates and
-    the network's probability."""
+    the network's probability.
+
+    Where a label is often missed, the network tells two kinds of images apart, few are between them, and its
+    probability for the one kind is the share that has the label. There it is confident of this kind, and
+    doubts go by the probability of the true label: that of the given one without the noise."""
     step = max(1, CHUNK // len(probs)) if len(probs) else probs.shape[1]
     parts = []
     for first in range(0, probs.shape[1], step):  # labels don't depend on each other
@@ -43,7 +50,10 @@ def _doubtful(probs: np.ndarray, targets: np.ndarray) -> Suspects:
     p, given = np.ascontiguousarray(probs, np.float64), np.ascontiguousarray(targets == 1)
     absent = np.ascontiguousarray(targets == 0)
     known = given | absent
-    invented, missed = noise_rates(1 - p, absent, known), noise_rates(p, given, known)
+    invented, often_invented = noise_rates(1 - p, absent, known)
+    missed, often_missed = noise_rates(p, given, known)
+    often = often_invented | often_missed
+    p[:, often] = without_noise(p[:, often], invented[often], missed[often])
     likely_wrong = np.where(given, invented * (1 - p), missed * p)
     likely_right = np.where(given, (1 - missed) * p, (1 - invented) * (1 - p))
     doubt = likely_wrong / np.maximum(likely_wrong + likely_right, np.finfo(float).tiny)
@@ -51,14 +61,28 @@ def _doubtful(probs: np.ndarray, targets: np.ndarray) -> Suspects:
     return rows, classes, doubt[rows, classes]
 
 
-def noise_rates(probs: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:
+def without_noise(probs: np.ndarray, invented: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Return the probabilities (N, C) of true labels from those of given ones, by noise rates (C,)."""
+    return np.clip((probs - invented) / np.maximum(1 - invented - missed, MIN_RATE), 0, 1)
+
+
+def noise_rates(probs: np.ndarray, given: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (C,) how often labels `given` (N, C), where `known` (N, C), contradict a confident network with
-    probs (N, C)."""
+    probs (N, C), and (C,) whether the network has learned that the label is often missed."""
     typical = (probs * given).sum(0) / np.maximum(given.sum(0), 1)
-    confident = known & (probs >= np.maximum(CONFIDENT, typical))
+    sure = np.array([_median(p[rows]) for p, rows in zip(probs.T, given.T)])
+    seen, unseen = ((known & side).sum(0) for side in (probs >= CLEARLY * sure, probs <= BETWEEN * sure))
+    between = known.sum(0) - seen - unseen
+    often = (sure >= LEAST_SURE) & (sure < CONFIDENT) & (between < MAX_BETWEEN * np.minimum(seen, unseen))
+    level = np.where(often, CLEARLY * sure, np.maximum(CONFIDENT, typical))
+    confident = known & (probs >= level)
     counted = (confident & ~given).sum(0) / (confident.sum(0) + PRIOR_LABELS)
-    left_open = [np.median(1 - p[rows]) if rows.any() else 0.0 for p, rows in zip(probs.T, confident.T)]
-    return np.minimum(counted, np.maximum(left_open, MIN_RATE))
+    left_open = [_median(1 - p[rows]) for p, rows in zip(probs.T, confident.T)]
+    return np.minimum(counted, np.maximum(left_open, MIN_RATE)), often
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if values.size else 0.0
 
 
 def find_grade_errors(probs: np.ndarray, targets: np.ndarray) -> Suspects:

@@ -1,6 +1,7 @@
-"""Labels put right, measured: a drawn competition with planted errors is trained, its 50 most doubtful
-labels are ticked by the truth, and it is trained again. `python -m tests.evaluation.label_rounds [SEED …]`
-prints the held-out F2 against the clean labels before and after."""
+"""Labels put right, measured: in a drawn competition a share of the hazy images is called cloudy, and of the
+partly cloudy ones clear. It is trained, its 50 most doubtful labels are ticked by the truth, and it is
+trained again. `python -m tests.evaluation.label_rounds [SEED …]` prints the held-out F2 against the clean
+labels before and after."""
 
 import os
 import sys
@@ -17,22 +18,17 @@ from comp.evaluation.results import RunResults, read_results
 from comp.evaluation.suspects import suspects_table
 
 N_TICKS = 50
-KEPT = ("agriculture", "clear", "cloudy", "haze", "partly_cloudy", "primary")  # labels that are soon learned
-PLANTED = ("cloudy", "haze")
+CALLED = {"haze": "cloudy", "partly_cloudy": "clear"}  # what is planted: the first called the second,
+SHARE = 0.4  # in this share of its images
 RECIPE = """
 extends = "demo"
 n_folds = 2
 views = ["identity"]
-rule = "global"
+rule = "global+exclusive"
 seed = {seed}
 
 [competition]
 drawn = {{ n_train = {n_train}, n_test = 50, size = 32, seed = {seed} }}
-
-[competition.labels]
-classes = {classes}
-exclusive = []
-empty = true
 
 [[phases]]
 size = 32
@@ -42,23 +38,15 @@ batch_size = 32
 """
 
 
-def keep(path: Path, labels: tuple[str, ...]) -> None:
-    """Leave out other labels of a CSV file of names and tags."""
-    frame = pd.read_csv(path, dtype=str)
-    frame["tags"] = [" ".join(tag for tag in text.split() if tag in labels) for text in frame["tags"]]
-    frame.to_csv(path, index=False)
-
-
-def plant(path: Path, labels: tuple[str, ...], share: float, seed: int) -> None:
-    """Turn round each of the labels for a share of the images of a CSV file of names and tags."""
+def plant(path: Path, seed: int) -> None:
+    """Exchange labels for others in a CSV file of names and tags."""
     frame, rng = pd.read_csv(path, dtype=str), np.random.default_rng(seed)
-    for label in labels:
-        for row in rng.choice(len(frame), round(share * len(frame)), replace=False):
-            tags = frame.tags[row].split()
-            frame.loc[row, "tags"] = " ".join(
-                [t for t in tags if t != label] if label in tags else [*tags, label]
-            )
-    frame.to_csv(path, index=False)
+    tags = [text.split() for text in frame["tags"]]
+    for label, other in CALLED.items():
+        rows = [row for row, of_row in enumerate(tags) if label in of_row]
+        for row in rng.choice(rows, round(SHARE * len(rows)), replace=False):
+            tags[row][tags[row].index(label)] = other
+    frame.assign(tags=[" ".join(of_row) for of_row in tags]).to_csv(path, index=False)
 
 
 def trained(name: str) -> RunResults:
@@ -79,17 +67,14 @@ def tick(results: RunResults, clean: np.ndarray, path: Path) -> int:
     return int((values != frame["given"]).sum())
 
 
-def one_round(seed: int, n_train: int = 500, epochs: int = 24, share: float = 0.05) -> dict[str, float]:
+def one_round(seed: int, n_train: int = 400, epochs: int = 16) -> dict[str, float]:
     """Return the scores of the working directory's competition before and after a round of ticks."""
-    Path("rounds.toml").write_text(
-        RECIPE.format(seed=seed, n_train=n_train, epochs=epochs, classes=list(KEPT))
-    )
+    Path("rounds.toml").write_text(RECIPE.format(seed=seed, n_train=n_train, epochs=epochs))
     recipe = load_recipe("rounds.toml")
-    assert main(["download", "rounds.toml", "--set", "competition.labels.classes=[]"]) == 0
+    assert main(["download", "rounds.toml"]) == 0
     data = read_manifest(recipe.competition)
-    keep(data.labels_csv, KEPT)
     clean = data.labels(recipe.competition)
-    plant(data.labels_csv, PLANTED, share, seed)
+    plant(data.labels_csv, seed)
     assert main(["folds", "rounds.toml"]) == 0
 
     def score(results: RunResults) -> float:
@@ -113,8 +98,7 @@ def one_round(seed: int, n_train: int = 500, epochs: int = 24, share: float = 0.
 
 
 if __name__ == "__main__":
-    seeds = [int(word) for word in sys.argv[1:]] or [0, 1, 2]
-    for seed in seeds:
+    for seed in [int(word) for word in sys.argv[1:]] or range(8):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             found = one_round(seed)
