@@ -2,10 +2,10 @@
 never waits; a file is read again where it has changed."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ QUIET_EPOCHS, QUIET_SECONDS = 3.0, 120.0
 FIRST_EPOCH_SECONDS = 3600.0  # the same, where no epoch has ended yet
 HEAD_FACTOR = 3.0  # an epoch of the whole network, in epochs of the head alone
 MAX_NAME = 60  # characters
+MAX_KEPT = 5000  # rows of logs, of about 2 kB
 Content = TypeVar("Content")
 
 
@@ -62,15 +63,23 @@ def read_rows(path: Path) -> Log:
     rows, marks, damaged, state = [], [], [], hashlib.sha256()
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
-        try:
-            row = _shown(parse_json(line, f"{path}, line {number}", Epoch))
-        except CompError:
+        if (row := _read_row(line)) is None:
             damaged.append(number)
             continue
-        state.update(json.dumps(row).encode())
+        state.update(line)
         rows.append(row)
         marks.append(state.hexdigest()[:12])
     return Log(tuple(rows), tuple(marks), sum(number < len(lines) for number in damaged))
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _read_row(line: bytes) -> Mapping[str, Any] | None:
+    """Return what is shown of a line of log.jsonl; None if it can't be read. It is kept, since a log grows
+    line by line."""
+    try:
+        return _shown(parse_json(line, "log.jsonl", Epoch))
+    except CompError:
+        return None
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,10 +123,7 @@ def _read_fold(recipe: Recipe, fold: int, logs: Sequence[Log], files: FileCache,
     others = [other.rows for number, other in enumerate(logs) if number != fold]
     paths = (log_path(name, fold), started_path(name, fold), checkpoint_path(name, fold))
     times = [facts.st_mtime for path in paths if (facts := _stat(path))]
-    seconds = [
-        expected_seconds(recipe.phases, epoch, log.rows, others)
-        for epoch in range(len(log.rows), sum(phase.epochs for phase in recipe.phases))
-    ]
+    seconds = remaining_seconds(recipe.phases, log.rows, others)
     known = [second for second in seconds if second is not None]
     left = sum(known) if len(known) == len(seconds) else None
     begun = files.read(started_path(name, fold), _read_start)
@@ -130,6 +136,22 @@ def _read_fold(recipe: Recipe, fold: int, logs: Sequence[Log], files: FileCache,
         patience = max(QUIET_EPOCHS * following, QUIET_SECONDS) if following else FIRST_EPOCH_SECONDS
         state = "training" if now - max(times) < patience else "stopped"
     return Fold(fold, log, state, begun, max(times, default=None), following, left)
+
+
+def remaining_seconds(
+    phases: Sequence[Phase], rows: Sequence[Mapping[str, Any]], others: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[float | None]:
+    """Return the expected duration of each epoch after these rows. Within a phase it is the same, but for
+    the head alone."""
+    found: dict[tuple[int, bool], float | None] = {}
+    seconds = []
+    for epoch in range(len(rows), sum(phase.epochs for phase in phases)):
+        number, phase, within = phase_at(phases, epoch)
+        kind = number, within < phase.head_epochs
+        if kind not in found:
+            found[kind] = expected_seconds(phases, epoch, rows, others)
+        seconds.append(found[kind])
+    return seconds
 
 
 def expected_seconds(
