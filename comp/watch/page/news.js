@@ -1,6 +1,6 @@
-/* Where the news come from: a server that is asked every two seconds, or this file, which is written again. */
+/* Where the news come from: a server that is asked every few seconds, or this file, which is written again. */
 
-const ASK_SECONDS = 2, RELOAD_SECONDS = 15;
+const ASK_SECONDS = 5, RELOAD_SECONDS = 15;
 const TIMES_DRAWN = 400, MAX_WAIT_SECONDS = 10;  // news wait for so many times as long as drawing took, so that a page takes about 1 % of a core
 let paused = place.get("paused") === "1", heard = null, tag = "", failed = false, drawAfter = 0;
 
@@ -60,7 +60,7 @@ function say() {
     : `Written ${ago(data.made)}. ${paused ? "Paused: load the page again for news." : `It loads itself again every ${RELOAD_SECONDS} s while comp watch --static runs.`}`);
   else if (paused) setText(line, "Paused.");
   else if (failed) setText(line, `No answer from comp watch since ${heard ? ago(heard).replace(" ago", "") : "the start"}; start it again, with the same --port.`);
-  else setText(line, "Live: looks for news every 2 s.");
+  else setText(line, `Live: looks for news every ${ASK_SECONDS} s.`);
   countOn();
 }
 
