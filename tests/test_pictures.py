@@ -178,6 +178,7 @@ def test_the_ledger_has_dates_and_the_comparison_its_runs_by_score():
     ]
     texts = check_texts(new_ledger(rows))
     assert "run-2, 7 Jul" in texts and "written (UTC, 2017)" in texts
+    assert "3 Jul\n09:00" in check_texts(new_ledger(rows[:1]))
     assert not new_ledger([{**rows[0], "time": "some day"}]).axes[0].axison
     check_texts(new_ledger([{**row, "time": f"201{i}-07-03T09:00:00+00:00"} for i, row in enumerate(rows)]))
     names, values = ["first", "better", "worse"], [0.9, 0.92, 0.88]

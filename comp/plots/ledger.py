@@ -1,7 +1,7 @@
 """The picture of the ledger: scores by date, and leaderboard over cross-fitted scores."""
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from comp.artifacts.paths import ledger_path
@@ -13,6 +13,8 @@ PARTS = (  # the column, its name, its marks
     ("public", "public", "o", MAIN),
     ("private", "private", "D", ACCENT),
 )
+
+MIN_BESIDE = timedelta(minutes=30)  # beside the first and the last submission
 
 
 def draw(rows: list[Row]) -> None:
@@ -63,7 +65,8 @@ def _draw_dates(panel: Any, rows: list[Row]) -> None:
     panel.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=6))
     panel.xaxis.set_major_formatter(FuncFormatter(text))
     panel.set_xlabel(f"written (UTC{f', {first.year}' if first.year == last.year else ''})")
-    panel.margins(x=0.06)
+    beside = max(0.06 * (last - first), MIN_BESIDE)
+    panel.set_xlim(first - beside, last + beside)
     panel.grid(axis="y")
     panel.legend(loc="best")
 
@@ -100,7 +103,7 @@ def _draw_scores(panel: Any, rows: list[Row]) -> None:
         (low, low), (high or 1, high or 1) if high > low else (low + 1, low + 1), color="0.8", zorder=0
     )
     panel.grid()
-    panel.legend(loc="lower right")
+    panel.legend(loc="best")
 
 
 def _named(row: Row) -> str:

@@ -7,7 +7,7 @@ const steps = (shares, { low, high }) => shares.flatMap((share, i) => [0, 1].map
 
 const colour = i => `var(--c${i % 8})`;
 const shown = x => x && Math.abs(x) < .001 ? x.toExponential(0) : Math.abs(x) >= 1000 ? count(Math.round(x)) : String(Number(x.toPrecision(3)));
-const cut = (text, n = 16) => text.length > n ? text.slice(0, n - 1) + "…" : text;
+const cut = (text, n = 20) => text.length > n ? text.slice(0, n - 1) + "…" : text;
 const widest = texts => 6.5 * Math.max(...texts.map(text => text.length));  // pixels
 
 /* A figure with its title above and its legend, of [name, colour, whether dashed], below */
@@ -16,18 +16,18 @@ function figure(title, picture, legend = null) {
     element("li", {}, element("i", { style: `border-color: ${paint}; border-top-style: ${dashed ? "dashed" : "solid"}` }), name))));
 }
 
-/* Lines and points: { title, about, width, height, small, whole, legend, x: [low, high, label], y: [low, high, label],
+/* Lines and points: { title, about, width, height, whole, legend, x: [low, high, label], y: [low, high, label],
    lines: [{ points: [[x, y, text]], colour, width, dash, dots }], marks: [{ x, colour, faint }], bands: [{ from, text }],
    bars: [{ x, low, high, colour }], points: [[x, y]] } */
-function chart({ small = false, bands = [], marks = [], bars = [], points = [], lines, ...c }) {
-  const [left, right, under] = c.x, [bottom, top, beside] = c.y, n = small ? 3 : 5, rows = d3.ticks(bottom, top, n);
+function chart({ bands = [], marks = [], bars = [], points = [], lines, ...c }) {
+  const [left, right, under] = c.x, [bottom, top, beside] = c.y, rows = d3.ticks(bottom, top, 5);
   const known = lines.map(line => ({ ...line, points: line.points.filter(([, y]) => y !== null && y !== undefined) }));
   const dots = known.filter(line => line.dots || line.points.length === 1);
   return figure(c.title, drawn(c.about, {
     width: Math.min(c.width || 420, innerWidth - 32), height: c.height || 250, marginLeft: 14 + widest(rows.map(shown)), marginRight: 16,
-    marginTop: small ? 8 : bands.length ? 40 : 26, marginBottom: small ? 22 : 36,
-    x: { domain: [left, right], label: small || !under ? null : under, ticks: c.whole ? d3.ticks(left, right, 6).filter(Number.isInteger) : d3.ticks(left, right, n), tickFormat: shown },
-    y: { domain: [bottom, top], label: small || !beside ? null : beside, ticks: rows, tickFormat: shown, grid: true },
+    marginTop: bands.length ? 40 : 26, marginBottom: 36,
+    x: { domain: [left, right], label: under || null, ticks: c.whole ? d3.ticks(left, right, 6).filter(Number.isInteger) : d3.ticks(left, right, 5), tickFormat: shown },
+    y: { domain: [bottom, top], label: beside || null, ticks: rows, tickFormat: shown, grid: true },
     marks: [
       Plot.ruleX(bands, { x: "from", stroke: "var(--line)", strokeDasharray: "3 3" }),
       Plot.text(bands, { x: "from", text: "text", frameAnchor: "top", textAnchor: "start", dx: 3, dy: -14 }),

@@ -3,7 +3,6 @@
 if (SECTIONS.folds) {
   const { score, folds, classes: few, values, n_classes } = data.by_fold, known = values.flat().filter(v => v !== null);
   const within = Math.min(...known) >= 0 && Math.max(...known) <= 1;
-  byId("folds-title").textContent = `${titled(NOUN)}s by fold`;
   byId("folds-about").textContent =
     `${titled(score)} of each ${NOUN} alone in each held-out fold, the worst first. A ${NOUN} that is bad in one fold alone has few images there, or that fold holds images of another kind. ` +
     (within ? "Bright is high." : `Bright is the highest of the ${NOUN}.`) + (few.length < n_classes ? ` ${few.length} of ${count(n_classes)} ${NOUN}s are shown.` : "");

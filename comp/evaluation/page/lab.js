@@ -387,11 +387,12 @@ function labOfGrades(lab) {
     counts.forEach((n, level) => found[Math.max(0, Math.min(many - 1, Math.floor((level ? lab.edges[level - 1] : 0) * steps + 1e-9)))] += n);
     return found.map((n, i) => ({ grade, x1: i / steps, x2: (i + .92) / steps, y: Math.sqrt(n) })).filter(bar => bar.y);
   });
+  const aside = grade => { const near = Math.min(1, .3 * high); return 2 * grade > high ? near : high - near; };  // far from its bars, between cut points
   const cell = 46, svg = labPlot("Expected grades of the images of each true grade, with the cut points", {
     width: 640, height: (high + 1) * cell + 30, margin: 0, marginBottom: 24, marginTop: 6, x: { domain: [0, high] }, y: { axis: null }, fy: { axis: null, padding: .12 },
     marks: [
       Plot.rectY(bars, { fy: "grade", x1: "x1", x2: "x2", y1: 0, y2: "y" }), Plot.ruleY([0], { stroke: "var(--line)" }),
-      Plot.text(lab.counts.map((row, grade) => ({ grade, text: `${names[grade]} (${several(row.reduce((a, b) => a + b, 0), "image")})` })), { fy: "grade", text: "text", frameAnchor: "top-right", fill: "var(--text)", stroke: "var(--back)", strokeWidth: 3 }),
+      Plot.text(lab.counts.map((row, grade) => ({ grade, x: aside(grade), text: `${names[grade]} (${several(row.reduce((a, b) => a + b, 0), "image")})` })), { fy: "grade", x: "x", text: "text", frameAnchor: "top", fill: "var(--text)", stroke: "var(--back)", strokeWidth: 3 }),
       Plot.axisX([...Array(high + 1).keys()], { anchor: "bottom", tickSize: 0, label: null, tickFormat: k => names[k] }),
     ],
   });

@@ -11,6 +11,7 @@ for (const [id, there] of Object.entries(SECTIONS)) if (!there) byId(id).remove(
 const NOUN = { grades: "grade", numbers: "number" }[data.answer] || "label";
 byId("classes-title").textContent = titled(NOUN) + "s";
 byId("suspects-title").textContent = `Suspected ${NOUN}s`;
+if (SECTIONS.folds) byId("folds-title").textContent = `${titled(NOUN)}s by fold`;
 
 byId("name").textContent = data.name;
 const networks = data.networks.map(([backbone, ...views]) => `${backbone} (views ${views.join(", ")})`).join(" + ");

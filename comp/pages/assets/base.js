@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = id => document.getElementById(id);
 const percent = (x, digits = 1) => x === null ? "–" : (100 * x).toFixed(digits) + " %";
-const four = x => x === null || x === undefined ? "–" : x.toFixed(4);
+const four = x => x === null || x === undefined ? "–" : x.toFixed(4).replace("-0.0000", "0.0000");
 const count = n => n.toLocaleString("en");
 const num = x => x === null || x === undefined ? "–" : Math.abs(x) >= 1e4 ? count(Math.round(x)) : String(Number(x.toPrecision(4)));
 const several = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
