@@ -418,8 +418,10 @@ def test_the_page_works_in_two_browsers_at_once_and_shows_news(watched: Path, se
     assert not pages[0][1] and not pages[1][1]
     process.kill()
     process.wait()
+    page.evaluate("void ask()")
     wait_until(page, "document.getElementById('news').textContent.startsWith('No answer')")
     served("--port", address.split(":")[2].strip("/"))
+    page.evaluate("void ask()")
     wait_until(page, "document.getElementById('news').textContent.startsWith('Live')")
 
 
