@@ -25,6 +25,8 @@ from comp.errors import CompError
 
 Members = np.ndarray  # (M, N, C) probabilities, or numbers
 Apply = Callable[[Members], np.ndarray]  # (M, N, C) -> (N, C)
+Change = Callable[[np.ndarray], np.ndarray]
+Merge = Callable[[np.ndarray, Members], np.ndarray]  # (M,) weights, (M, N, C) -> (N, C)
 
 METHODS = {
     "mean": "mean of the probabilities or numbers",
@@ -91,10 +93,6 @@ def fit_blend(
     return lambda m: merge(weights, into(m)), weights
 
 
-Change = Callable[[np.ndarray], np.ndarray]
-Merge = Callable[[np.ndarray, Members], np.ndarray]  # (M,) weights, (M, N, C) -> (N, C)
-
-
 def _scale(metric: Scorer, single: bool) -> tuple[Change, Merge]:
     """Return the functions to the scale on which members are averaged, and from it to their weighted mean.
     With `single` probabilities sum to 1, and so does their blend, unless labels are scored."""
@@ -102,8 +100,10 @@ def _scale(metric: Scorer, single: bool) -> tuple[Change, Merge]:
         return lambda numbers: numbers, lambda weights, numbers: np.tensordot(weights, numbers, 1)
     if metric.answer == "labels" or not (single or metric.answer == "grades"):
         return logit, lambda weights, logits: sigmoid(np.tensordot(weights, logits, 1))
-    into = lambda probs: np.log(np.clip(probs, EPS, 1))  # noqa: E731
-    return into, lambda weights, logs: softmax(np.tensordot(weights, logs, 1), axis=-1)
+    return (
+        lambda probs: np.log(np.clip(probs, EPS, 1)),
+        lambda weights, logs: softmax(np.tensordot(weights, logs, 1), axis=-1),
+    )
 
 
 def _answers(metric: Scorer, targets: np.ndarray, single: bool) -> Change:
