@@ -7,7 +7,7 @@ import numpy as np
 from comp.decisions.cut_points import expected_grades
 
 CONFIDENT = 0.9  # lowest probability that may count as confident
-LEAST_SURE = 0.5  # lowest median of the upper probabilities of a label that is often missed
+LEAST_SURE = 0.5  # lowest median, over images with the label, of a label that is often missed
 CLEARLY, BETWEEN = 0.75, 0.25  # of that median: from where a label is seen, and up to where it is not
 MAX_BETWEEN = 0.4  # images between these, for one image of the smaller kind
 MIN_RATE = 0.001  # the lowest noise rate of a class
