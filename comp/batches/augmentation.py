@@ -215,19 +215,6 @@ class BatchAugmentation:
         parts = [view(images[a:b].permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for view, a, b in views if b > a]
         return torch.cat(parts)
 
-    def apply_affine(self, images: torch.Tensor, draws: AugmentParams) -> torch.Tensor:
-        """Return float images (B, H, W, channels) after shifts, zooms, rotations and crops, mirrored at their
-        edges. It works in place unless all images are moved."""
-        if not draws.moved.any():
-            return images
-        rows, moves = (
-            to_device(part, images.device) for part in (np.flatnonzero(draws.moved), draws.moves[draws.moved])
-        )
-        every = len(rows) == len(images)
-        source = images if every else images.index_select(0, rows)
-        picked = sample(source.permute(0, 3, 1, 2), moves).permute(0, 2, 3, 1)
-        return picked if every else images.index_copy_(0, rows, picked.contiguous())
-
 
 def sample(x: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
     """Return square images (B, channels, H, W) at the places that `moves` (B, 2, 3) lead to, from output to

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from comp.batches.augmentation import AugmentParams, BatchAugmentation, sample, to_device
+from comp.batches.cpu_augmentation import move_images, turn_images
 from comp.batches.loader import ConcatCache
 
 MIN_STD = 0.02  # share of the range; dividing by a smaller deviation would only amplify noise
@@ -42,7 +43,8 @@ class Preprocess(nn.Module):
         draws = draws if self.augment else None
         at_once = bool(draws and draws.moved.any() and batch.device.type in self.at_once)
         if draws and self.augment and not at_once:
-            batch = self.augment.apply_symmetry(batch, draws)
+            on_cpu = batch.device.type == "cpu"
+            batch = turn_images(batch, draws) if on_cpu else self.augment.apply_symmetry(batch, draws)
         # whole rows at once: a pixel has too few channels for the CPU's vectors
         rows = batch.reshape(n, height, width * channels).float()
         scale, shift = self.scale, self.shift
@@ -63,8 +65,8 @@ class Preprocess(nn.Module):
             rows.mul_(scale.repeat(*[1] * (scale.ndim - 1), width)).sub_(
                 shift.repeat(*[1] * (shift.ndim - 1), width)
             )
-            if draws and self.augment:
-                images = self.augment.apply_affine(images, draws)
+            if draws and draws.moved.any():
+                move_images(images, draws)
             x = images.permute(0, 3, 1, 2)
         if x.shape[-1] != self.size:
             x = functional.interpolate(x, (self.size, self.size), mode="bilinear")

@@ -8,7 +8,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from comp.training.flat_parameters import FlatGroup
+from comp.training.flat_parameters import FlatGroup, join_all
 
 
 class WeightAverages:
@@ -21,10 +21,13 @@ class WeightAverages:
         self.swa: dict[str, torch.Tensor] = {}  # mean of `averaged` over the last epochs
         # as lists: collecting the tensors at each step takes longer than averaging them
         pairs = list(zip(self.averaged.buffers(), model.buffers()))
-        self.means = [mean for mean, _ in pairs if mean.is_floating_point()]
-        self.newest = [newest for _, newest in pairs if newest.is_floating_point()]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self.means: list[torch.Tensor] = []
+        self.newest: list[torch.Tensor] = []
         if self.ema:
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            self.means += join_all([mean for mean, _ in floats])
+            self.newest += join_all([newest for _, newest in floats])
             mean_of = dict(zip(model.parameters(), self.averaged.parameters()))
             for group in groups:
                 self.means += [p.data for p in FlatGroup([mean_of[p] for p in group.parameters]).flats]

@@ -1,5 +1,6 @@
 """The network in training: weights, optimizer and averages, and their state for a checkpoint."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from comp.models import network as models
 from comp.models.heads import feature_statistics
 from comp.models.precision import choose_precision
 from comp.training.averaging import WeightAverages
+from comp.training.cast_weights import CastWeights
 from comp.training.losses import IN_SOFTMAX
 from comp.training.optimizer import make_optimizer, take_step
 from comp.training.prepare import number_scale
 from comp.training.training_data import FoldInputs
+from comp.user_code import is_reference
 
 
 def measures_images(recipe: Recipe) -> bool:
@@ -71,6 +74,7 @@ class ModelState:
         self.parameters = list(self.model.parameters())
         models.compile_network(self.model, recipe.compile, device, ranks.size)
         self.n_steps_done = 0
+        self.casts: CastWeights | None = None
         self.net: tuple[bool, nn.Module] | None = None  # whether for the head only, and the module to call
 
     def precision(self, size: int) -> torch.dtype:
@@ -86,6 +90,17 @@ class ModelState:
         if self.net is None or self.net[0] != head_only:
             self.net = head_only, self.ranks.wrap(self.model, self.device)
         return self.net[1]
+
+    def cast_weights(self, dtype: torch.dtype, n_parts: int) -> AbstractContextManager:
+        """Return a context in which the network computes with weights in `dtype`. Autocast casts them where
+        gradients are added up, over micro-batches in this type or over ranks; where the network is compiled;
+        and for a network of the user's own, which may use its weights in another way."""
+        own = is_reference(self.recipe.backbone)
+        if dtype == torch.float32 or n_parts > 1 or self.ranks.size > 1 or self.recipe.compile or own:
+            return nullcontext()
+        if self.casts is None or self.casts.dtype != dtype:
+            self.casts = CastWeights(self.model, self.groups, dtype)
+        return self.casts.in_network()
 
     def update(self) -> None:
         """Take an optimizer step with the gradients, forget them, and update the averages."""

@@ -19,6 +19,7 @@ from comp.config.recipe import Phase, Recipe
 from comp.models.network import ModelSpec
 from comp.models.precision import autocast
 from comp.training.losses import Loss
+from comp.training.model_state import ModelState
 
 N_DRAWN = 64  # steps
 
@@ -73,7 +74,7 @@ class TrainStep:
     net: nn.Module
     feed: Feed
     criterion: Loss
-    scaler: torch.amp.GradScaler
+    state: ModelState
     dtype: torch.dtype
     ranks: ProcessGroup
     layout: RowLayout
@@ -91,6 +92,12 @@ class TrainStep:
     ) -> torch.Tensor:
         """Add up the gradients of the mean loss over a batch, part by part. `images`, and the `rows` that go
         with them, are this rank's. Return this rank's loss; the mean over ranks is the batch's."""
+        with self.state.cast_weights(self.dtype, len(parts)):
+            return self._backward_parts(drawn, images, rows, parts)
+
+    def _backward_parts(
+        self, drawn: Drawn, images: torch.Tensor, rows: torch.Tensor, parts: Sequence[slice]
+    ) -> torch.Tensor:
         draws, seed, n_images = drawn
         total = torch.zeros((), device=images.device)
         for k, part in enumerate(parts):
@@ -123,7 +130,7 @@ class TrainStep:
         runs out of memory."""
         logits, (targets, weights, _) = self._forward(images, rows, draws, seed)
         loss = self.criterion(logits, targets, weights) * share
-        self.scaler.scale(loss).backward()
+        self.state.scaler.scale(loss).backward()
         return loss.detach()
 
 

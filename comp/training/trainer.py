@@ -150,7 +150,7 @@ class Trainer:
             answers=answers_of(self.recipe, self.inputs.labels, spec.numbers),
         )
         dtype, layout = self.state.precision(phase.size), self.batches.layout
-        return TrainStep(net, feed, criterion, self.state.scaler, dtype, self.ranks, layout)
+        return TrainStep(net, feed, criterion, self.state, dtype, self.ranks, layout)
 
     def backward(self, train_step: TrainStep, drawn: Drawn, batch: Batch, report: Report) -> torch.Tensor:
         """Add up the gradients of a step, and return its loss. When out of memory, free the images that the

@@ -13,6 +13,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from comp.batches import augmentation as module
 from comp.batches.augmentation import AugmentParams, BatchAugmentation, training_transform
+from comp.batches.cpu_augmentation import move_images, turn_images
 from comp.batches.preprocessing import Preprocess
 from comp.batches.tta import SYMMETRIES, VIEWS
 from comp.batches.view_names import view_names
@@ -246,6 +247,20 @@ def test_one_pass_of_a_gpu_is_what_separate_steps_are(statistics: tuple[float, .
         a, b = (prepare(torch.from_numpy(images), drawn) for prepare in (steps, at_once))
         assert a.shape == b.shape and a.stride() == b.stride()
         assert torch.allclose(a, b, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 4, 5, 13])
+def test_images_are_turned_and_moved_by_opencv_as_by_torch_to_the_last_bit(n_channels: int):
+    images = np.random.default_rng(0).integers(0, 256, (80, 33, 33, n_channels), np.uint8)
+    augment, x = BatchAugmentation(Augment(extends="satellite"), n_channels), torch.from_numpy(images)
+    draws = augment.draw(80, 1)
+    assert draws and set(draws.symmetry) == set(range(8)) and 20 < draws.moved.sum() < 60
+    assert torch.equal(turn_images(x, draws), augment.apply_symmetry(x, draws))
+    found, wanted, rows = x.float(), x.float(), torch.from_numpy(np.flatnonzero(draws.moved))
+    moved = module.sample(wanted[rows].permute(0, 3, 1, 2), torch.from_numpy(draws.moves[draws.moved]))
+    wanted[rows] = moved.permute(0, 2, 3, 1)
+    move_images(found, draws)
+    assert torch.equal(found, wanted) and not torch.equal(found, x.float())
 
 
 # --- in recipes
