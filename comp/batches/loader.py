@@ -48,7 +48,8 @@ class CachedDataset(Dataset):
             self.images = open_caches(self.caches)
             self.transform = training_transform(self.augment, self.code) if self.augment else None
         seed, rows = step
-        batch = self.images[rows]
+        batch = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
+        read_into(batch, self.images, rows)
         if self.transform:
             batch = np.ascontiguousarray(self.transform(batch, seed))
         return torch.from_numpy(batch), self.targets_of(rows)

@@ -23,6 +23,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+LARGE = 32 << 20  # bytes; the most that every glibc takes
 OUT_OF_MEMORY = (  # in lower case: parts of messages of an error that is a plain RuntimeError
     "can't allocate memory",
     "could not create a primitive",  # oneDNN lacks memory for its work space
@@ -76,12 +77,13 @@ class Device:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that tensors free, for the next ones; by default glibc gives large
-    blocks back to the system. A training step of `test_resnet` at 64 px asked for 2,000 pages anew, and took
-    a third longer. Other C libraries are left as they are."""
+    """Let this process keep the memory that tensors free, for the next ones; by default glibc gives much of
+    it back to the system. A training step of `test_resnet` at 64 px asked for 2,000 pages anew, and took a
+    third longer. Blocks of `LARGE` and more are given back: kept ones rarely fit others, and the process
+    grows with each step. Other C libraries are left as they are."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # TypeError: Windows has no CDLL(None)
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 

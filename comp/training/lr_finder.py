@@ -38,8 +38,8 @@ def range_test(trainer: Trainer, rates: Sequence[float], report: Report) -> Iter
         steps = trainer.batches.steps(phase, epoch)[: len(rates) - n_done]
         if not steps:
             return
-        batches = zip(trainer.batches.training(phase, steps), train_step.feed.draw(steps), rates[n_done:])
-        for batch, drawn, lr in batches:
+        batches = zip(train_step.feed.batches(trainer.batches.training(phase, steps), steps), rates[n_done:])
+        for (batch, drawn), lr in batches:
             set_rates(trainer.state.optimizer, phase, lr / phase.lr, head_only)
             yield float(trainer.backward(train_step, drawn, batch, report))
             trainer.state.update()

@@ -1,5 +1,6 @@
 """AdamW: parameter groups, their learning rates, and a step with clipped gradients."""
 
+import math
 from typing import Any
 
 import torch
@@ -82,4 +83,4 @@ def _surely_small(flats: list[nn.Parameter], clip_norm: float) -> bool:
     `flats` takes fewer operations than one over all parameters, and is rounded in another way."""
     gradients = [p.grad for p in flats if p.grad is not None]
     on_cpu = all(gradient.device.type == "cpu" for gradient in gradients)
-    return on_cpu and bool(nn.utils.get_total_norm(gradients) < clip_norm * (1 - SLACK))
+    return on_cpu and math.hypot(*map(float, torch._foreach_norm(gradients))) < clip_norm * (1 - SLACK)

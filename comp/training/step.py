@@ -1,8 +1,9 @@
 """Forward and backward pass of one batch."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from comp.batches.augmentation import AugmentParams, BatchAugmentation
+from comp.batches.loader import Batch
 from comp.batches.mixup import MixupCutmix
 from comp.batches.preprocessing import Preprocess
 from comp.batches.rows import Parts, RowLayout
@@ -22,6 +24,7 @@ from comp.training.losses import Loss
 from comp.training.model_state import ModelState
 
 N_DRAWN = 64  # steps
+PREPARED = 32 << 20  # bytes of batches that a CPU prepares in a row
 
 
 class Drawn(NamedTuple):
@@ -52,8 +55,29 @@ class Feed:
     def __call__(
         self, images: torch.Tensor, rows: torch.Tensor, draws: AugmentParams | None, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images (B, channels, size, size), and the rows that go with them."""
-        return self.mixed(self.prepare(images, draws), rows, seed)
+        """Return images (B, channels, size, size), and the rows that go with them. Images of floats are
+        prepared already."""
+        x = images if images.is_floating_point() else self.prepare(images, draws)
+        return self.mixed(x, rows, seed)
+
+    def batches(self, batches: Iterable[Batch], steps: Sequence[Step]) -> Iterator[tuple[Batch, Drawn]]:
+        """Yield the batch of each step with what is random in it. A CPU prepares small batches in a row:
+        between two passes of the network its caches hold neither the code nor the images."""
+        pairs = zip(batches, self.draw(steps))
+        for first in pairs:
+            n_in_row = self._n_in_row(first[0][0])
+            if n_in_row < 2:
+                yield first
+            else:
+                yield from [self._prepared(*pair) for pair in (first, *islice(pairs, n_in_row - 1))]
+
+    def _n_in_row(self, images: torch.Tensor) -> int:
+        n_bytes = len(images) * images.shape[-1] * self.prepare.size**2 * torch.float32.itemsize
+        return PREPARED // n_bytes if images.device.type == "cpu" else 1
+
+    def _prepared(self, batch: Batch, drawn: Drawn) -> tuple[Batch, Drawn]:
+        images, rows = batch
+        return (self.prepare(images, drawn.augment), rows), drawn
 
     def draw(self, steps: Sequence[Step]) -> Iterator[Drawn]:
         """Yield what is random in each step. Many are drawn at once: between two passes of the network each

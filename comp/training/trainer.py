@@ -98,7 +98,7 @@ class Trainer:
         train_step = self.train_step(phase, self.state.train_module(head_only))
         monitor = LossMonitor(self.device)
         lr, share_at = 0.0, rate_shares(phase, self.recipe.code)
-        batches = zip(self.batches.training(phase, steps), train_step.feed.draw(steps))
+        batches = train_step.feed.batches(self.batches.training(phase, steps), steps)
         for i, (batch, drawn) in enumerate(batches):
             check_time(deadline, self.progress())
             at, n_steps = epoch * len(steps) + i, phase.epochs * len(steps)
@@ -181,7 +181,7 @@ class Trainer:
         train_step = self.train_step(phase, model)
         norms = reset_batch_norms(model)
         steps = self.batches.steps(phase, self.n_epochs) if norms else []
-        batches = zip(self.batches.training(phase, steps), train_step.feed.draw(steps))
+        batches = train_step.feed.batches(self.batches.training(phase, steps), steps)
         for (images, rows), drawn in batches:
             check_time(deadline, self.progress())
             n_parts = phase.accumulate * self.micro_batches.factor

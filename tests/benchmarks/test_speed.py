@@ -17,7 +17,7 @@ from comp.artifacts.files import read_json
 from comp.artifacts.paths import bare_step_path
 from comp.artifacts.schemas import BareStep
 from comp.batches.augmentation import AugmentParams, BatchAugmentation
-from comp.batches.loader import CachedDataset, DeviceLoader
+from comp.batches.loader import Batch, CachedDataset, DeviceLoader
 from comp.batches.mixup import MixupCutmix
 from comp.batches.preprocessing import Preprocess
 from comp.batches.sampling import epoch_steps
@@ -243,6 +243,28 @@ def trainer_of(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int = 96, **cha
     labels = Labels(np.arange(n).astype(str), ("a", "b", "c"), (rng.random((n, 3)) < 0.4).astype(np.uint8))
     inputs = FoldInputs(recipe, 0, labels, np.arange(n) % 3, {size: (folder / "cache.npy",)}, {})
     return Trainer(inputs, torch.device("cpu"), 0)
+
+
+def test_batches_prepared_in_a_row_are_those_prepared_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    phases = "[{size = 32, epochs = 1, batch_size = 12}]"
+    trainer = trainer_of(tmp_path, monkeypatch, phases=phases, augment="satellite", mixup=0.4)
+    phase = trainer.recipe.phases[0]
+    feed = trainer.train_step(phase, trainer.state.model).feed
+    steps = trainer.batches.steps(phase, 0)
+    alone = list(zip(trainer.batches.training(phase, steps), feed.draw(steps)))
+    assert len(alone) == 5
+    for n_in_row in (1, 2, 3, 5, 9):
+        monkeypatch.setattr("comp.training.step.PREPARED", n_in_row * 12 * 32 * 32 * 3 * 4)  # bytes
+        read: list[Batch] = []
+        batches = (read.append(batch) or batch for batch in trainer.batches.training(phase, steps))
+        for i, ((images, rows), drawn) in enumerate(feed.batches(batches, steps)):
+            assert len(read) == min(5, (i // n_in_row + 1) * n_in_row)
+            assert images.is_floating_point() == (n_in_row > 1)
+            (raw, _), (draws, seed, n) = alone[i]
+            assert (drawn.seed, drawn.n_images) == (seed, n)
+            for mine, wanted in zip(feed(images, rows, drawn.augment, seed), feed(raw, rows, draws, seed)):
+                assert torch.equal(mine, wanted)
+        assert i == 4
 
 
 def test_the_averaged_weights_are_those_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
