@@ -9,7 +9,7 @@ from comp.batches.augmentation import AugmentParams, sample
 
 # By the number of a symmetry in `SYMMETRIES`: whether x and y are swapped, and the code of OpenCV's flip.
 TURNS = ((False, None), (False, 1), (False, 0), (True, 0), (False, -1), (True, 1), (True, None), (True, -1))
-MAX_CHANNELS = 4  # of an image whose x and y OpenCV swaps
+MAX_CHANNELS = 4  # OpenCV's transpose takes each number up to this, and only some above
 
 
 def turn_images(images: torch.Tensor, draws: AugmentParams) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Jobs on this machine: one process per GPU or share of the cores."""
 
+import signal
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,8 @@ class Worker(Child):
             if not gone:
                 return
             code = self.process.wait()
-            raise CompError(f"{self.doing} was killed ({code}); run again to resume")
+            why = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+            raise CompError(f"{self.doing} was killed ({code}){why}; run again to resume")
 
 
 def _run_side_by_side(

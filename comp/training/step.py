@@ -122,6 +122,7 @@ class TrainStep:
     def _backward_parts(
         self, drawn: Drawn, images: torch.Tensor, rows: torch.Tensor, parts: Sequence[slice]
     ) -> torch.Tensor:
+        """Do what `backward_parts` says, with the network's weights in any type."""
         draws, seed, n_images = drawn
         total = torch.zeros((), device=images.device)
         for k, part in enumerate(parts):

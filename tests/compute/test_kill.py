@@ -56,7 +56,7 @@ def dies(last: bool, *, device: Device, report, deadline: float) -> None:
 
 
 def test_a_killed_job_is_named_after_what_it_said(capfd: pytest.CaptureFixture[str]):
-    with pytest.raises(CompError, match=r"^b was killed \(-9\)"):
+    with pytest.raises(CompError, match=r"^b was killed \(-9\), as .* memory runs out; run again to resume$"):
         run_jobs(dies, {"a": (False,), "b": (True,)}, [Device("cpu", 1)] * 2, NEVER)
     out, err = capfd.readouterr()
     assert "b  a word before" in out and not err
