@@ -177,7 +177,7 @@ class ProgressBars:
                 text, bar, count, TimeElapsedColumn(), "left", TimeRemainingColumn(), console=console()
             )
         self.tasks: dict[str, TaskID] = {}
-        self.started: dict[str, tuple[float, int]] = {}
+        self.started: dict[str, tuple[float, float]] = {}
         self.printed: dict[str, float] = {}
 
     def __enter__(self) -> "ProgressBars":
@@ -189,21 +189,25 @@ class ProgressBars:
         if self.live:
             self.live.stop()
 
-    def update(self, label: str, done: int, total: int, *, in_bytes: bool = False) -> None:
-        """Show that `label` is at `done` of `total`."""
+    def update(
+        self, label: str, done: int, total: int, *, share: float | None = None, in_bytes: bool = False
+    ) -> None:
+        """Show that `label` is at `done` of `total`. `share` of the work is done, from which the time left
+        follows; by default done / total."""
         now = time.monotonic()
+        share = done / max(1, total) if share is None else share
         count = [size_text(n) if in_bytes else f"{n:,}" for n in (done, total)]
         if self.live:
             task = self.tasks.get(label)
             if task is None:
                 text = visible(label, MAX_LABEL_LENGTH)
-                task = self.tasks[label] = self.live.add_task(text, total=total, count="")
-            self.live.update(task, completed=done, total=total, count=" of ".join(count))
+                task = self.tasks[label] = self.live.add_task(text, total=1.0, count="")
+            self.live.update(task, completed=share, count=" of ".join(count))
         else:
-            start, first = self.started.setdefault(label, (now, done))
-            if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < done < total:
+            start, first = self.started.setdefault(label, (now, share))
+            if now - self.printed.setdefault(label, now) >= SECONDS_BETWEEN_LINES and first < share < 1:
                 self.printed[label] = now
-                left = (now - start) / (done - first) * (total - done)
+                left = (now - start) / (share - first) * (1 - share)
                 line = f"{visible(label, MAX_LABEL_LENGTH)}: {' of '.join(count)}, {clock(left)} left"
                 print(line, file=self.out, flush=True)
         if done >= total:

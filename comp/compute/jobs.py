@@ -35,7 +35,8 @@ def show(bars: ProgressBars, name: str, event: dict[str, Any]) -> None:
     if "line" in event:
         info(f"{name}  {event['line']}")
     elif "done" in event:
-        bars.update(f"{name} {event.get('label', '')}".rstrip(), event["done"], event["total"])
+        label = f"{name} {event.get('label', '')}".rstrip()
+        bars.update(label, event["done"], event["total"], share=event.get("share"))
 
 
 def raise_if_late(names: Iterable[str], late: Mapping[str, str]) -> None:

@@ -1,9 +1,10 @@
-"""The printed lines of a training: one per epoch."""
+"""What a training shows on the screen: a line per epoch, and how far it is."""
 
 from typing import Any
 
 from comp.console import clock
 from comp.training.log_columns import LogColumns
+from comp.training.training_data import FoldInputs
 
 
 def header(columns: LogColumns) -> str:
@@ -23,6 +24,21 @@ def epoch_line(row: dict[str, Any], n_epochs: int, columns: LogColumns) -> str:
 def swa_line(row: dict[str, Any], seconds: float, columns: LogColumns) -> str:
     """Return the line of the SWA mean; `seconds` is what it took."""
     return f"{'mean':>5} {row['size']:>5} {'':>14} {scores_text(row, columns)} {'':>9}  {clock(seconds):>5}"
+
+
+def run_progress(inputs: FoldInputs, n_epochs_done: float) -> dict[str, Any]:
+    """Return how many images, over all epochs, a fold has trained on (`done`) and will (`total`), and the
+    `share` of the work that is done. Work goes by pixels; an epoch of the head alone takes a third.
+    `n_epochs_done` counts a part of an epoch as such."""
+    work = [
+        phase.size**2 / (3 if epoch < phase.head_epochs else 1)
+        for phase in inputs.recipe.phases
+        for epoch in range(phase.epochs)
+    ]
+    n_whole, n_images = int(n_epochs_done), len(inputs.train_rows)
+    done = sum(work[:n_whole]) + (n_epochs_done - n_whole) * sum(work[n_whole : n_whole + 1])
+    total = len(work) * n_images
+    return {"done": round(n_epochs_done * n_images), "total": total, "share": done / sum(work)}
 
 
 def scores_text(row: dict[str, Any], columns: LogColumns) -> str:

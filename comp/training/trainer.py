@@ -30,7 +30,7 @@ from comp.training.checkpoint import (
     save_checkpoint,
     write_log,
 )
-from comp.training.epoch_lines import epoch_line, swa_line
+from comp.training.epoch_lines import epoch_line, run_progress, swa_line
 from comp.training.fold_batches import FoldBatches
 from comp.training.losses import class_weights, make_loss
 from comp.training.model_state import ModelState
@@ -108,7 +108,7 @@ class Trainer:
             if i % STEPS_PER_LOSS_CHECK == STEPS_PER_LOSS_CHECK - 1:
                 check_loss(monitor.look(), f"epoch {self.n_epochs_done + 1}, step {i + 1}, lr {lr:.1e}")
             if i % 10 == 9:
-                report(done=self.n_epochs_done * len(steps) + i + 1, total=self.n_epochs * len(steps))
+                report(**run_progress(self.inputs, self.n_epochs_done + (i + 1) / len(steps)))
         loss_mean = float(self.ranks.add_up(monitor.total)) / self.ranks.size / len(steps)
         check_loss(loss_mean, f"epoch {self.n_epochs_done + 1}, lr {lr:.1e}")
         seconds = time.monotonic() - started
@@ -133,7 +133,7 @@ class Trainer:
             seconds = time.monotonic() - started - row["seconds"]
             line = swa_line(row, seconds, self.scores.columns)
         self.history.append(row)
-        report(done=self.n_epochs_done * len(steps), total=self.n_epochs * len(steps))
+        report(**run_progress(self.inputs, self.n_epochs_done))
         return line
 
     def train_step(self, phase: Phase, net: nn.Module) -> TrainStep:

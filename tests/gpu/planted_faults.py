@@ -207,8 +207,8 @@ FAULTS = [
     Fault(
         "the CPU's norm is asked for on a GPU",
         "training/optimizer.py",
-        "return on_cpu and bool(",
-        "return bool(",
+        "return on_cpu and math.hypot(",
+        "return math.hypot(",
         STEP + "[resident]",
     ),
     Fault(

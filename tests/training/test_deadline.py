@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ from safetensors.numpy import load_file
 
 from comp.cli.main import main
 from comp.compute.devices import Device
+from comp.compute.jobs import show
 from comp.compute.local_jobs import run_jobs
 from comp.config.loading import load_recipe
+from comp.console import ProgressBars, clock
 from comp.data import image_files
 from comp.deadline import NEVER, check_time, parse_budget
 from comp.errors import CompError, TimeIsUp
 from comp.training import trainer as training
+from comp.training.epoch_lines import run_progress
 from tests.conftest import read_by
 from tests.data.test_images import folder_of
 
@@ -99,6 +103,19 @@ def test_an_epoch_that_would_end_too_late_is_not_started(here: Path):
     assert trainer.expected_seconds() == 0
     trainer.history = [{"seconds": 10.0, "size": 16}]
     assert trainer.expected_seconds() == 40
+
+
+def test_the_time_left_goes_by_pixels(here: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    phases = "phases=[{size = 16, epochs = 3, head_epochs = 1}, {size = 32, epochs = 2, batch_size = 4}]"
+    inputs = SimpleNamespace(recipe=load_recipe("tiny.toml", [phases]), train_rows=np.arange(40))
+    seconds = np.repeat([16**2 / 3, 16**2, 16**2, 32**2, 32**2], 10) / 10  # of each tenth of an epoch
+    monkeypatch.setattr("comp.console.SECONDS_BETWEEN_LINES", 0.0)
+    with ProgressBars() as bars:
+        for i in range(50):
+            monkeypatch.setattr("comp.console.time", SimpleNamespace(monotonic=lambda i=i: seconds[:i].sum()))
+            show(bars, "fold 0", run_progress(inputs, i / 10))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"fold 0: {4 * i} of 200, {clock(seconds[i:].sum())} left" for i in range(1, 50)]
 
 
 def test_prediction_and_resizing_stop_and_go_on(here: Path, monkeypatch: pytest.MonkeyPatch):
