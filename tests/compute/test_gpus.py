@@ -124,7 +124,7 @@ def test_a_process_keeps_the_memory_that_tensors_free():
     def pages() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(8):
-            torch.ones(8 << 20)  # 32 MB: 16 huge pages, or 8,192 others
+            torch.ones(4 << 20)  # 16 MB: 8 huge pages, or 4,096 others
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     n_threads = torch.get_num_threads()
