@@ -48,8 +48,7 @@ class CachedDataset(Dataset):
             self.images = open_caches(self.caches)
             self.transform = training_transform(self.augment, self.code) if self.augment else None
         seed, rows = step
-        batch = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
-        read_into(batch, self.images, rows)
+        batch = self.images[rows]
         if self.transform:
             batch = np.ascontiguousarray(self.transform(batch, seed))
         return torch.from_numpy(batch), self.targets_of(rows)

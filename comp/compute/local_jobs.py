@@ -21,8 +21,8 @@ def run_jobs(
     module.
 
     A job calls report(done=…, total=…) to move its bar, report(line=…) to print a line, and
-    report(saved=True) after it has saved a checkpoint. `share` beside `total` is the share of the work that
-    is done, where that isn't done / total. The first error ends all jobs and is raised here. After a TimeIsUp
+    report(saved=True) after it has saved a checkpoint. It adds share=…, the share of the work that is done,
+    where that isn't done / total. The first error ends all jobs and is raised here. After a TimeIsUp
     no further job starts, running jobs go on until their own TimeIsUp, and one TimeIsUp is raised here."""
     late: dict[str, str] = {}  # by name: what a job had done when its time was up
     if len(places) == 1:

@@ -4,6 +4,7 @@ from typing import Any
 
 from comp.console import clock
 from comp.training.log_columns import LogColumns
+from comp.training.schedule import epoch_work
 from comp.training.training_data import FoldInputs
 
 
@@ -28,13 +29,9 @@ def swa_line(row: dict[str, Any], seconds: float, columns: LogColumns) -> str:
 
 def run_progress(inputs: FoldInputs, n_epochs_done: float) -> dict[str, Any]:
     """Return how many images, over all epochs, a fold has trained on (`done`) and will (`total`), and the
-    `share` of the work that is done. Work goes by pixels; an epoch of the head alone takes a third.
-    `n_epochs_done` counts a part of an epoch as such."""
-    work = [
-        phase.size**2 / (3 if epoch < phase.head_epochs else 1)
-        for phase in inputs.recipe.phases
-        for epoch in range(phase.epochs)
-    ]
+    `share` of the work that is done. `n_epochs_done` counts a part of an epoch as such."""
+    phases = inputs.recipe.phases
+    work = [epoch_work(phases, epoch) for epoch in range(sum(phase.epochs for phase in phases))]
     n_whole, n_images = int(n_epochs_done), len(inputs.train_rows)
     done = sum(work[:n_whole]) + (n_epochs_done - n_whole) * sum(work[n_whole : n_whole + 1])
     total = len(work) * n_images

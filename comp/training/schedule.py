@@ -9,6 +9,7 @@ from comp.errors import CompError
 from comp.user_code import Code, as_users_error, is_reference, load_function
 
 WARM_UP = 0.25  # default share of a one-cycle, as in fastai's fit_one_cycle
+HEAD_FACTOR = 3.0  # an epoch of the whole network takes as many times as long as one of the head alone
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1e-4  # of the highest rate, at the first and the last step
 
 
@@ -74,13 +75,20 @@ def phase_at(phases: Sequence[Phase], epoch: int) -> tuple[int, Phase, int]:
     raise IndexError("all epochs are done")
 
 
+def epoch_work(phases: Sequence[Phase], epoch: int) -> float:
+    """Return how much work an epoch of the run is, counted from 0, in units that all epochs share. Work goes
+    by pixels; the head alone is a third of the whole network."""
+    _, phase, within = phase_at(phases, epoch)
+    return phase.size**2 / (HEAD_FACTOR if within < phase.head_epochs else 1.0)
+
+
 def next_epoch_seconds(
     phases: Sequence[Phase], history: Sequence[Mapping[str, Any]], *, swa_follows: bool
 ) -> float:
-    """Return the expected duration of the next epoch: that of the last one, scaled by pixels, times 3 after
-    one of the head alone, times 1.5 where SWA follows; 0 before the first epoch."""
+    """Return the expected duration of the next epoch: that of the last one, scaled by their work, times 1.5
+    where SWA follows; 0 before the first epoch."""
     if not history:
         return 0.0
-    _, phase, epoch = phase_at(phases, len(history))
-    factor = (1.5 if swa_follows else 1.0) * (3.0 if epoch == phase.head_epochs > 0 else 1.0)
-    return factor * history[-1]["seconds"] * (phase.size / history[-1]["size"]) ** 2
+    n_done = len(history)
+    scale = epoch_work(phases, n_done) / epoch_work(phases, n_done - 1)
+    return (1.5 if swa_follows else 1.0) * history[-1]["seconds"] * scale

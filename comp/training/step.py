@@ -61,8 +61,9 @@ class Feed:
         return self.mixed(x, rows, seed)
 
     def batches(self, batches: Iterable[Batch], steps: Sequence[Step]) -> Iterator[tuple[Batch, Drawn]]:
-        """Yield the batch of each step with what is random in it. A CPU prepares small batches in a row:
-        between two passes of the network its caches hold neither the code nor the images."""
+        """Yield the batch of each step with what is random in it. A CPU prepares small batches in a row, and
+        yields their images as floats: between two passes of the network its caches hold neither the code of
+        the preparation nor the images."""
         pairs = zip(batches, self.draw(steps))
         for first in pairs:
             n_in_row = self._n_in_row(first[0][0])

@@ -15,12 +15,11 @@ from comp.artifacts.schemas import Epoch, TrainingStart
 from comp.config.recipe import Phase, Recipe
 from comp.errors import CompError
 from comp.safe_text import visible
-from comp.training.schedule import phase_at
+from comp.training.schedule import epoch_work, phase_at
 
 # a training counts as stopped after so long without news: epochs, at least seconds
 QUIET_EPOCHS, QUIET_SECONDS = 3.0, 120.0
 FIRST_EPOCH_SECONDS = 3600.0  # the same, where no epoch has ended yet
-HEAD_FACTOR = 3.0  # an epoch of the whole network, in epochs of the head alone
 MAX_NAME = 60  # characters
 MAX_KEPT = 5000  # rows of logs, of about 2 kB
 Content = TypeVar("Content")
@@ -161,8 +160,8 @@ def expected_seconds(
     others: Sequence[Sequence[Mapping[str, Any]]],
 ) -> float | None:
     """Return the expected duration of an epoch, counted from 0, of a fold with these rows: that of the last
-    one like it, in this fold or in `others`; else of the last one, scaled by pixels, and by HEAD_FACTOR from
-    the head alone to the whole network. None if there is none yet."""
+    one like it, in this fold or in `others`; else of the last one, scaled by their work. None if there is
+    none yet."""
     number, phase, within = phase_at(phases, epoch)
     head = within < phase.head_epochs
     seen = [row for other in others for row in other] + list(rows)
@@ -174,11 +173,10 @@ def expected_seconds(
         its_head = its_within < its_phase.head_epochs
         if (its_number, its_head) == (number, head):
             return row["seconds"]
-        last = last or (row, its_head)
+        last = last or row
     if last is None:
         return None
-    row, its_head = last
-    return row["seconds"] * (phase.size / row["size"]) ** 2 * HEAD_FACTOR ** (its_head - head)
+    return last["seconds"] * epoch_work(phases, epoch) / epoch_work(phases, last["epoch"] - 1)
 
 
 def end_of_all(folds: Sequence[Fold]) -> float | None:

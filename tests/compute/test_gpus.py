@@ -1,8 +1,6 @@
 """Which GPUs and drivers can be used, and in which precision. torch's answers about a GPU are pretended."""
 
 import os
-import platform
-import resource
 
 import pytest
 import torch
@@ -117,17 +115,3 @@ def test_deterministic_holds_until_the_next_use_of_the_gpu(gpus, monkeypatch):
         torch.set_num_threads(n_threads)
         torch.use_deterministic_algorithms(False)
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
-def test_a_process_keeps_the_memory_that_tensors_free():
-    def pages() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(8):
-            torch.ones(4 << 20)  # 16 MB: 8 huge pages, or 4,096 others
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    n_threads = torch.get_num_threads()
-    Device("cpu", n_threads).activate()
-    pages()
-    assert pages() < 64
