@@ -147,7 +147,10 @@ class Kernels(Storage):
             kept = {k: v for k, v in kept.items() if k.lower() not in ("no_proxy", "all_proxy")}
             proxies = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
             kept |= dict.fromkeys(proxies, "http://127.0.0.1:9")
+        scratch = run.folder / "tmp"  # a session's own, as on Kaggle: its files count for the session's disk
+        scratch.mkdir(parents=True, exist_ok=True)
         return kept | {
+            "TMPDIR": str(scratch),
             "COMP_KAGGLE_INPUT": str(run.folder / "input"),
             "COMP_KAGGLE_WORKING": str(run.working),
             "KAGGLE_KERNEL_RUN_TYPE": "Batch",

@@ -60,6 +60,9 @@ def test_kaggle(here: Path, built: Path, monkeypatch: pytest.MonkeyPatch):
     mount(kernel, built / "files", inputs, LAYOUTS["as in URLs"])
     (inputs / "script").mkdir()
     shutil.copy(kernel / "kernel/comp-tiny-train.py", inputs / "script")
+    scratch = here / "tmp"  # the session's own, as on Kaggle: its files count for the session's disk
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setenv("COMP_KAGGLE_INPUT", str(inputs))
     monkeypatch.setenv("COMP_KAGGLE_WORKING", str(here))
     printed = "".join(run("kaggle.ipynb", here))
