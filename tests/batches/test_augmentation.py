@@ -249,6 +249,13 @@ def test_one_pass_of_a_gpu_is_what_separate_steps_are(statistics: tuple[float, .
         assert torch.allclose(a, b, atol=2e-3)
 
 
+@pytest.mark.parametrize("size", [7, 64])
+def test_images_are_sampled_where_torchs_affine_grid_samples_them(size: int):
+    moves = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 2, 3)).astype(np.float32))
+    wanted = functional.affine_grid(moves, (20, 3, size, size), align_corners=False)
+    torch.testing.assert_close(module.sampling_grid(moves, size).permute(0, 2, 3, 1), wanted)
+
+
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 4, 5, 13])
 def test_images_are_turned_and_moved_by_opencv_as_by_torch_to_the_last_bit(n_channels: int):
     images = np.random.default_rng(0).integers(0, 256, (80, 33, 33, n_channels), np.uint8)
