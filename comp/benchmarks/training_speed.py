@@ -34,7 +34,7 @@ from comp.training.training_data import FoldInputs
 
 N_ROUNDS = 5  # per measurement; medians are printed
 N_BLOCKS = 3  # of turns, with a round of fastai after each
-N_TURNS = 15  # of bare step and training in a block: the shares of single ones lie several per cent apart
+BLOCK_SECONDS = 30.0  # approximate length of a block: the shares of single turns lie several per cent apart
 ROUND_SECONDS = 1.0  # approximate length of one round of training: a machine's speed changes within seconds
 N_CLASSES = 17  # if the competition does not list its classes
 LARGER_BATCH = 4  # times the batch: what the GPU could do with fewer launches per image
@@ -130,7 +130,7 @@ def measure_training(measured: Measured, fastai: str | None) -> tuple[float, flo
         others["fastai, whole training"] = lambda: _measure_fastai(
             fastai, some, recipe, phase, device.n_threads
         )
-    n_turns = N_TURNS if first > batch / N_BLOCKS / ROUND_SECONDS else 1
+    n_turns = max(1, round(BLOCK_SECONDS * first / (2 * n_steps * batch)))  # of bare step and training
     rates: dict[str, list[float]] = {}
     for _ in range(N_BLOCKS):
         block = take_turns({BARE: lambda: bare(n_steps), WHOLE: epoch}, n_turns) | take_turns(others, 1)

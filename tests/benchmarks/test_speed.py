@@ -361,7 +361,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options that make `comp bench speed` short."""
     for module, name, value in (
         (training_speed, "N_ROUNDS", 1),
-        (training_speed, "N_TURNS", 1),
+        (training_speed, "BLOCK_SECONDS", 0.1),
         (training_speed, "ROUND_SECONDS", 0.1),
         (bench_speed, "N_SYNTHETIC", 4),
         (bench_speed, "N_IMAGES", 40),

@@ -50,7 +50,7 @@ SHORT = {
 }  # fmt: skip
 FEW = {"competition.drawn.n_train": "60", "competition.drawn.n_test": "50"}
 TUNED = {"phases": f"[{PHASE.format(1)}, {PHASE.format(6)}]"}  # which is among the values to try
-BENCH = {"N_ROUNDS": 1, "N_TURNS": 1, "ROUND_SECONDS": 0.1, "N_IMAGES": 40}
+BENCH = {"N_ROUNDS": 1, "ROUND_SECONDS": 0.1, "BLOCK_SECONDS": 0.1, "N_IMAGES": 40}
 
 
 def record_calls(command: str, folder: Path) -> list[list[str]]:
