@@ -151,7 +151,7 @@ def _show(recipe: Recipe, known: Mapping[str, Any]) -> None:
         *([["by corrected labels", f"{scores['corrected']:.4f}"]] if "corrected" in scores else []),
         *(board or [["leaderboard", "not scored yet"]]),
         *_of_classes(known, metric),
-        ["trained", clock(known["seconds"])],
+        ["trained", f"{clock(known['seconds'])}, summed over networks"],
         ["report", str(report_path(recipe.name))],
         ["submission", submission],
     ]
