@@ -421,6 +421,10 @@ def plant(fault: Fault) -> str:
 
 def main(words: list[str]) -> int:
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    if not faults:
+        print(f"no fault has {' or '.join(words)} in its name; the names are:")
+        print(*(fault.name for fault in FAULTS), sep="\n")
+        return 2
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network
     for module in HEAVY:
         importlib.import_module(module)
