@@ -225,8 +225,8 @@ def sample(x: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
 
 def sampling_grid(moves: torch.Tensor, size: int) -> torch.Tensor:
     """Return (B, 2, size, size): the places that `moves` lead to, rows of x apart from those of y;
-    affine_grid takes over twice as long. A CPU adds up products of matrices, with the same sums in a third of
-    the time. A GPU may round what it multiplies as matrices."""
+    affine_grid takes over twice as long. A CPU multiplies matrices: the same sums in a third of the time. A
+    GPU would round the factors to TF32."""
     line = (torch.arange(size, device=moves.device) * 2 + 1) / size - 1  # -1 … 1, pixel centres
     a, b, c = (moves[:, :, k].view(-1, 2, 1) for k in range(3))
     if moves.device.type == "cpu":
