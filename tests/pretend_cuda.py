@@ -36,6 +36,7 @@ aten = torch.ops.aten
 CPU = torch.device("cpu")
 T4, H100 = (7, 5), (9, 0)  # compute capabilities
 
+ASKS = {aten._has_compatible_shallow_copy_type.default}  # whether a tensor may take another's place
 COPIES = {aten.copy_.default, aten._foreach_copy_.default, aten._to_copy.default}
 INDEXED = {  # take indices from the host as well
     aten.index.Tensor,
@@ -188,7 +189,7 @@ class Operators(TorchDispatchMode):
             if tensors and func is aten._to_copy.default and not on_gpu and tensors[0].dim():
                 gpu.wait(UNPINNED)
             on_gpu = True
-        elif on_gpu and func not in COPIES:
+        elif on_gpu and func not in COPIES | ASKS:
             strangers = [x for x, place in zip(tensors, places) if place != "cuda" and x.dim()]
             if strangers and func in INDEXED:
                 gpu.wait("index from the host")

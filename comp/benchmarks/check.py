@@ -83,6 +83,7 @@ def _checks(bench: Bench) -> Iterator[tuple[str, Check]]:
     yield "compiled", equality.compiled
     yield from _rates(rates.SIZES[2])
     yield "prediction", rates.prediction_rate
+    yield "JPEGs by the GPU", rates.jpeg_decoding
     yield "memory", rates.memory
     yield "largest batch", rates.largest_batch
 

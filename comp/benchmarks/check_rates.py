@@ -1,9 +1,13 @@
 """Checks of `comp check` that measure: training beside the bare step, prediction, memory."""
 
 import time
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
 from comp.benchmarks.bare_step import busy_share, make_bare_step
 from comp.benchmarks.check_inputs import Bench, Outcome, Skipped
@@ -19,6 +23,10 @@ from comp.benchmarks.training_speed import (
 from comp.compute.devices import is_out_of_memory, memory_in_use
 from comp.config.recipe import Phase
 from comp.console import size_text
+from comp.data.image_cache import build_caches
+from comp.data.image_files import ImageSet, open_cache
+from comp.data.synthetic.scenes import render_scene
+from comp.deadline import NEVER
 from comp.training.trainer import Trainer
 
 BACKBONES, SIZES = ("resnet50", "convnext_tiny"), (64, 128, 256)
@@ -27,6 +35,9 @@ GPU_BATCH = 64  # at sizes that the recipe doesn't have
 ROUND_SECONDS, N_ROUNDS = 2.0, 3
 LEAST_SECONDS = 15.0  # left for a network at 64 px, or the first step of a slow machine ends too late
 LARGEST_BATCH = 4096  # no larger one is tried
+JPEG_SIDES, JPEG_SIZE = (512, 1024, 2048), 256  # pixels of the files and of their cache
+N_JPEGS, N_DRAWN = 128, 8
+JPEG_TOLERANCE = 2.0  # of 255: the mean difference of nvJPEG's pixels; that of rounding is 0.4
 
 
 def training_rate(bench: Bench, backbone: str, size: int) -> Outcome:
@@ -112,6 +123,44 @@ def largest_batch(bench: Bench) -> Outcome:
         bench.need(3 * (time.monotonic() - started))
     found = f"{fits} fit at {phase.size} px" + (f", {batch} don't" if batch <= LARGEST_BATCH else "")
     return Outcome("ok", found, {"largest": fits, "size": phase.size})
+
+
+def jpeg_decoding(bench: Bench) -> Outcome:
+    """Build caches of drawn JPEGs by nvJPEG and by the CPU, and compare pixels and rates."""
+    if not bench.on_gpu:
+        raise Skipped("needs a GPU")
+    numbers: dict[str, list[float]] = {"side": [], "cpu": [], "gpu": [], "difference": []}
+    for side in JPEG_SIDES:
+        images, folder = _draw_jpegs(side, bench.folder / f"jpegs-{side}"), bench.folder / f"cached-{side}"
+        found = {}
+        for decode in ("gpu", "cpu", "gpu"):  # the first time nvJPEG is set up
+            for path in folder.glob("*"):
+                path.unlink()
+            started = time.perf_counter()
+            build = partial(build_caches, {"bench": (images, [JPEG_SIZE])}, folder, "", NEVER, JPEG_SIZE)
+            cache = build(decode=decode)["bench"][JPEG_SIZE]
+            rate = N_JPEGS / (time.perf_counter() - started)
+            found[decode] = rate, np.array(open_cache(cache)[:N_DRAWN], np.float32)
+        (gpu, there), (cpu, here) = found["gpu"], found["cpu"]
+        for name, value in zip(numbers, (side, cpu, gpu, float(np.abs(there - here).mean())), strict=True):
+            numbers[name].append(value)
+    apart = max(numbers["difference"])
+    rates = zip(numbers["side"], numbers["gpu"], numbers["cpu"], strict=True)
+    text = ", ".join(f"{side:.0f} px {gpu:,.0f} instead of {cpu:,.0f} images/s" for side, gpu, cpu in rates)
+    verdict: Literal["ok", "differs"] = "ok" if apart < JPEG_TOLERANCE else "differs"
+    return Outcome(verdict, f"{text}; {apart:.2f} of 255 apart", numbers)
+
+
+def _draw_jpegs(side: int, folder: Path) -> ImageSet:
+    """Write a few JPEGs as dense as photographs, and name each of them many times."""
+    folder.mkdir()
+    for i in range(N_DRAWN):
+        rng = np.random.default_rng(i)
+        pixels = np.asarray(render_scene(rng, 512)[0].resize((side, side)), np.float32)
+        noisy = (pixels + rng.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{i}.jpg", quality=90)
+    paths = tuple((folder / f"{i % N_DRAWN}.jpg",) for i in range(N_JPEGS))
+    return ImageSet("bench", np.arange(N_JPEGS).astype(str), paths, ())
 
 
 def _phase_of(bench: Bench, size: int) -> Phase:

@@ -7,10 +7,12 @@ import os
 import platform
 import tempfile
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from comp.artifacts.files import write_json
 from comp.artifacts.paths import bare_step_path, manifest_path
@@ -19,7 +21,7 @@ from comp.compute.devices import devices, n_cores, processor_name
 from comp.config.recipe import Phase, Recipe
 from comp.console import clock, info, table
 from comp.data.decoding import decode
-from comp.data.image_cache import build_caches
+from comp.data.image_cache import build_caches, describe_caches
 from comp.data.image_files import ImageSet, find_images
 from comp.data.manifest import read_manifest
 from comp.data.synthetic.scenes import render_scene
@@ -44,7 +46,7 @@ def run(recipe: Recipe, *, fastai: str | None) -> None:
     phases = tuple({phase.size: phase for phase in recipe.phases}.values())
     with tempfile.TemporaryDirectory(prefix="comp-bench-") as folder:
         images = _make_images(recipe, Path(folder))
-        _measure_files(images, Path(folder))
+        _measure_files(images, Path(folder), place)
         rates = {
             phase.size: measure_training(_measured(recipe, phase, images, Path(folder)), fastai)
             for phase in phases
@@ -103,15 +105,16 @@ def _make_images(recipe: Recipe, folder: Path) -> ImageSet:
     return replace(found, name="bench", ids=ids, paths=tuple(found.paths[i] for i in rows))
 
 
-def _measure_files(images: ImageSet, folder: Path) -> None:
-    """Print the rates of decoding on one core and of building the cache on all."""
+def _measure_files(images: ImageSet, folder: Path, place: torch.device) -> None:
+    """Print the rates of decoding on one core, of building the cache on all, and on a GPU of building it with
+    decode = "gpu" where that changes anything."""
     joined = bool(images.channels)
     some, rows = images.paths[:256], []
     for size in (64, 128, 256):
 
-        def build(size: int = size) -> None:
+        def build(decode: str = "cpu", size: int = size) -> None:
             where = Path(tempfile.mkdtemp(dir=folder))
-            build_caches({"bench": (images, [size])}, where, "", NEVER, size)
+            build_caches({"bench": (images, [size])}, where, "", NEVER, size, decode=decode)
 
         def decode_some(size: int = size) -> None:
             for paths in some:
@@ -120,4 +123,9 @@ def _measure_files(images: ImageSet, folder: Path) -> None:
         one = measure_rate(decode_some, len(some))
         every = measure_rate(build, len(images.ids), 3)
         rows.append([f"{size} px", f"{one:,.0f}", f"{every:,.0f}", f"{every / one / n_cores():.2f}"])
-    table(["images/s", "decoded on 1 core", f"cached on {n_cores()}", "of all cores"], rows)
+        if place.type == "cuda":
+            described = describe_caches({"bench": (images, [size])}, folder, "", size, decode="gpu")
+            rate = measure_rate(partial(build, "gpu"), len(images.ids), 3) if described["bench"].on_gpu else 0
+            rows[-1].append(f"{rate:,.0f}" if rate else "")
+    columns = ["images/s", "decoded on 1 core", f"cached on {n_cores()}", "of all cores"]
+    table([*columns, *(["decoded on the GPU"] if place.type == "cuda" else [])], rows)

@@ -72,10 +72,10 @@ def run(recipe: Recipe, *, force: bool, budget: float | None, likeness: float) -
         ComparedSet(data.images("test", test_ids, channels), [first.phases[-1].size]),
         *(ComparedSet(extra.images, sizes, known(extra.targets)) for extra in extras),
     ]
-    unfiltered = first.filter == "none"  # filtered images are not compared, so their caches are built later
+    # Compared are images as the CPU decodes them, unfiltered; other caches are built later.
+    plain = first.filter == "none" and first.decode == "cpu"
     needed = {
-        part.images.name: (part.images, [THUMBNAIL_SIDE, *(part.sizes if unfiltered else ())])
-        for part in sets
+        part.images.name: (part.images, [THUMBNAIL_SIDE, *(part.sizes if plain else ())]) for part in sets
     }
     caches = build_caches(needed, cache_dir(competition.name), data.fingerprint, deadline, first.max_size)
     thumbnails = [open_cache(caches[name][THUMBNAIL_SIDE]) for name in needed]

@@ -95,9 +95,17 @@ def _predict(
     places = devices(len(folds))
     where = cache_dir(recipe.competition.name)
     needed = {"test": (images, [size])}
-    cache = build_caches(needed, where, images_stamp, deadline, recipe.max_size, recipe.filter, recipe.code)[
-        "test"
-    ][size]
+    caches = build_caches(
+        needed,
+        where,
+        images_stamp,
+        deadline,
+        recipe.max_size,
+        recipe.filter,
+        recipe.code,
+        recipe.decode,
+    )
+    cache = caches["test"][size]
     info(f"infer: {recipe.name}, {len(images.ids):,} images, {len(views)} views, {len(folds)} folds")
     rows = np.arange(len(images.ids))
     jobs: dict[str, tuple[Any, ...]] = {

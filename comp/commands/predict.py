@@ -124,7 +124,14 @@ def _arguments(
     needed = {split: (data.images(split, names, recipe.channels), [size]) for split, names in ids.items()}
     where = cache_dir(recipe.competition.name)
     caches = build_caches(
-        needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter, recipe.code
+        needed,
+        where,
+        data.fingerprint,
+        deadline,
+        recipe.max_size,
+        recipe.filter,
+        recipe.code,
+        recipe.decode,
     )
     rows = {split: {name: i for i, name in enumerate(names.tolist())} for split, names in ids.items()}
     return {

@@ -132,6 +132,16 @@ class Space(Strict):
         return list(self.choices) or {"low": self.low, "high": self.high, "log": self.log}
 
 
+def check_keys_for_rgb(recipe: "Recipe") -> None:
+    """Raise ValueError where a key is only for RGB images, and the recipe's have channels of their own."""
+    for key, value in (("filter", "dehaze"), ("decode", "gpu")):
+        if getattr(recipe, key) == value and recipe.channels:
+            raise ValueError(
+                f"{key} = {value!r} needs RGB images; {recipe.competition.name} has the channels "
+                f"{', '.join(recipe.competition.images.channel_names)}"
+            )
+
+
 class Recipe(Strict):
     """One experiment. A recipe that extends another holds only what differs. A table [competition] without a
     name changes keys of the extended recipe's competition."""
@@ -171,6 +181,9 @@ class Recipe(Strict):
     less space is used and more is read."""
     filter: Annotated[str, AfterValidator(one_of("none", "dehaze"))] = "none"
     """Applied once to each image: none, dehaze, or your own as FILE.py:NAME."""
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """What decodes images, once: cpu; or gpu, where nvJPEG decodes JPEGs of at least twice the largest size.
+    Its pixels differ by rounding, so its models are others."""
     augment: Augment = Augment()
     """A named set (none, dihedral, satellite, microscopy), a table, or albumentations of your own:
     FILE.py:NAME or a YAML or JSON file."""
@@ -245,16 +258,8 @@ class Recipe(Strict):
     """The texts of the files that other keys name as FILE.py:NAME. Never write it: comp fills it in."""
 
     @model_validator(mode="after")
-    def _check_filter(self) -> "Recipe":
-        if self.filter == "dehaze" and self.channels:
-            raise ValueError(
-                f"filter = {self.filter!r} needs RGB images; {self.competition.name} has the channels "
-                f"{', '.join(self.competition.images.channel_names)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_answers(self) -> "Recipe":
+    def _check_keys(self) -> "Recipe":
+        check_keys_for_rgb(self)
         check_keys_of_answers(self)
         return self
 

@@ -68,9 +68,13 @@ def is_suspect(data: bytes, frame: Frame, image: np.ndarray) -> bool:
     """Return whether `image`, decoded from a JPEG, may lack a part.
 
     libjpeg fills missing parts with grey and decodes zeros as pixels. In a progressive file neither shows."""
+    return has_suspect_bytes(data, frame) or _has_grey_corner(image, frame.n_colours)
+
+
+def has_suspect_bytes(data: bytes, frame: Frame) -> bool:
+    """Return whether a JPEG may lack a part, by what is known before it is decoded."""
     return (
         frame.kind == 0xC2
-        or _has_grey_corner(image, frame.n_colours)
         or data.find(ZEROS, frame.start) >= 0
         or (frame.restarts and not _are_in_order(RESTART.findall(data, frame.start)))
     )

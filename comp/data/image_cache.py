@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from comp.artifacts.stamps import digest
 from comp.console import info, progress, size_text
 from comp.data.damage import read_frame
 from comp.data.decoding import decode, is_partly_transparent, jpeg_reduction
+from comp.data.gpu_decoding import GpuDecoder, any_for_gpu, check_gpu_decoder
 from comp.data.image_files import ImageSet, resize, spread_indices
 from comp.data.scaling import Limits
 from comp.errors import CompError, TimeIsUp, summarize
 from comp.user_code import NO_CODE, Code, as_users_error, checked_image, is_reference, load_function, stamped
 
 CachePaths = dict[int, Path]  # by size in pixels
-CHUNK = 256  # images between two updates of the progress
+CHUNK, LEAST_CHUNK = 256, 16  # images of 256 px, and of any size, that a thread takes at a time
 MAX_THREADS = 32
 MAX_SMALL = 2048  # pixels: a thread for each core is enough for larger images, which take memory
 INVISIBLE = 2  # levels between the darkest and the brightest pixel
@@ -41,6 +43,7 @@ class CachedSet:
     native: int  # the images' own longest side, in pixels
     done: list[str]  # what else is done to pixels
     filtered: Callable[[np.ndarray], np.ndarray]  # applied before an image is resized
+    on_gpu: bool  # whether nvJPEG decodes what it can
 
     def absent(self) -> CachePaths:
         return {side: path for side, path in self.paths.items() if not path.exists()}
@@ -64,6 +67,11 @@ class CachedSet:
         there are cores."""
         n_cores = os.cpu_count() or 1
         return n_cores if self.native > MAX_SMALL else max(n_cores, min(MAX_THREADS, 4 * n_cores))
+
+    @property
+    def n_at_a_time(self) -> int:
+        """The images that a thread takes at a time: fewer large ones, so that no thread is left alone."""
+        return min(CHUNK, max(LEAST_CHUNK, CHUNK * 256**2 // self.native**2))
 
 
 def read_as_cached(
@@ -123,23 +131,32 @@ def build_caches(
     max_size: int,
     filter: str = "none",
     code: Code = NO_CODE,
+    decode: str = "cpu",
 ) -> dict[str, CachePaths]:
     """Return for each named set the path of its .npy by size: all images (N, side, side, channels) uint8.
 
     Missing caches are built. Each file is decoded once for all sizes, with no more detail than `max_size`,
     the largest size of the recipe, so that train and predict see the same pixels. The `filter` of
     comp.data.dehaze or of `code` is applied in that detail, so that colours are the same at all sizes. `side`
-    is at most the images' own size; the device enlarges them. A stopped build resumes.
+    is at most the images' own size; the device enlarges them. A stopped build resumes. With `decode` "gpu",
+    nvJPEG decodes JPEGs that are reduced.
 
     Raise TimeIsUp at the deadline, one CompError before anything is built if the disk is too small for all of
-    it, and one that lists all unreadable files of all sets."""
-    sets = describe_caches(image_sets, folder, fingerprint, max_size, filter, code)
+    it or there is no such GPU, and one that lists all unreadable files of all sets."""
+    sets = describe_caches(image_sets, folder, fingerprint, max_size, filter, code, decode)
     failed: list[str] = []
+    if any(part.on_gpu and part.absent() for part in sets.values()):
+        check_gpu_decoder()
     _check_space(folder, list(sets.values()))
     for part in sets.values():
         with lock(folder / f".{part.images.name}.lock", wait=True):
             if part.absent():
                 _announce(part.images, part.done)
+                if decode == "gpu" and not part.on_gpu:
+                    info(
+                        f'decode = "gpu" changes nothing for {part.images.name} images: they are no RGB '
+                        f"JPEGs of at least {2 * max_size} px, twice the largest size"
+                    )
                 failed += _build(part, deadline, max_size)
     if failed:
         raise unreadable(failed)
@@ -153,19 +170,21 @@ def describe_caches(
     max_size: int,
     filter: str = "none",
     code: Code = NO_CODE,
+    decode: str = "cpu",
 ) -> dict[str, CachedSet]:
     """Return for each named set what its caches are, built or not, with the arguments of `build_caches`."""
     sets: dict[str, CachedSet] = {}
     for name, (images, sizes) in image_sets.items():
         native, jpegs, done = probe(images)
         coarser = jpeg_reduction(native, max_size) if jpegs else 1
-        side = min(max_size, native)
+        side, on_gpu = min(max_size, native), decode == "gpu" and any_for_gpu(images, max_size)
         more = [*stamped([filter], code), side] if filter != "none" else []
-        more += [*done, *([images.limits[:2]] if images.limits else [])]
+        more += [*done, *([images.limits[:2]] if images.limits else []), *(["nvjpeg"] if on_gpu else [])]
         key = digest(fingerprint, images.ids, images.channels, coarser, *more)
         sides = {size: min(size, native) for size in sizes}
         paths = {side: folder / f"{images.name}-{side}-{key}.npy" for side in sorted(set(sides.values()))}
-        sets[name] = CachedSet(images, sides, paths, key, native, done, _filtered(filter, side, code))
+        own = _filtered(filter, side, code)
+        sets[name] = CachedSet(images, sides, paths, key, native, done, own, on_gpu)
     return sets
 
 
@@ -244,15 +263,17 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
     failed: list[str] = []
     clipped: list[Path] = []
     targets = [(side, np.asarray(array.rows)) for side, array in arrays.items()]  # faster than memmaps
+    decoder = GpuDecoder(max_size) if part.on_gpu else None
 
     def fill(rows: np.ndarray) -> int:
         filled, n_seen = [], 0
-        for row in rows.tolist():
+        decoded = decoder.decode([images.paths[row][0] for row in rows]) if decoder else repeat(None)
+        for row, found in zip(rows.tolist(), decoded, strict=False):
             if time.time() > deadline:
                 break
             n_seen += 1
             try:
-                image = part.read(row, max_size, clipped)
+                image = part.read(row, max_size, clipped) if found is None else part.filtered(found)
             except OSError as error:
                 failed.append(reason_of(part, row, error))
                 continue
@@ -266,11 +287,13 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
     label = f"{images.name} images to {', '.join(map(str, paths))} px"
     done = len(images.ids) - len(todo)
     with progress(label, len(images.ids), done) as advance, ThreadPoolExecutor(part.n_threads) as pool:
-        for n in pool.map(fill, _chunks(todo)):
+        for n in pool.map(fill, _chunks(todo, part.n_at_a_time)):
             done += n
             advance(n)
     if done < len(images.ids):
         raise TimeIsUp(f"{done:,} of {len(images.ids):,} {images.name} images resized")
+    if decoder:
+        decoder.close(images.name)
     if clipped:
         info(
             f"{images.name} images have values beyond these, which are clipped: {summarize(sorted(clipped))}"
@@ -282,9 +305,9 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
     return sorted(failed)
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]
+def _chunks(rows: np.ndarray, n: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), n):
+        yield rows[start : start + n]
 
 
 def _announce(images: ImageSet, done: Sequence[str]) -> None:

@@ -35,10 +35,11 @@ def resized_images(
     size = recipe.phases[-1].size
     ids = {"train": labels.ids, "test": data.test_ids(recipe.competition)}
     needed = {split: (data.images(split, names, recipe.channels), [size]) for split, names in ids.items()}
-    where, found, code = cache_dir(recipe.competition.name), data.fingerprint, recipe.code
+    where, found = cache_dir(recipe.competition.name), data.fingerprint
+    made = (recipe.max_size, recipe.filter, recipe.code, recipe.decode)
     if build:
-        build_caches(needed, where, found, NEVER, recipe.max_size, recipe.filter, code)
-    sets = describe_caches(needed, where, found, recipe.max_size, recipe.filter, code)
+        build_caches(needed, where, found, NEVER, *made)
+    sets = describe_caches(needed, where, found, *made)
     if any(part.absent() for part in sets.values()):
         return None
     return {split: part.by_size()[size] for split, part in sets.items()}

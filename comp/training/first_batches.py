@@ -107,7 +107,13 @@ def read_first_batches(recipe: Recipe, fold: int) -> FirstBatches:
     needed = images_to_cache(recipe, training.data, training.labels, extras)
     where = cache_dir(recipe.competition.name)
     sets = describe_caches(
-        needed, where, training.data.fingerprint, recipe.max_size, recipe.filter, recipe.code
+        needed,
+        where,
+        training.data.fingerprint,
+        recipe.max_size,
+        recipe.filter,
+        recipe.code,
+        recipe.decode,
     )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows = np.arange(len(inputs.labels.ids))

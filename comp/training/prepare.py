@@ -159,7 +159,14 @@ def build_training_caches(
         needed["test"] = (test_images, [recipe.phases[-1].size])
     where = cache_dir(recipe.competition.name)
     caches = build_caches(
-        needed, where, data.fingerprint, deadline, recipe.max_size, recipe.filter, recipe.code
+        needed,
+        where,
+        data.fingerprint,
+        deadline,
+        recipe.max_size,
+        recipe.filter,
+        recipe.code,
+        recipe.decode,
     )
     return join_caches(recipe, extras, caches)
 

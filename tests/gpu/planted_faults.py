@@ -19,8 +19,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "timm", "albumentations", "pandas", "sklearn.metrics", "rich.progress")
-TRAINING, MEMORY, LOADING, PREDICTION, COMMANDS = (
-    f"tests/gpu/test_{name}.py::" for name in ("training", "memory", "loading", "prediction", "commands")
+TRAINING, MEMORY, LOADING, DECODING, PREDICTION, COMMANDS = (
+    f"tests/gpu/test_{name}.py::"
+    for name in ("training", "memory", "loading", "decoding", "prediction", "commands")
 )
 RANKS = "tests/benchmarks/test_speed.py::test_micro_batches_ranks_and_checkpointing_give_the_same_weights"
 STEP = TRAINING + "test_no_step_waits_for_the_gpu"
@@ -80,6 +81,35 @@ FAULTS = [
         "self.copied and self.event.query()",
         "self.copied",
         LOOKED,
+    ),
+    # decoding
+    Fault(
+        "JPEGs decoded into memory that work on others still reads",
+        "data/gpu_decoding.py",
+        "with self._lock:",
+        "if True:",
+        DECODING + "test_threads_decode_one_after_the_other",
+    ),
+    Fault(
+        "a JPEG without its last part, decoded to one colour there",
+        "data/gpu_decoding.py",
+        "if bool((last == last[:, :1, :1]).all()):",
+        "if False:",
+        DECODING + "test_damaged_files_are_refused_as_on_a_cpu[cut]",
+    ),
+    Fault(
+        "small JPEGs decoded by nvJPEG, which repeats their colours",
+        "data/gpu_decoding.py",
+        "if coarser == 1 or",
+        "if",
+        DECODING + "test_what_nvjpeg_may_read_otherwise_is_left_to_the_cpu[small]",
+    ),
+    Fault(
+        "a cache that a GPU decoded, taken for a CPU's",
+        "data/image_cache.py",
+        '*(["nvjpeg"] if on_gpu else [])',
+        "",
+        DECODING + "test_pixels_are_those_of_a_cpu_up_to_rounding[32-4:2:0]",
     ),
     # batches
     Fault(
