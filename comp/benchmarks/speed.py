@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from comp.data.image_files import ImageSet, find_images
 from comp.data.manifest import read_manifest
 from comp.data.synthetic.scenes import render_scene
 from comp.deadline import NEVER
+from comp.errors import CompError
 
 N_SYNTHETIC, N_IMAGES = 256, 4096  # synthetic images, and images in the cache
 
@@ -125,7 +127,10 @@ def _measure_files(images: ImageSet, folder: Path, place: torch.device) -> None:
         rows.append([f"{size} px", f"{one:,.0f}", f"{every:,.0f}", f"{every / one / n_cores():.2f}"])
         if place.type == "cuda":
             described = describe_caches({"bench": (images, [size])}, folder, "", size, decode="gpu")
-            rate = measure_rate(partial(build, "gpu"), len(images.ids), 3) if described["bench"].on_gpu else 0
-            rows[-1].append(f"{rate:,.0f}" if rate else "")
+            rate = ""
+            with suppress(CompError):  # `comp check` says why
+                if described["bench"].on_gpu:
+                    rate = f"{measure_rate(partial(build, 'gpu'), len(images.ids), 3):,.0f}"
+            rows[-1].append(rate)
     columns = ["images/s", "decoded on 1 core", f"cached on {n_cores()}", "of all cores"]
     table([*columns, *(["decoded on the GPU"] if place.type == "cuda" else [])], rows)

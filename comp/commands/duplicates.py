@@ -1,6 +1,7 @@
 """duplicates: equal and nearly equal images, within and across train, test and external ones.
 
-Reads the images, and caches them in the sizes of `train` and `predict`; writes
+Reads the images, and caches them, in the sizes of `train` and `predict` too unless these are
+filtered or decoded by a GPU; writes
 folds/<competition>-duplicates.html, the groups as pictures, then folds/<competition>-duplicates.csv
 (split, id, group, likeness) with its stamp beside it. `folds` keeps each group in one fold.
 """

@@ -183,7 +183,7 @@ class Recipe(Strict):
     """Applied once to each image: none, dehaze, or your own as FILE.py:NAME."""
     decode: Literal["cpu", "gpu"] = "cpu"
     """What decodes images, once: cpu; or gpu, where nvJPEG decodes JPEGs of at least twice the largest size.
-    Its pixels differ by rounding, so its models are others."""
+    Its pixels differ by rounding, so its models are others, and new images need such a GPU too."""
     augment: Augment = Augment()
     """A named set (none, dihedral, satellite, microscopy), a table, or albumentations of your own:
     FILE.py:NAME or a YAML or JSON file."""

@@ -11,8 +11,9 @@ from comp.data.image_files import ImageSet, resize
 
 
 def read_rows(part: CachedSet, rows: np.ndarray, max_size: int) -> dict[int, np.ndarray]:
-    """Return by side (n, side, side, channels) uint8: some images as the caches will have them, which are
-    neither read nor written. Raise one CompError that lists all unreadable files."""
+    """Return by side (n, side, side, channels) uint8: some images as the caches will have them, but always
+    decoded by the CPU. Caches are neither read nor written. Raise one CompError that lists all unreadable
+    files."""
     found = {side: np.zeros((len(rows), side, side, part.images.n_channels), np.uint8) for side in part.paths}
     failed: list[str] = []
 

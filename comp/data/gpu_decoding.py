@@ -1,11 +1,10 @@
 """Decode JPEGs on a GPU by nvJPEG, through torchvision: those that are reduced for the caches anyway.
 
-Of smaller ones nvJPEG repeats each coloured pixel of 2 x 2, where libjpeg interpolates. An image that is
-reduced shows no difference, and large ones are those that a GPU decodes faster."""
+Most JPEGs have one pixel of chroma for 2 x 2 of luma. nvJPEG repeats it, where libjpeg interpolates. Once an
+image is reduced this makes no difference, and large images are those that take a CPU long."""
 
 import io
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,10 @@ from comp.errors import CompError
 
 MAX_PIXELS = 64_000_000  # of the images that are decoded at once
 BLOCK = 8  # pixels: the side of a JPEG's blocks
-NO_GPU = 'decode = "gpu" needs a GPU; {why}. Set decode = "cpu", or go on where there is one'
+SAMPLINGS = {((1, 1),) * 3, ((2, 2), (1, 1), (1, 1))}  # of luma and chroma: 4:4:4 and 4:2:0
+OTHERWISE = 'Set decode = "cpu" and train anew, or go on where it can'
+OF_A_FILE = ("Failed to", "chroma subsampling")  # in errors of nvJPEG that are not the GPU's
+OUT_OF_MEMORY = ("out of memory", ": 5")  # the second is nvJPEG's status for it, at the end
 
 
 class Jpeg(NamedTuple):
@@ -34,23 +36,21 @@ class Jpeg(NamedTuple):
 
 
 def check_gpu_decoder() -> None:
-    """Raise CompError where JPEGs can't be decoded on a GPU."""
+    """Decode a small JPEG. Raise CompError where that can't be done on a GPU."""
     import torch
 
     if not torch.cuda.is_available():
-        raise CompError(NO_GPU.format(why="torch sees none here"))
+        raise CompError(f'decode = "gpu" needs a GPU, and torch sees none here. {OTHERWISE}')
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(buffer, "JPEG")
     try:
-        import torchvision
-
-        _decode_jpegs()
+        GpuDecoder(BLOCK).read([Jpeg(Path(), buffer.getvalue(), 0, 2)])
     except (ImportError, RuntimeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CompError(
-            f'decode = "gpu" needs a torchvision that decodes JPEGs: {reason}. Set decode = "cpu", or '
-            "install the torchvision that belongs to this torch"
+            f'decode = "gpu" needs a torchvision that decodes JPEGs on this GPU, but it answers: {reason}. '
+            + OTHERWISE
         ) from error
-    if "+cpu" in torchvision.__version__:
-        raise CompError(NO_GPU.format(why=f"torchvision {torchvision.__version__} has no nvJPEG"))
 
 
 class GpuDecoder:
@@ -62,24 +62,13 @@ class GpuDecoder:
         self.max_size = max_size
         self.device = torch.device("cuda", torch.cuda.current_device())  # threads begin with GPU 0
         self.refused: dict[Path, str] = {}  # what nvJPEG can't decode, and why
+        self.n_decoded = self.n_flat = 0  # images; those that may lack their last part
         self._lock = threading.Lock()
-
-    def close(self, name: str) -> None:
-        """Free the GPU's memory, and say which of the set's files nvJPEG could not decode."""
-        import torch
-
-        torch.cuda.empty_cache()
-        if self.refused:
-            first = min(self.refused)
-            info(
-                f"{name} images that nvJPEG can't decode, so that the CPU does: {len(self.refused):,} "
-                f"(first: {first}: {self.refused[first]})"
-            )
 
     def decode(self, paths: Sequence[Path]) -> Iterator[np.ndarray | None]:
         """Yield each image (H, W, 3) uint8, reduced as `decode` of comp.data.decoding does it, or None for a
         file that has to be read on the CPU: another format, a rare kind of JPEG, or one that may be
-        damaged."""
+        damaged. Raise CompError if the GPU fails."""
         waiting: list[Jpeg | None] = []
         n_pixels = 0
         for path in paths:
@@ -92,6 +81,14 @@ class GpuDecoder:
             n_pixels += more
         yield from self._decode_some(waiting)
 
+    def tell(self, name: str, n_images: int) -> None:
+        """Say how many images of the set nvJPEG decoded, and why not the others."""
+        flat = f"; {self.n_flat:,} have a last block of one colour, as damaged ones do" if self.n_flat else ""
+        if self.refused:
+            first = min(self.refused)
+            flat += f"; {len(self.refused):,} failed (first: {first}: {self.refused[first]})"
+        info(f"nvJPEG decoded {self.n_decoded:,} of {n_images:,} {name} images, the CPU the others{flat}")
+
     def _decode_some(self, jpegs: Sequence[Jpeg | None]) -> list[np.ndarray | None]:
         found = iter(self._try([jpeg for jpeg in jpegs if jpeg]))
         return [next(found) if jpeg else None for jpeg in jpegs]
@@ -103,32 +100,43 @@ class GpuDecoder:
         if not jpegs:
             return []
         try:
-            with self._lock:
-                return self._read(jpegs)
+            return self.read(jpegs)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
+        path, _, n_pixels, _ = jpegs[0]
+        is_memory = OUT_OF_MEMORY[0] in reason or reason.endswith(OUT_OF_MEMORY[1])
+        if not is_memory and not any(sign in reason for sign in OF_A_FILE):
+            raise CompError(f"the GPU failed at {path} and {len(jpegs) - 1} other JPEGs: {reason}")
         if len(jpegs) > 1:
             half = len(jpegs) // 2
             return self._try(jpegs[:half]) + self._try(jpegs[half:])
-        path, _, n_pixels, _ = jpegs[0]
-        if "out of memory" in reason:
+        if is_memory:
             raise CompError(
-                f"the GPU has no memory left to decode {path} ({n_pixels / 1e6:.0f} million pixels); end "
-                'what else works on it, or set decode = "cpu"'
+                f"the GPU has no memory left to decode {path} ({n_pixels / 1e6:.1f} million pixels); end "
+                f"what else works on it. {OTHERWISE}"
             )
         self.refused[path] = reason
         return [None]
 
-    def _read(self, jpegs: list[Jpeg]) -> list[np.ndarray | None]:
-        """Decode under the lock. torchvision takes memory that is free for the current stream and writes to
-        it on a stream of its own, so nothing may be queued that reads it (pytorch/vision, pull 9606)."""
+    def read(self, jpegs: Sequence[Jpeg]) -> list[np.ndarray | None]:
+        """Return the images (H, W, 3) uint8, or None for one that may lack its last part."""
+        # torchvision takes memory that is free for the current stream, and writes to it on a stream of its
+        # own. So nothing may be queued that still reads it (pytorch/vision, pull 9606).
+        with self._lock:
+            found = self._read(jpegs)
+            n_flat = sum(image is None for image in found)
+            self.n_flat += n_flat
+            self.n_decoded += len(found) - n_flat
+        return found
+
+    def _read(self, jpegs: Sequence[Jpeg]) -> list[np.ndarray | None]:
         import torch
+        from torchvision.io import ImageReadMode, decode_jpeg
 
         torch.cuda.synchronize(self.device)
-        images = _decode_jpegs()(
-            [torch.from_numpy(np.frombuffer(jpeg.data, np.uint8).copy()) for jpeg in jpegs], self.device
-        )
+        files = [torch.from_numpy(np.frombuffer(jpeg.data, np.uint8).copy()) for jpeg in jpegs]
+        images = decode_jpeg(files, ImageReadMode.RGB, device=self.device)
         return [_as_read(image, jpeg.coarser) for image, jpeg in zip(images, jpegs, strict=True)]
 
 
@@ -155,24 +163,15 @@ def any_for_gpu(images: ImageSet, max_size: int) -> bool:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Return whether a JPEG is upright and has luma and chroma, not RGB."""
+    """Return whether a JPEG is upright, has luma and chroma, not RGB, and a sampling of chroma whose means
+    are what libjpeg reads. Of others, such as 4:2:2, libjpeg interpolates chroma even when it reduces."""
     with Image.open(io.BytesIO(data)) as image:
         upright = image.getexif().get(ORIENTATION, 1) == 1
-        first = getattr(image, "layer", [(0,)])[0][0]
-        return upright and image.info.get("adobe_transform", 1) == 1 and first != ord("R")
-
-
-def _decode_jpegs() -> Any:
-    """Return torchvision's decoder of several JPEGs on a device. torchvision warns that TorchCodec will
-    follow it, which a user can't change."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    def decode(files: list[Any], device: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return decode_jpeg(files, ImageReadMode.RGB, device=device)
-
-    return decode
+        layers: Sequence[Any] = getattr(
+            image, "layer", ()
+        )  # (name, horizontal, vertical, table) of each component
+        plain = image.info.get("adobe_transform", 1) == 1 and layers[0][0] != ord("R")
+        return upright and plain and tuple(layer[1:3] for layer in layers) in SAMPLINGS
 
 
 def _as_read(image: Any, coarser: int) -> np.ndarray | None:

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -15,10 +14,12 @@ from comp.artifacts.files import free_bytes, lock
 from comp.artifacts.resumable import GrowingArray, growing_paths
 from comp.artifacts.stamps import digest
 from comp.console import info, progress, size_text
+from comp.data.blank_images import check_not_blank
 from comp.data.damage import read_frame
 from comp.data.decoding import decode, is_partly_transparent, jpeg_reduction
 from comp.data.gpu_decoding import GpuDecoder, any_for_gpu, check_gpu_decoder
 from comp.data.image_files import ImageSet, resize, spread_indices
+from comp.data.reading_threads import in_threads
 from comp.data.scaling import Limits
 from comp.errors import CompError, TimeIsUp, summarize
 from comp.user_code import NO_CODE, Code, as_users_error, checked_image, is_reference, load_function, stamped
@@ -27,9 +28,6 @@ CachePaths = dict[int, Path]  # by size in pixels
 CHUNK, LEAST_CHUNK = 256, 16  # images of 256 px, and of any size, that a thread takes at a time
 MAX_THREADS = 32
 MAX_SMALL = 2048  # pixels: a thread for each core is enough for larger images, which take memory
-INVISIBLE = 2  # levels between the darkest and the brightest pixel
-MANY_BLANK = 0.05  # a larger share of blank images is worth a line
-MAX_BLANK = 0.95  # a larger share of blank images is an error
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class CachedSet:
 
     @property
     def n_threads(self) -> int:
-        """The threads that decode. Network mounts answer late, so small files keep more of them busy than
-        there are cores."""
+        """The most threads that decode. Network mounts answer late, so small files keep more of them busy
+        than there are cores."""
         n_cores = os.cpu_count() or 1
         return n_cores if self.native > MAX_SMALL else max(n_cores, min(MAX_THREADS, 4 * n_cores))
 
@@ -85,7 +83,8 @@ def read_as_cached(
     code: Code = NO_CODE,
     limits: Limits | None = None,
 ) -> np.ndarray:
-    """Return (side, side, channels) uint8: one image as the cache of its set has it for `size` (pixels)."""
+    """Return (side, side, channels) uint8: one image as the cache of its set has it for `size` (pixels), but
+    always decoded by the CPU."""
     image = decode(paths, joined=joined, bands=bands, max_size=max_size, limits=limits)
     return as_cached(image, size, max_size=max_size, filter=filter, code=code)
 
@@ -154,8 +153,9 @@ def build_caches(
                 _announce(part.images, part.done)
                 if decode == "gpu" and not part.on_gpu:
                     info(
-                        f'decode = "gpu" changes nothing for {part.images.name} images: they are no RGB '
-                        f"JPEGs of at least {2 * max_size} px, twice the largest size"
+                        f'decode = "gpu" changes nothing for {part.images.name} images: none that was looked '
+                        "at is an upright, sequential RGB JPEG (4:4:4 or 4:2:0) whose shorter side has "
+                        f"{2 * max_size} px, twice the largest size"
                     )
                 failed += _build(part, deadline, max_size)
     if failed:
@@ -177,7 +177,7 @@ def describe_caches(
     for name, (images, sizes) in image_sets.items():
         native, jpegs, done = probe(images)
         coarser = jpeg_reduction(native, max_size) if jpegs else 1
-        side, on_gpu = min(max_size, native), decode == "gpu" and any_for_gpu(images, max_size)
+        side, on_gpu = min(max_size, native), decode == "gpu" and jpegs and any_for_gpu(images, max_size)
         more = [*stamped([filter], code), side] if filter != "none" else []
         more += [*done, *([images.limits[:2]] if images.limits else []), *(["nvjpeg"] if on_gpu else [])]
         key = digest(fingerprint, images.ids, images.channels, coarser, *more)
@@ -267,6 +267,8 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
 
     def fill(rows: np.ndarray) -> int:
         filled, n_seen = [], 0
+        if decoder and time.time() > deadline:  # it decodes many at once
+            return n_seen
         decoded = decoder.decode([images.paths[row][0] for row in rows]) if decoder else repeat(None)
         for row, found in zip(rows.tolist(), decoded, strict=False):
             if time.time() > deadline:
@@ -286,28 +288,32 @@ def _build(part: CachedSet, deadline: float, max_size: int) -> list[str]:
 
     label = f"{images.name} images to {', '.join(map(str, paths))} px"
     done = len(images.ids) - len(todo)
-    with progress(label, len(images.ids), done) as advance, ThreadPoolExecutor(part.n_threads) as pool:
-        for n in pool.map(fill, _chunks(todo, part.n_at_a_time)):
+    n_cores = os.cpu_count() or 1
+    with progress(label, len(images.ids), done) as advance:
+        for n in in_threads(fill, _chunks(todo, part.n_at_a_time), n_cores, part.n_threads):
             done += n
             advance(n)
     if done < len(images.ids):
         raise TimeIsUp(f"{done:,} of {len(images.ids):,} {images.name} images resized")
     if decoder:
-        decoder.close(images.name)
+        decoder.tell(images.name, len(todo))
     if clipped:
         info(
             f"{images.name} images have values beyond these, which are clipped: {summarize(sorted(clipped))}"
         )
     if not failed:
-        _check_not_blank(images, arrays)
+        check_not_blank(images, arrays)
         for array in arrays.values():
             array.finish()
     return sorted(failed)
 
 
-def _chunks(rows: np.ndarray, n: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), n):
+def _chunks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Yield the rows in parts, of a few at first: how many threads are needed is seen from them."""
+    start, n = 0, min(LEAST_CHUNK, most)
+    while start < len(rows):
         yield rows[start : start + n]
+        start, n = start + n, min(2 * n, most)
 
 
 def _announce(images: ImageSet, done: Sequence[str]) -> None:
@@ -320,30 +326,3 @@ def _announce(images: ImageSet, done: Sequence[str]) -> None:
         )
     if "white" in done:
         info(f"{images.name} images have transparent parts, which become white")
-
-
-def _check_not_blank(images: ImageSet, arrays: Mapping[int, GrowingArray]) -> None:
-    """Raise CompError and remove the caches if nearly all images are black or white. Name images and channels
-    of one value if there are many; a few may be nights or masks."""
-    rows = arrays[min(arrays)].rows
-    n, few = len(rows), spread_indices(len(rows))
-    if sum(_is_blank(rows[i]) for i in few) >= MANY_BLANK * len(few):
-        blank = [i for i in range(n) if _is_blank(rows[i])]
-        extreme = [i for i in blank if rows[i].max() <= INVISIBLE or rows[i].min() >= 255 - INVISIBLE]
-        if len(extreme) >= MAX_BLANK * n:
-            for array in arrays.values():
-                array.remove()
-            raise CompError(
-                f"{len(extreme):,} of {n:,} {images.name} images are blank: completely black or white "
-                f"(first: {images.paths[extreme[0]][0]}); for files of more than 8 bits set images.range in "
-                "the competition's TOML; convert other files"
-            )
-        info(f"{images.name} images of one value: {summarize(images.ids[i] for i in blank)}")
-    for k, channel in enumerate(images.channels if len(images.channels) > 1 else ()):
-        if sum(_is_blank(rows[i][..., k]) for i in few) >= MAX_BLANK * len(few):
-            ids = summarize(images.ids[i] for i in few)
-            info(f"{images.name} images have one value in channel {channel}: {ids}")
-
-
-def _is_blank(pixels: np.ndarray) -> bool:
-    return int(pixels.max()) - int(pixels.min()) <= INVISIBLE

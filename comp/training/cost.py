@@ -177,7 +177,7 @@ def run_time(
     n_views = len(view_names(recipe.views)) * (counts.n_train + recipe.n_networks * counts.n_test)
     predict = n_views * FORWARD * seconds[recipe.phases[-1].size] / machine.n_devices
     decode = None
-    if machine.n_cores and recipe.decode == "cpu":
+    if machine.n_cores:
         n_pixels = (counts.n_train + counts.n_test) * counts.size**2 * max(1, len(recipe.channels))
         decode = SECONDS_PER_MEGAPIXEL * n_pixels / 1e6 / machine.n_cores
     return RunTime(tuple(phases), rounds * sum(phases), predict, decode)
