@@ -1,7 +1,7 @@
 """Checks of `comp check` that measure: training beside the bare step, prediction, memory."""
 
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,16 +18,16 @@ from comp.benchmarks.training_speed import (
     endless,
     epoch_of,
     measure_prediction,
+    measure_rate,
     take_turns,
 )
-from comp.compute.devices import is_out_of_memory, memory_in_use
+from comp.compute.devices import is_out_of_memory, memory_in_use, n_cores
 from comp.config.recipe import Phase
 from comp.console import size_text
-from comp.data.gpu_decoding import check_gpu_decoder
-from comp.data.image_cache import build_caches
-from comp.data.image_files import ImageSet, open_cache
+from comp.data.decoding import decode
+from comp.data.gpu_decoding import GpuDecoder, check_gpu_decoder
+from comp.data.reading_threads import in_threads
 from comp.data.synthetic.scenes import render_scene
-from comp.deadline import NEVER
 from comp.errors import CompError
 from comp.training.trainer import Trainer
 
@@ -128,43 +128,53 @@ def largest_batch(bench: Bench) -> Outcome:
 
 
 def jpeg_decoding(bench: Bench) -> Outcome:
-    """Build caches of drawn JPEGs by nvJPEG and by the CPU, and compare pixels and rates."""
+    """Decode drawn JPEGs by nvJPEG and by the CPU, and compare pixels and rates."""
     try:
         check_gpu_decoder()
     except CompError as error:
         raise Skipped(str(error)) from error
-    numbers: dict[str, list[float]] = {"side": [], "cpu": [], "gpu": [], "difference": []}
+    decoder, numbers, texts, apart = GpuDecoder(JPEG_SIZE), [], [], 0.0
     for side in JPEG_SIDES:
-        images, folder = _draw_jpegs(side, bench.folder / f"jpegs-{side}"), bench.folder / f"cached-{side}"
-        found = {}
-        for decode in ("gpu", "cpu", "gpu"):  # the first time nvJPEG is set up
-            for path in folder.glob("*"):
-                path.unlink()
-            started = time.perf_counter()
-            build = partial(build_caches, {"bench": (images, [JPEG_SIZE])}, folder, "", NEVER, JPEG_SIZE)
-            cache = build(decode=decode)["bench"][JPEG_SIZE]
-            rate = N_JPEGS / (time.perf_counter() - started)
-            found[decode] = rate, np.array(open_cache(cache)[:N_DRAWN], np.float32)
-        (gpu, there), (cpu, here) = found["gpu"], found["cpu"]
-        for name, value in zip(numbers, (side, cpu, gpu, float(np.abs(there - here).mean())), strict=True):
-            numbers[name].append(value)
-    apart = max(numbers["difference"])
-    rates = zip(numbers["side"], numbers["gpu"], numbers["cpu"], strict=True)
-    text = ", ".join(f"{side:.0f} px {gpu:,.0f} instead of {cpu:,.0f} images/s" for side, gpu, cpu in rates)
-    verdict: Literal["ok", "differs"] = "ok" if 0 < apart < JPEG_TOLERANCE else "differs"  # 0: the CPU's
-    return Outcome(verdict, f"{text}; {apart:.2f} of 255 apart", numbers)
+        paths = _draw_jpegs(side, bench.folder / f"jpegs-{side}")
+        pairs = list(zip(decoder.decode(paths), map(_by_cpu, paths), strict=True))
+        found = [(there, here) for there, here in pairs if there is not None]
+        if len(found) < len(paths):
+            return Outcome("differs", f"nvJPEG decodes {len(found)} of {len(paths)} JPEGs of {side} px")
+        apart = max(apart, *(np.abs(there - here.astype(float)).mean() for there, here in found))
+        gpu = _decoding_rate(lambda some: list(decoder.decode(some)), paths)
+        cpu = _decoding_rate(lambda some: list(map(_by_cpu, some)), paths)
+        numbers.append({"side": side, "gpu": gpu, "cpu": cpu})
+        texts.append(f"{side} px {gpu:,.0f} instead of {cpu:,.0f} images/s")
+    verdict: Literal["ok", "differs"] = "ok" if apart < JPEG_TOLERANCE else "differs"
+    text = f"{', '.join(texts)}; {apart:.2f} of 255 apart"
+    return Outcome(verdict, text, {"sizes": numbers, "apart": apart})
 
 
-def _draw_jpegs(side: int, folder: Path) -> ImageSet:
-    """Write a few JPEGs as dense as photographs, and name each of them many times."""
+def _decoding_rate(work: Callable[[list[Path]], object], paths: list[Path]) -> float:
+    """Return images/s of decoding in as many threads as there are cores."""
+    chunks = [paths] * (N_JPEGS // len(paths))
+
+    def decode_all() -> None:
+        for _ in in_threads(work, chunks, n_cores(), n_cores()):
+            pass
+
+    return measure_rate(decode_all, len(chunks) * len(paths), N_ROUNDS)
+
+
+def _by_cpu(path: Path) -> np.ndarray:
+    return decode([path], joined=False, max_size=JPEG_SIZE)
+
+
+def _draw_jpegs(side: int, folder: Path) -> list[Path]:
+    """Write a few JPEGs as dense as photographs."""
     folder.mkdir()
-    for i in range(N_DRAWN):
+    paths = [folder / f"{i}.jpg" for i in range(N_DRAWN)]
+    for i, path in enumerate(paths):
         rng = np.random.default_rng(i)
         pixels = np.asarray(render_scene(rng, 512)[0].resize((side, side)), np.float32)
         noisy = (pixels + rng.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(folder / f"{i}.jpg", quality=90)
-    paths = tuple((folder / f"{i % N_DRAWN}.jpg",) for i in range(N_JPEGS))
-    return ImageSet("bench", np.arange(N_JPEGS).astype(str), paths, ())
+        Image.fromarray(noisy).save(path, quality=90)
+    return paths
 
 
 def _phase_of(bench: Bench, size: int) -> Phase:

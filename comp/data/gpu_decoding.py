@@ -83,11 +83,15 @@ class GpuDecoder:
 
     def tell(self, name: str, n_images: int) -> None:
         """Say how many images of the set nvJPEG decoded, and why not the others."""
-        flat = f"; {self.n_flat:,} have a last block of one colour, as damaged ones do" if self.n_flat else ""
+        line = f"nvJPEG decoded {self.n_decoded:,} of {n_images:,} {name} images"
+        if self.n_decoded < n_images:
+            line += ", the CPU the others"
+        if self.n_flat:
+            line += f"; the last block of {self.n_flat:,} has one colour, as in damaged files"
         if self.refused:
             first = min(self.refused)
-            flat += f"; {len(self.refused):,} failed (first: {first}: {self.refused[first]})"
-        info(f"nvJPEG decoded {self.n_decoded:,} of {n_images:,} {name} images, the CPU the others{flat}")
+            line += f"; {len(self.refused):,} failed (first: {first}: {self.refused[first]})"
+        info(line)
 
     def _decode_some(self, jpegs: Sequence[Jpeg | None]) -> list[np.ndarray | None]:
         found = iter(self._try([jpeg for jpeg in jpegs if jpeg]))

@@ -251,7 +251,7 @@ def test_images_with_a_last_block_of_one_colour_are_the_cpus_and_counted(
     cpu, gpu = (cached(images, tmp_path / "cache", decode) for decode in ("cpu", "gpu"))
     assert [bool((a == b).all()) for a, b in zip(cpu, gpu, strict=True)] == [True, False]
     told = " ".join(capsys.readouterr().out.split())
-    assert "decoded 1 of 2 train images, the CPU the others; 1 have a last block of one colour" in told
+    assert "decoded 1 of 2 train images, the CPU the others; the last block of 1 has one" in told
 
 
 def test_nothing_is_decoded_after_the_deadline(nvjpeg: Nvjpeg | None, tmp_path: Path):
@@ -310,11 +310,15 @@ def test_the_check_and_the_bench_measure_it(
     monkeypatch.setattr(check_rates, "N_JPEGS", 20)
     bench = Bench(load_recipe("demo"), Device("cuda:0", 1), 1, tmp_path, NEVER)
     outcome = check_rates.jpeg_decoding(bench)
-    assert outcome.verdict == "ok" and len(outcome.numbers["gpu"]) == 2
-    assert nvjpeg is None or nvjpeg.n_decoded == 1 + 2 * 2 * (1 + 20)
+    assert outcome.verdict == "ok" and [row["side"] for row in outcome.numbers["sizes"]] == [256, 512]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Skipped, match="needs a GPU"):
         patch.setattr(torch.cuda, "is_available", lambda: False)
         check_rates.jpeg_decoding(bench)
+    if nvjpeg:
+        assert nvjpeg.n_decoded == 1 + 2 * (8 + 4 * 16)
+        monkeypatch.setattr(check_rates, "JPEG_SIDES", (96,))  # not reduced
+        monkeypatch.setattr(check_rates, "check_gpu_decoder", lambda: None)
+        assert check_rates.jpeg_decoding(bench).found == "nvJPEG decodes 0 of 8 JPEGs of 96 px"
     capsys.readouterr()
     images = set_of(tmp_path / "a", [jpeg(draw(i)) for i in range(4)])
     speed._measure_files(images, tmp_path, gpu.device)
