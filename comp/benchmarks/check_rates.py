@@ -129,6 +129,8 @@ def largest_batch(bench: Bench) -> Outcome:
 
 def jpeg_decoding(bench: Bench) -> Outcome:
     """Decode drawn JPEGs by nvJPEG and by the CPU, and compare pixels and rates."""
+    if not bench.on_gpu:
+        raise Skipped("needs a GPU")
     try:
         check_gpu_decoder()
     except CompError as error:
