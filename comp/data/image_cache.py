@@ -148,15 +148,15 @@ def build_caches(
         check_gpu_decoder()
     _check_space(folder, list(sets.values()))
     for part in sets.values():
+        if decode == "gpu" and not part.on_gpu:
+            info(
+                f'decode = "gpu" changes nothing for {part.images.name} images: none that was looked '
+                "at is an upright, sequential RGB JPEG (4:4:4 or 4:2:0) whose shorter side has "
+                f"{2 * max_size} px, twice the largest size"
+            )
         with lock(folder / f".{part.images.name}.lock", wait=True):
             if part.absent():
                 _announce(part.images, part.done)
-                if decode == "gpu" and not part.on_gpu:
-                    info(
-                        f'decode = "gpu" changes nothing for {part.images.name} images: none that was looked '
-                        "at is an upright, sequential RGB JPEG (4:4:4 or 4:2:0) whose shorter side has "
-                        f"{2 * max_size} px, twice the largest size"
-                    )
                 failed += _build(part, deadline, max_size)
     if failed:
         raise unreadable(failed)
