@@ -1,7 +1,8 @@
 """Decode JPEGs on a GPU by nvJPEG, through torchvision: those that are reduced for the caches anyway.
 
-Most JPEGs have one pixel of chroma for 2 x 2 of luma. nvJPEG repeats it, where libjpeg interpolates. Once an
-image is reduced this makes no difference, and large images are those that take a CPU long."""
+Most JPEGs have one pixel of chroma for 2 x 2 of luma. nvJPEG is reported to repeat it as torchvision calls it
+(sgl-project/sglang, pull 34163), where libjpeg interpolates. Once an image is reduced this makes no
+difference, and large images are those that take a CPU long."""
 
 import io
 import threading
